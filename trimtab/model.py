@@ -1,0 +1,487 @@
+"""The domain's types: immutable values that policy, cores and tests speak.
+
+Rules: a class here has the name and the field names of its message in proto/trimtab/v1, where each
+field's meaning and unit are documented; `trimtab.codec` converts by that rule alone, and a test
+holds the two together. None means absent, never zero. Nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class EngineState(IntEnum):
+    """What the agent makes of one engine (health). Written by agents only."""
+
+    UNSPECIFIED = 0
+    STARTING = 1
+    WARMING = 2
+    READY = 3
+    STALLED = 4
+    DRAINING = 5
+    SLEEPING = 6
+    DEAD = 7
+    UNKNOWN = 8
+
+
+class Intent(IntEnum):
+    """The operator's wish for a replica. Written by operators only."""
+
+    UNSPECIFIED = 0
+    ACTIVE = 1
+    CORDONED = 2
+    DRAINING = 3
+    SPARE = 4
+
+
+class Serving(IntEnum):
+    """What an edge may do with a replica; computed by the leader, never set by hand."""
+
+    UNSPECIFIED = 0
+    OPEN = 1
+    CLOSED = 2
+    LOST = 3
+
+
+class LimitSource(IntEnum):
+    """Where max_num_seqs comes from: how far to trust it."""
+
+    UNSPECIFIED = 0
+    CONFIG = 1
+    COMMAND_LINE = 2
+    ASSUMED = 3
+
+
+class Outcome(IntEnum):
+    """How an attempt on a replica ended; see policy/classify."""
+
+    UNSPECIFIED = 0
+    OK = 1
+    CLIENT = 2
+    OVERLOAD = 3
+    SOFT = 4
+    HARD = 5
+    PATH = 6
+    UNKNOWN = 7
+
+
+class GpuState(IntEnum):
+    """Readability of one GPU."""
+
+    UNSPECIFIED = 0
+    OK = 1
+    LOST = 2
+    ERROR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramDelta:
+    """New observations by bucket: le_s[i] is the upper bound of count[i]; not cumulative."""
+
+    le_s: tuple[float, ...] = ()
+    count: tuple[int, ...] = ()
+    sum_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that holds GPU memory."""
+
+    pid: int
+    used_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class XidEvent:
+    """A critical event that the driver raised."""
+
+    code: int
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """One reading of one GPU."""
+
+    index: int
+    uuid: str = ""
+    name: str = ""
+    state: GpuState = GpuState.OK
+    detail: str = ""
+    memory_total_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    utilization_ratio: float | None = None
+    temperature_celsius: int | None = None
+    power_watts: float | None = None
+    throttle_reasons: int | None = None
+    ecc_corrected_total: int | None = None
+    ecc_uncorrected_total: int | None = None
+    xids: tuple[XidEvent, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHello:
+    """Who the agent is."""
+
+    node: str
+    agent_version: str = ""
+    instance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What is known about an engine beside its samples."""
+
+    replica: str
+    url: str
+    served_models: tuple[str, ...]
+    max_model_len_tokens: int | None
+    max_num_seqs: int
+    max_num_seqs_source: LimitSource
+    kv_cache_tokens: int | None = None
+    vllm_version: str = ""
+    epoch: int = 0
+    uptime_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSample:
+    """One reading of one engine; counters are the engine's own totals."""
+
+    replica: str
+    state: EngineState
+    reason: str = ""
+    state_age_ms: int = 0
+    epoch: int = 0
+    metrics_age_ms: int | None = None
+    no_progress_ms: int = 0
+    running: int | None = None
+    waiting: int | None = None
+    kv_cache_usage_ratio: float | None = None
+    prompt_tokens_total: int | None = None
+    generation_tokens_total: int | None = None
+    steps_total: int | None = None
+    preemptions_total: int | None = None
+    finished_total: int | None = None
+    rejections_total: int | None = None
+    prefix_cache_queries_tokens_total: int | None = None
+    prefix_cache_hits_tokens_total: int | None = None
+    ttft: HistogramDelta | None = None
+    itl: HistogramDelta | None = None
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The periodic reading of a node."""
+
+    seq: int
+    engines: tuple[EngineSample, ...] = ()
+    gpus: tuple[GpuSample, ...] = ()
+    gpu_detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The agent leaves on purpose."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """How a probe went."""
+
+    probe_id: int
+    replica: str
+    ok: bool
+    detail: str = ""
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetReportPeriod:
+    """A new report period."""
+
+    period_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Ask an engine for one token."""
+
+    probe_id: int
+    replica: str
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Report an engine as DRAINING."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Undo Drain."""
+
+    replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message the control plane did not take."""
+
+    reason: str
+
+
+AgentMessage = NodeHello | EngineFacts | Report | ProbeResult | Bye
+AgentDirective = SetReportPeriod | Probe | Drain | Resume | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeHello:
+    """Who the edge is and what it last applied."""
+
+    edge: str
+    edge_version: str = ""
+    instance: str = ""
+    listen_url: str = ""
+    term: int = 0
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Applied, or refused and why."""
+
+    nonce: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCount:
+    """Attempts that ended in one class since the last report."""
+
+    outcome: Outcome
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaUse:
+    """One replica as one edge uses it."""
+
+    replica: str
+    inflight: int = 0
+    dispatched: int = 0
+    outcomes: tuple[OutcomeCount, ...] = ()
+    suspect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """One pool as one edge serves it."""
+
+    pool: str
+    queued: int = 0
+    oldest_wait_ms: int = 0
+    requests: int = 0
+    shed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeReport:
+    """What an edge does and sees."""
+
+    seq: int
+    replicas: tuple[ReplicaUse, ...] = ()
+    pools: tuple[PoolUse, ...] = ()
+
+
+EdgeMessage = EdgeHello | Ack | EdgeReport
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Replicas that serve one model."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One replica as an edge reaches it."""
+
+    replica: str
+    pool: str
+    node: str
+    url: str
+    served_as: str
+    serving: Serving = Serving.CLOSED
+    reason: str = ""
+    max_model_len_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that may call, by the SHA-256 of its text."""
+
+    sha256: bytes
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgePolicy:
+    """Limits and timers of every edge. Reasons for the defaults: docs/configuration.md."""
+
+    queue_limit: int = 256
+    queue_wait_ms: int = 45_000
+    head_hold_ms: int = 10_000
+    idle_timeout_ms: int = 120_000
+    total_timeout_ms: int = 600_000
+    body_limit_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything an edge needs to serve alone."""
+
+    pools: tuple[Pool, ...] = ()
+    routes: tuple[Route, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
+    policy: EdgePolicy = EdgePolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What changed against the snapshot of version base_version."""
+
+    base_version: int
+    pools: tuple[Pool, ...] = ()
+    pools_gone: tuple[str, ...] = ()
+    routes: tuple[Route, ...] = ()
+    routes_gone: tuple[str, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
+    keys_gone: tuple[bytes, ...] = ()
+    policy: EdgePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """One replica's room for one edge."""
+
+    replica: str
+    slots: int
+    weight: float = 0.0
+    running: int | None = None
+    waiting: int | None = None
+    report_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credits:
+    """Room and weights of every replica, whole each time."""
+
+    credits: tuple[Credit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeUpdate:
+    """One push: newer than another when (term, version) is greater."""
+
+    term: int
+    version: int
+    nonce: int
+    body: Snapshot | Delta | Credits
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica for people."""
+
+    route: Route
+    state: EngineState = EngineState.UNKNOWN
+    state_reason: str = ""
+    state_age_ms: int = 0
+    intent: Intent = Intent.ACTIVE
+    limit_slots: int = 0
+    max_num_seqs: int = 0
+    max_num_seqs_source: LimitSource = LimitSource.ASSUMED
+    weight: float = 0.0
+    inflight: int = 0
+    running: int | None = None
+    waiting: int | None = None
+    kv_cache_usage_ratio: float | None = None
+    ttft_p50_s: float | None = None
+    ttft_p99_s: float | None = None
+    generation_tokens_per_s: float | None = None
+    share_ratio: float | None = None
+    failures_1m: int = 0
+    overloads_1m: int = 0
+    report_age_ms: int | None = None
+    vllm_version: str = ""
+    uptime_ms: int | None = None
+    gpus: tuple[GpuSample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeView:
+    """One edge for people."""
+
+    edge: str
+    edge_version: str = ""
+    listen_url: str = ""
+    acked_version: int = 0
+    sent_version: int = 0
+    last_error: str = ""
+    inflight: int = 0
+    queued: int = 0
+    requests_1m: int = 0
+    shed_1m: int = 0
+    connected_ms: int = 0
+    report_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """One agent for people."""
+
+    node: str
+    agent_version: str = ""
+    connected: bool = False
+    report_age_ms: int | None = None
+    gpu_detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool for people."""
+
+    pool: str
+    replicas: int = 0
+    open: int = 0
+    open_slots: int = 0
+    healthy_slots: int = 0
+    inflight: int = 0
+    queued: int = 0
+    shed_1m: int = 0
+    requests_1m: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything at a glance."""
+
+    name: str = ""
+    leader: str = ""
+    term: int = 0
+    version: int = 0
+    controlplane_version: str = ""
+    replicas: tuple[ReplicaView, ...] = ()
+    edges: tuple[EdgeView, ...] = ()
+    agents: tuple[AgentView, ...] = ()
+    pools: tuple[PoolView, ...] = ()

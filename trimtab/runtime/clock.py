@@ -1,0 +1,18 @@
+"""The only place that reads a clock.
+
+`now_s` never steps and orders events within one process; `wall_s` is for people and for the store.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+def now_s() -> float:
+    """Seconds on a clock that never steps; comparable within this process only."""
+    return time.monotonic()  # noqa: TID251
+
+
+def wall_s() -> float:
+    """Seconds since 1970, which may step."""
+    return time.time()  # noqa: TID251

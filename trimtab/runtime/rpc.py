@@ -1,0 +1,68 @@
+"""gRPC as every binary uses it: channel and server options, health and reflection.
+
+A frozen peer keeps its TCP connection open; only HTTP/2 pings with their own timeout notice it
+(about 6 s with these options), and a server must allow such pings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else GOAWAY lines reach stderr at each shutdown
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+MESSAGE_LIMIT_BYTES = 16 * 1024 * 1024
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.so_reuseport", 0),  # else two servers share a port in silence
+)
+Register = Callable[[grpc.aio.Server], None]
+
+
+def channel(target: str) -> grpc.aio.Channel:
+    """A plain-text channel; loopback or a unix socket."""
+    options = (
+        *OPTIONS,
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    )
+    return grpc.aio.insecure_channel(target, options=options)
+
+
+async def serve(address: str, names: Sequence[str], register: Register) -> grpc.aio.Server:
+    """Start a server on `address`; raises OSError when it can't be bound.
+
+    `names` are the full service names, for health and reflection.
+    """
+    server = grpc.aio.server(options=OPTIONS)
+    register(server)
+    status = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    reflection.enable_server_reflection(
+        [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+    )
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from None
+    if not bound:
+        raise OSError(f"cannot listen on {address}")
+    await server.start()
+    for name in ("", *names):
+        await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return server
+
+
+def explain(error: grpc.aio.AioRpcError) -> str:
+    """A gRPC error in one line for a log or a person."""
+    return f"{error.code().name.lower()}: {error.details() or 'no detail'}"
