@@ -21,14 +21,14 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of every part of the file."""
 
 
-class Secret(Section):
+class Secret(Section, frozen=True):
     """A secret by reference: exactly one of `env` (a variable's name) and `file` (a path)."""
 
     env: str = ""
     file: str = ""
 
 
-class Engine(Section):
+class Engine(Section, frozen=True):
     """One vLLM engine."""
 
     url: str
@@ -41,7 +41,7 @@ class Engine(Section):
     """Requests it runs at once; by default read off its command line."""
 
 
-class Pool(Section):
+class Pool(Section, frozen=True):
     """Replicas that serve one model under one public name."""
 
     name: str
@@ -52,7 +52,7 @@ class Pool(Section):
     """Its replicas."""
 
 
-class Key(Section):
+class Key(Section, frozen=True):
     """A key that may call; give its SHA-256 (hex) or a reference to its text."""
 
     name: str
@@ -63,7 +63,7 @@ class Key(Section):
     """Where the key's text is."""
 
 
-class EdgeLimits(Section):
+class EdgeLimits(Section, frozen=True):
     """Limits and timers of every edge."""
 
     queue_limit: Positive = 256
@@ -80,7 +80,7 @@ class EdgeLimits(Section):
     """Largest request body."""
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The file."""
 
     fleet: str = "fleet"
