@@ -2,36 +2,52 @@
 
 Rules: every binary reads the same file and takes what concerns it; unknown keys are errors; every
 error names line, column and what is allowed, all of them at once; secrets are references, so that
-the file can live in git. docs/configuration.md is generated from this schema.
+the file can live in git. docs/configuration.md is generated from this schema and its comments.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Annotated
 
 import msgspec
-import yaml
 
+from trimtab.runtime import shapes, yaml_source
+from trimtab.runtime.service import ConfigError
+
+FILE_LIMIT_BYTES = 1024 * 1024
+Url = Annotated[str, msgspec.Meta(extra={"check": shapes.url_problem})]
+Address = Annotated[str, msgspec.Meta(extra={"check": shapes.address_problem})]
+Sha256 = Annotated[str, msgspec.Meta(extra={"check": shapes.sha256_problem})]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
 
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every part of the file."""
+class Section(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """Base of every part of the file; written back without what equals its default."""
 
 
 class Secret(Section, frozen=True):
     """A secret by reference: exactly one of `env` (a variable's name) and `file` (a path)."""
 
     env: str = ""
+    """Name of the environment variable that holds it."""
     file: str = ""
+    """Path of a file that holds nothing else; relative to the working directory."""
+
+    def __post_init__(self) -> None:
+        if bool(self.env) == bool(self.file):
+            raise ValueError("give exactly one of env and file")
 
 
 class Engine(Section, frozen=True):
     """One vLLM engine."""
 
-    url: str
+    url: Url
     """Base URL, like http://127.0.0.1:8000."""
     name: str = ""
     """The replica's name; by default <node>-<port>."""
@@ -44,9 +60,9 @@ class Engine(Section, frozen=True):
 class Pool(Section, frozen=True):
     """Replicas that serve one model under one public name."""
 
-    name: str
+    name: Name
     """The name clients ask for."""
-    aliases: tuple[str, ...] = ()
+    aliases: tuple[Name, ...] = ()
     """Other names for it."""
     engines: tuple[Engine, ...] = ()
     """Its replicas."""
@@ -55,12 +71,16 @@ class Pool(Section, frozen=True):
 class Key(Section, frozen=True):
     """A key that may call; give its SHA-256 (hex) or a reference to its text."""
 
-    name: str
+    name: Name
     """What people call it."""
-    sha256: str = ""
+    sha256: Sha256 = ""
     """SHA-256 of the key's text, 64 hex digits."""
     key: Secret | None = None
     """Where the key's text is."""
+
+    def __post_init__(self) -> None:
+        if bool(self.sha256) == (self.key is not None):
+            raise ValueError("give exactly one of sha256 and key")
 
 
 class EdgeLimits(Section, frozen=True):
@@ -87,9 +107,9 @@ class Config(Section, frozen=True):
     """The fleet's name, for display."""
     node: str = ""
     """This machine's name; by default its host name."""
-    listen: str = "127.0.0.1:4000"
+    listen: Address = "127.0.0.1:4000"
     """Where clients connect."""
-    admin: str = "127.0.0.1:4001"
+    admin: Address = "127.0.0.1:4001"
     """Where /metrics, /healthz and /readyz are."""
     controlplane: str = ""
     """gRPC target of the control plane: unix:/path or host:port."""
@@ -109,6 +129,62 @@ class Config(Section, frozen=True):
     """Limits and timers."""
 
 
+# What may name one thing only.
+_UNIQUE: yaml_source.Unique = {
+    Pool: {"name": "model name", "aliases": "model name"},
+    Engine: {"name": "engine name", "url": "engine URL"},
+    Key: {"name": "key name", "sha256": "key"},
+}
+
+
 def load(path: pathlib.Path) -> Config:
-    """Read a file; raises ConfigError."""
-    return msgspec.convert(yaml.safe_load(path.read_text()) or {}, Config)
+    """Read a file; raises ConfigError with every problem in it."""
+    return parse(_text(path), str(path))
+
+
+def parse(text: str, file: str) -> Config:
+    """Read a file's text; `file` is its name for the errors."""
+    node = yaml_source.compose(text)
+    if node is None:
+        return Config()
+    if isinstance(node, yaml_source.Problem):
+        raise ConfigError(_report([node], file))
+    reader = yaml_source.Reader()
+    value = reader.read(node, Config, "")
+    reader.unique(_UNIQUE)
+    if reader.problems or not isinstance(value, Config):
+        raise ConfigError(_report(reader.problems, file))
+    return value
+
+
+def resolve(secret: Secret) -> str:
+    """A secret's text; raises ConfigError, which never holds it."""
+    if secret.env:
+        text = os.environ.get(secret.env, "").strip()
+        if not text:
+            raise ConfigError(f"the environment variable {secret.env} is not set or empty")
+        return text
+    text = _text(pathlib.Path(secret.file)).strip()
+    if len(text.split()) != 1:
+        raise ConfigError(f"{secret.file}: must hold one secret and nothing else")
+    return text
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(FILE_LIMIT_BYTES + 1)
+        if len(content) <= FILE_LIMIT_BYTES:
+            return content.decode()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    raise ConfigError(f"{path}: larger than {FILE_LIMIT_BYTES} bytes")
+
+
+def _report(problems: list[yaml_source.Problem], file: str) -> str:
+    width = max(len(f"{file}:{problem.line}:{problem.column}") for problem in problems)
+    lines = [problem.render(file, width) for problem in sorted(problems)]
+    count = f"{len(lines)} error{'s' * (len(lines) > 1)}"
+    return "\n".join([*lines, f"{count}. Nothing was applied."])

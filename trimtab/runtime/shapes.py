@@ -1,0 +1,72 @@
+"""What an address or a URL must look like, said so that the reader can put it right at once.
+
+Rule: each check returns "" when all is well, else the problem as the end of a sentence, with the
+nearest right value where one can be guessed. Values that may hold a password are not repeated.
+"""
+
+from __future__ import annotations
+
+import re
+
+_URL = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})/?")
+_LOOSE_URL = re.compile(
+    r"(?P<scheme>https?)?:?/*(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/.*)?"
+)
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
+_PORT_LIMIT = 65_535
+_VLLM_PORT = "8000"
+
+
+def url_problem(text: str) -> str:
+    """An engine's base URL: http(s)://host:port."""
+    match = _URL.fullmatch(text)
+    if match and 0 < int(match["port"]) <= _PORT_LIMIT:
+        return ""
+    if "@" in text:
+        return "holds a user or password: give http://host:port and put the key in upstream_key"
+    if match:
+        return f'"{text}" has no such port: 1 to {_PORT_LIMIT}'
+    guess = _guess_url(text)
+    hint = f' (did you mean "{guess}"?)' if guess else ""
+    return f'"{text}" is not a URL like http://host:port{hint}'
+
+
+def _guess_url(text: str) -> str:
+    match = _LOOSE_URL.fullmatch(text.strip())
+    if not match or match["host"].isdigit():
+        return ""
+    scheme = match["scheme"] or "http"
+    guess = f"{scheme}://{match['host']}:{match['port'] or _VLLM_PORT}"
+    return guess if _URL.fullmatch(guess) else ""
+
+
+def address_problem(text: str) -> str:
+    """An address to listen on: HOST:PORT."""
+    match = _ADDRESS.fullmatch(text)
+    if match and int(match["port"]) <= _PORT_LIMIT:
+        return ""
+    if match:
+        return f'"{text}" has no such port: 0 to {_PORT_LIMIT}'
+    guess = _guess_address(text.strip())
+    hint = f' (did you mean "{guess}"?)' if guess else ""
+    return f'"{text}" is not HOST:PORT{hint}'
+
+
+def _guess_address(text: str) -> str:
+    bare = re.sub(r"^https?://", "", text).split("/")[0]
+    if re.fullmatch(r":?\d{1,5}", bare):
+        bare = f"127.0.0.1:{bare.lstrip(':')}"
+    return bare if _ADDRESS.fullmatch(bare) else ""
+
+
+def sha256_problem(text: str) -> str:
+    """A SHA-256 in hex. The text itself is not repeated: it may be the key, put here by mistake."""
+    if re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        return ""
+    return f"is not a SHA-256: 64 hex digits, not {len(text)} characters"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of a text that passed `address_problem`."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
