@@ -42,12 +42,11 @@ class TaskRunner:
         except BaseExceptionGroup as group:
             raise first_cause(group) from None
 
-    def forever(self, name: str, work: Coroutine[Any, Any, object]) -> asyncio.Task[None]:
+    def forever(self, name: str, work: Coroutine[Any, Any, object]) -> None:
         """Start work that must outlive the block."""
         task = self._group.create_task(_never_returns(name, work), name=name)
         self._eternal.add(task)
         task.add_done_callback(self._eternal.discard)
-        return task
 
     def once(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start work that may end; the block waits for it."""

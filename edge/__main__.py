@@ -1,0 +1,5 @@
+"""`python -m edge`."""
+
+from edge.main import main
+
+raise SystemExit(main())

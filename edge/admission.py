@@ -1,0 +1,140 @@
+"""Turns the pure accounting of core/dispatch into waiting coroutines.
+
+Rules: every placement ends in exactly one release, also when the caller is cancelled at any await;
+whatever may free room (a release, a push, a doubt that expired) pumps the queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edge.core import problems
+from edge.core.dispatch import Dispatch
+from edge.core.problems import Problem
+from edge.core.table import RoutingTable
+from trimtab.model import EdgeUpdate, Outcome, Route, Serving
+from trimtab.policy.queue import Ticket
+from trimtab.runtime import clock
+
+PUMP_PERIOD_S = 0.25  # doubts expire by themselves; nothing else would tell the queues
+
+
+class RefusedError(Exception):
+    """The request can't be served; carries what to answer."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+
+
+@dataclass(eq=False, slots=True)
+class Permit:
+    """The right to run one attempt on one replica."""
+
+    route: Route
+    lost: bool = False
+    on_lost: Callable[[], None] | None = None
+
+    def lose(self) -> None:
+        """The replica does no useful work: interrupt the attempt."""
+        self.lost = True
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+class Admission:
+    """Where requests wait for a replica."""
+
+    def __init__(self, table: RoutingTable, dispatch: Dispatch) -> None:
+        self._table = table
+        self._dispatch = dispatch
+        self._waiting: dict[int, asyncio.Future[Route]] = {}
+        self._running: defaultdict[str, set[Permit]] = defaultdict(set)
+        self._released = asyncio.Event()
+
+    async def acquire(self, pool: str, ticket: Ticket, *, again: bool = False) -> Permit:
+        """Wait for a replica; `again` for a request that was admitted before.
+
+        Raises RefusedError when there is no room, now or in time.
+        """
+        now_s = clock.now_s()
+        if again:
+            self._dispatch.requeue(pool, ticket)
+        elif not self._dispatch.has_open(pool):
+            raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
+        elif refusal := self._dispatch.offer(pool, ticket, now_s):
+            raise RefusedError(problems.overloaded(refusal))
+        route = await self._place(pool, ticket, ticket.since_s + ticket.budget_s - now_s)
+        permit = Permit(route)
+        self._running[route.replica].add(permit)
+        return permit
+
+    def release(self, permit: Permit, outcome: Outcome) -> None:
+        """The attempt ended so."""
+        self._running[permit.route.replica].discard(permit)
+        self._dispatch.finish(permit.route.replica, outcome, clock.now_s())
+        self._released.set()
+        self.pump()
+
+    def apply(self, update: EdgeUpdate) -> str:
+        """Take a push; the reason when it is refused. Attempts on lost replicas are interrupted."""
+        refusal = self._table.apply(update)
+        if not refusal:
+            self._dispatch.resize()
+            for route in self._table.snapshot.routes:
+                if route.serving is Serving.LOST:
+                    for permit in list(self._running[route.replica]):
+                        permit.lose()
+            self.pump()
+        return refusal
+
+    def pump(self) -> None:
+        """Hand free room to waiting requests."""
+        for placement in self._dispatch.place(clock.now_s()):
+            self._waiting[placement.number].set_result(placement.route)
+
+    async def idle(self) -> None:
+        """Wait until nothing waits or runs."""
+        while any(self._dispatch.totals()):
+            self._released.clear()
+            await self._released.wait()
+
+    async def pump_forever(self) -> None:
+        """Notice doubts that expired."""
+        while True:
+            await asyncio.sleep(PUMP_PERIOD_S)
+            if self._waiting:
+                self.pump()
+
+    async def _place(self, pool: str, ticket: Ticket, within_s: float) -> Route:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Route] = loop.create_future()
+        self._waiting[ticket.number] = future
+        timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
+        self.pump()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                self._dispatch.withdraw(pool, ticket.number)
+            elif future.exception() is None:  # placed, but the caller has left meanwhile
+                self._dispatch.finish(future.result().replica, Outcome.CLIENT, clock.now_s())
+            raise
+        finally:
+            timer.cancel()
+            self._released.set()
+            del self._waiting[ticket.number]
+
+    def _expire(self, pool: str, ticket: Ticket) -> None:
+        future = self._waiting[ticket.number]
+        if future.done():
+            return
+        refusal = self._dispatch.expire(pool, ticket, clock.now_s())
+        if self._dispatch.has_open(pool):
+            problem = problems.overloaded(refusal)
+        else:
+            problem = problems.no_replica(pool, len(self._table.routes(pool)))
+        future.set_exception(RefusedError(problem))

@@ -1,0 +1,166 @@
+"""One attempt of one request on one replica: send it, relay the answer, say how it ended.
+
+Rules: nothing reaches the caller before the first data event; a stream is whole only when `[DONE]`
+follows data, with no error and no abort in between; one watchdog guards every wait, and is pulled
+early when the control plane says that the replica is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from edge.admission import Permit
+from edge.client import ClientStream
+from edge.core import sse
+from edge.core.openai import Call
+from edge.upstream import Answer, Upstream, UpstreamError
+from trimtab.policy.classify import Failure, Fault
+
+TAIL_S = 1.0  # how long to wait for the end of a stream after [DONE], to keep its connection
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A finished answer: a body for a plain call, nothing more to send for a stream."""
+
+    body: bytes = b""
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The engine's own verdict on the request itself (4xx): passes through as it is."""
+
+    failure: Failure
+    body: bytes
+    content_type: str
+
+
+Result = Whole | Rejected | Failure
+
+
+class Watchdog:
+    """A deadline that moves on with every sign of life."""
+
+    def __init__(self, timeout: asyncio.Timeout) -> None:
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+        self.waits_for_client = False
+
+    def within(self, seconds: float) -> None:
+        """The next sign of life must come within this time."""
+        self._timeout.reschedule(self._loop.time() + seconds)
+
+    def now(self) -> None:
+        """Stop waiting."""
+        self.within(0.0)
+
+
+@contextlib.asynccontextmanager
+async def _guarded(permit: Permit, idle_s: float) -> AsyncIterator[Watchdog]:
+    """Turns a missed deadline into the fault it means."""
+    watchdog: Watchdog | None = None
+    try:
+        async with asyncio.timeout(idle_s) as timeout:
+            watchdog = Watchdog(timeout)
+            permit.on_lost = watchdog.now
+            try:
+                if permit.lost:
+                    raise UpstreamError(Failure(Fault.LOST))
+                yield watchdog
+            finally:
+                permit.on_lost = None
+    except TimeoutError as error:
+        if permit.lost:
+            fault = Fault.LOST
+        elif watchdog is not None and watchdog.waits_for_client:
+            fault = Fault.CLIENT_GONE
+        else:
+            fault = Fault.SILENT
+        raise UpstreamError(Failure(fault)) from error
+
+
+async def run(
+    upstream: Upstream,
+    permit: Permit,
+    call: Call,
+    headers: Mapping[str, str],
+    stream: ClientStream | None,
+    idle_s: float,
+) -> Result:
+    """Do it; `stream` for a streamed call, `idle_s` is the longest wait for a sign of life."""
+    body = call.body_for(permit.route.served_as)
+    try:
+        async with (
+            _guarded(permit, idle_s) as watchdog,
+            upstream.post(permit.route, call.path, body, headers) as answer,
+        ):
+            if answer.status != 200:
+                return _verdict(answer, await answer.read())
+            if stream is None:
+                return _whole(answer, await answer.read())
+            return await _relay(answer, stream, watchdog, idle_s)
+    except UpstreamError as error:
+        return error.failure
+    except sse.OversizedEventError:
+        return Failure(Fault.MALFORMED)
+
+
+def _verdict(answer: Answer, body: bytes) -> Result:
+    event = sse.read(b"data: " + body)
+    failure = Failure(Fault.STATUS, answer.status, event.message)
+    if 400 <= answer.status < 500 and answer.status not in {401, 403, 429}:
+        return Rejected(failure, body, answer.content_type)
+    return failure
+
+
+def _whole(answer: Answer, body: bytes) -> Result:
+    if sse.aborted(body):
+        return Failure(Fault.ABORTED)
+    return Whole(body, answer.content_type)
+
+
+async def _relay(answer: Answer, stream: ClientStream, watchdog: Watchdog, idle_s: float) -> Result:
+    scanner = sse.Scanner()
+    end: Failure | None = Failure(Fault.CUT)
+    ended = False
+    async for chunk in answer.chunks():
+        if ended:
+            continue  # nothing but the end of the HTTP body follows
+        watchdog.within(idle_s)
+        passing, last = _sort(scanner.feed(chunk), started=stream.started)
+        if passing:
+            watchdog.waits_for_client = True
+            await stream.send(passing)
+            watchdog.waits_for_client = False
+        if last is not None:
+            end = _fate(last, started=stream.started)
+            if end is not None:
+                break
+            ended = True
+            await stream.send(sse.DONE)
+            watchdog.within(TAIL_S)
+    return end or Whole()
+
+
+def _sort(events: list[sse.Event], *, started: bool) -> tuple[bytes, sse.Event | None]:
+    """Bytes to pass on, and the event that ends the stream, if one does."""
+    passing = bytearray()
+    for event in events:
+        if event.kind is sse.Kind.DATA or (event.kind is sse.Kind.COMMENT and started):
+            passing += event.raw
+            started = True
+        elif event.kind is not sse.Kind.COMMENT:
+            return bytes(passing), event
+    return bytes(passing), None
+
+
+def _fate(last: sse.Event, *, started: bool) -> Failure | None:
+    if last.kind is sse.Kind.ERROR:
+        return Failure(Fault.STATUS, last.status, last.message)
+    if last.kind is sse.Kind.ABORT:
+        return Failure(Fault.ABORTED)
+    return None if started else Failure(Fault.EMPTY)

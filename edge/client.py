@@ -1,0 +1,91 @@
+"""The caller's side of one request.
+
+Rules: the status goes out as late as possible, so that a refusal can still be an HTTP status: with
+the first data, or, when that takes longer than the head-hold time, with a comment that keeps
+proxies and people awake. A stream that failed says so in an error event and is then cut without a
+proper end, because both official SDKs take a clean end for success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from aiohttp import web
+
+from edge.core import sse
+from edge.core.problems import Problem
+
+KEEP_ALIVE_PERIOD_S = 15.0
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+class ClientStream:
+    """A streamed answer to one caller."""
+
+    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
+        self._request = request
+        self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
+        self._lock = asyncio.Lock()
+        self.committed = False
+        self.started = False
+
+    async def send(self, data: bytes) -> None:
+        """Pass data on; the first call sends the status."""
+        self.started = True
+        await self._commit()
+        await self._response.write(data)
+
+    async def keep_alive(self) -> None:
+        """Send a comment, unless data flows already."""
+        with contextlib.suppress(ConnectionError):
+            await self._commit()
+            if not self.started:
+                await self._response.write(sse.KEEP_ALIVE)
+
+    async def finish(self) -> web.StreamResponse:
+        """The answer is whole."""
+        await self._response.write_eof()
+        return self._response
+
+    async def fail(self, problem: Problem) -> web.StreamResponse:
+        """The answer will never be whole; only after something was sent."""
+        await self._response.write(problem.event())
+        if self._request.transport is not None:
+            self._request.transport.close()  # flushes, then ends without the last chunk
+        return self._response
+
+    async def _commit(self) -> None:
+        async with self._lock:
+            if not self.committed:
+                self.committed = True
+                await self._response.prepare(self._request)
+
+
+class Keeper:
+    """Sends comments on all streams that wait for their first data; one loop for all."""
+
+    def __init__(self) -> None:
+        self._due: dict[ClientStream, float] = {}
+
+    def watch(self, stream: ClientStream, due_s: float) -> None:
+        """From `due_s` (loop time) on, keep this stream awake."""
+        self._due[stream] = due_s
+
+    def release(self, stream: ClientStream) -> None:
+        """Its data flows, or it is over."""
+        self._due.pop(stream, None)
+
+    async def run(self) -> None:
+        """Once a second, all that are due."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1.0)
+            for stream, due_s in list(self._due.items()):
+                if loop.time() >= due_s and stream in self._due:
+                    self._due[stream] = loop.time() + KEEP_ALIVE_PERIOD_S
+                    await stream.keep_alive()

@@ -1,0 +1,71 @@
+"""What an edge needs to know to start: the configuration file, overridden by flags."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trimtab.runtime import config as file
+from trimtab.runtime.service import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    """Where to listen, whom to follow."""
+
+    name: str
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int
+    controlplane: str
+    state_dir: pathlib.Path | None
+    upstream_key: str = ""
+    drain_s: float = 10.0
+
+    @property
+    def listen_url(self) -> str:
+        """What clients use."""
+        host = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host  # noqa: S104
+        return f"http://{host}:{self.port}"
+
+
+def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
+    """Read flags and file; raises ConfigError."""
+    parser = argparse.ArgumentParser(prog="trimtab-edge", description="The OpenAI endpoint.")
+    parser.add_argument("--config", type=pathlib.Path, help="configuration file")
+    parser.add_argument("--controlplane", help="gRPC target: unix:/path or host:port")
+    parser.add_argument("--listen", help="HOST:PORT for clients")
+    parser.add_argument("--admin", help="HOST:PORT for /metrics, /healthz, /readyz")
+    parser.add_argument("--state", type=pathlib.Path, help="where the last snapshot is kept")
+    parser.add_argument("--name", help="unique in the fleet; default <node>-<port>")
+    args = parser.parse_args(argv)
+    base = file.load(args.config) if args.config else file.Config()
+    host, port = host_port(args.listen or base.listen)
+    admin_host, admin_port = host_port(args.admin or base.admin)
+    target = args.controlplane or base.controlplane
+    if not target:
+        raise ConfigError("controlplane is not set: --controlplane unix:/path or host:port")
+    state = args.state or (pathlib.Path(base.state_dir) if base.state_dir else None)
+    return EdgeConfig(
+        name=args.name or f"{base.node or socket.gethostname()}-{port}",
+        host=host,
+        port=port,
+        admin_host=admin_host,
+        admin_port=admin_port,
+        controlplane=target,
+        state_dir=state,
+        upstream_key=os.environ.get("TRIMTAB_UPSTREAM_KEY", ""),
+    )
+
+
+def host_port(text: str) -> tuple[str, int]:
+    """Split HOST:PORT; raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise ConfigError(f"{text!r} is not HOST:PORT, like 127.0.0.1:4000")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,206 @@
+"""Who waits, who runs where: the edge's accounting of requests and replicas, without any I/O.
+
+Rules: a request is in exactly one place: a queue or one replica's in-flight count; a replica never
+holds more than its credit; the head of a queue is served first, a request behind it only when the
+head can't use what is free; a pool whose replicas are all closed refuses at once, since waiting
+helps only where something is known to work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from edge.core.table import RoutingTable
+from trimtab.model import Outcome, OutcomeCount, PoolUse, ReplicaUse, Route, Serving
+from trimtab.policy.dice import Dice
+from trimtab.policy.pick import Candidate, pick
+from trimtab.policy.queue import Queue, Refusal, Ticket
+from trimtab.policy.retry import Budget
+from trimtab.policy.suspicion import Suspicion
+
+LOOK_AHEAD = 8  # waiting requests considered for one free slot
+REPORT_FRESH_MS = 2_000  # older reports say nothing about the engine's queue now
+
+
+@dataclass(slots=True)
+class ReplicaState:
+    """One replica's accounting at this edge."""
+
+    inflight: int = 0
+    dispatched: int = 0
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    suspicion: Suspicion = field(default_factory=Suspicion)
+
+
+@dataclass(slots=True)
+class PoolState:
+    """One pool's accounting at this edge."""
+
+    queue: Queue
+    budget: Budget = field(default_factory=Budget)
+    requests: int = 0
+    shed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A waiting request that may run now."""
+
+    number: int
+    route: Route
+
+
+class Dispatch:
+    """All pools and replicas of one edge."""
+
+    def __init__(self, table: RoutingTable, dice: Dice) -> None:
+        self._table = table
+        self._dice = dice
+        self._replicas: dict[str, ReplicaState] = {}
+        self._pools: dict[str, PoolState] = {}
+
+    def offer(self, pool: str, ticket: Ticket, now_s: float) -> Refusal | None:
+        """A new request wants in; queued, or refused for want of room."""
+        state = self.pool(pool)
+        state.requests += 1
+        refusal = state.queue.offer(ticket, now_s, self._dice)
+        if refusal:
+            state.shed += 1
+        else:
+            state.budget.deposit(now_s)
+        return refusal
+
+    def requeue(self, pool: str, ticket: Ticket) -> None:
+        """A request comes back from a replica."""
+        self.pool(pool).queue.requeue(ticket)
+
+    def withdraw(self, pool: str, number: int) -> None:
+        """A waiting request is gone."""
+        self.pool(pool).queue.remove(number)
+
+    def expire(self, pool: str, ticket: Ticket, now_s: float) -> Refusal:
+        """A waiting request used its budget up."""
+        state = self.pool(pool)
+        refusal = state.queue.refusal(now_s, ticket.budget_s, self._dice)
+        state.queue.remove(ticket.number)
+        state.shed += 1
+        return refusal
+
+    def has_open(self, pool: str) -> bool:
+        """Whether any replica of the pool may get requests, now or after a moment of doubt."""
+        return any(route.serving is Serving.OPEN for route in self._table.routes(pool))
+
+    def place(self, now_s: float) -> Iterator[Placement]:
+        """Requests that can run now; each one yielded is counted in flight."""
+        for name, state in self._pools.items():
+            if len(state.queue):
+                yield from self._place_pool(name, state.queue, now_s)
+
+    def finish(self, replica: str, outcome: Outcome, now_s: float) -> None:
+        """An attempt on the replica ended so."""
+        state = self.replica(replica)
+        state.inflight -= 1
+        state.outcomes[outcome] += 1
+        state.suspicion.observe(outcome, now_s)
+
+    def pool(self, name: str) -> PoolState:
+        """The pool's accounting, with the limits of the newest policy."""
+        state = self._pools.setdefault(name, PoolState(Queue(self._table.policy.queue_limit)))
+        state.queue.limit = self._table.policy.queue_limit
+        return state
+
+    def replica(self, name: str) -> ReplicaState:
+        """The replica's accounting."""
+        return self._replicas.setdefault(name, ReplicaState())
+
+    def resize(self) -> None:
+        """The table changed: fit the budgets to it, forget what is gone and idle."""
+        slots = max((credit.slots for credit in self._table.credits.values()), default=0)
+        for state in self._pools.values():
+            state.budget.resize(slots)
+        known = {route.replica for route in self._table.snapshot.routes}
+        for name in [n for n, s in self._replicas.items() if n not in known and not s.inflight]:
+            del self._replicas[name]
+        pools = {pool.name for pool in self._table.snapshot.pools}
+        for name in [n for n, s in self._pools.items() if n not in pools and not len(s.queue)]:
+            del self._pools[name]
+
+    def totals(self) -> tuple[int, int]:
+        """Attempts in flight and requests waiting, over everything."""
+        inflight = sum(state.inflight for state in self._replicas.values())
+        return inflight, sum(len(state.queue) for state in self._pools.values())
+
+    def report_replicas(self, now_s: float) -> tuple[ReplicaUse, ...]:
+        """What happened on each replica since the last call."""
+        return tuple(self._use(route.replica, now_s) for route in self._table.snapshot.routes)
+
+    def report_pools(self, now_s: float) -> tuple[PoolUse, ...]:
+        """What happened in each pool since the last call."""
+        uses = []
+        for name, state in self._pools.items():
+            oldest_ms = int(1000 * state.queue.oldest_s(now_s))
+            uses.append(PoolUse(name, len(state.queue), oldest_ms, state.requests, state.shed))
+            state.requests = state.shed = 0
+        return tuple(uses)
+
+    def _place_pool(self, pool: str, queue: Queue, now_s: float) -> Iterator[Placement]:
+        placed = True
+        while placed:
+            placed = False
+            candidates = self._candidates(pool, now_s)
+            if not any(c.inflight < c.slots for c in candidates):
+                return
+            for ticket in queue.head(LOOK_AHEAD):
+                replica = pick(candidates, ticket.tried, self._dice)
+                if replica is not None:
+                    queue.depart(ticket.number, now_s)
+                    yield self._start(pool, ticket.number, replica)
+                    placed = True
+                    break
+
+    def _start(self, pool: str, number: int, replica: str) -> Placement:
+        state = self.replica(replica)
+        state.inflight += 1
+        state.dispatched += 1
+        route = next(r for r in self._table.routes(pool) if r.replica == replica)
+        return Placement(number, route)
+
+    def _candidates(self, pool: str, now_s: float) -> list[Candidate]:
+        open_now = []
+        for route in self._table.routes(pool):
+            credit = self._table.credits.get(route.replica)
+            state = self.replica(route.replica)
+            if route.serving is not Serving.OPEN or credit is None:
+                continue
+            if state.suspicion.active(now_s):
+                continue
+            fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
+            candidate = Candidate(
+                replica=route.replica,
+                slots=credit.slots,
+                inflight=state.inflight,
+                waiting=(credit.waiting or 0) if fresh else 0,
+                penalty_slots=state.suspicion.penalty_slots(now_s),
+            )
+            open_now.append(candidate)
+        return open_now
+
+    def _use(self, name: str, now_s: float) -> ReplicaUse:
+        state = self.replica(name)
+        use = ReplicaUse(
+            replica=name,
+            inflight=state.inflight,
+            dispatched=state.dispatched,
+            outcomes=tuple(OutcomeCount(o, n) for o, n in sorted(state.outcomes.items())),
+            suspect=state.suspicion.active(now_s),
+        )
+        state.dispatched = 0
+        state.outcomes.clear()
+        return use
+
+
+def with_tried(ticket: Ticket, tried: set[str]) -> Ticket:
+    """The same request, now known to have failed on these replicas."""
+    return replace(ticket, tried=frozenset(tried))

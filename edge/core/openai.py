@@ -1,0 +1,124 @@
+"""OpenAI's HTTP dialect: what the edge reads of a request, owns in it, and makes itself.
+
+Rules: a body passes through byte for byte except for what the edge owns: the model's name, and the
+fields by which a caller could help himself (vLLM honours all of them: priority over others, cache
+partition, transfer of KV blocks, ids of its own). Unknown fields survive; the engine validates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from edge.core import problems
+from edge.core.problems import Problem
+from trimtab.model import Pool, Route
+
+PRIVILEGED_FIELDS = ("priority", "cache_salt", "kv_transfer_params", "vllm_xargs", "request_id")
+COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
+DEADLINE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
+DEADLINE_MAX_S = 3_600.0
+KEY_LIMIT_CHARS = 512
+_TRUE = frozenset({b"true", b"1", b'"true"', b'"True"', b'"1"'})  # pydantic's, as vLLM reads it
+
+
+class _Body(msgspec.Struct):
+    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    priority: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    cache_salt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    kv_transfer_params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    vllm_xargs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    request_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as far as the edge reads it. `model` is None when none was named."""
+
+    path: str
+    body: bytes
+    model: str | None
+    stream: bool
+    privileged: bool
+
+    def body_for(self, served_as: str) -> bytes:
+        """The bytes to send to a replica that knows the model by this name."""
+        if not self.privileged and (self.model is None or self.model == served_as):
+            return self.body
+        fields = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
+        for name in PRIVILEGED_FIELDS:
+            fields.pop(name, None)
+        if self.model is not None:
+            fields["model"] = msgspec.Raw(msgspec.json.encode(served_as))
+        return msgspec.json.encode(fields)
+
+
+def parse(path: str, content_type: str, body: bytes) -> Call | Problem:
+    """Read what routing needs."""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        return problems.bad_content_type(content_type)
+    try:
+        fields = msgspec.json.decode(body, type=_Body)
+        model = _text(fields.model)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return problems.bad_json(str(error))
+    stream = fields.stream is not msgspec.UNSET and bytes(fields.stream) in _TRUE
+    owned = any(getattr(fields, name) is not msgspec.UNSET for name in PRIVILEGED_FIELDS)
+    return Call(path, body, model, stream, owned)
+
+
+def credentials(headers: Mapping[str, str]) -> str:
+    """The caller's key from any of the three headers in use; empty if there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()[:KEY_LIMIT_CHARS]
+    return (headers.get("x-api-key") or headers.get("api-key") or "").strip()[:KEY_LIMIT_CHARS]
+
+
+def key_hash(key: str) -> bytes:
+    """SHA-256, as keys are stored; the same as LiteLLM's, so that its keys can move."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def patience_s(headers: Mapping[str, str]) -> float | None:
+    """How long the caller's SDK says it will wait; None when it does not say."""
+    for name in DEADLINE_HEADERS:
+        try:
+            seconds = float(headers.get(name, ""))
+        except ValueError:
+            continue
+        if seconds > 0.0:
+            return min(seconds, DEADLINE_MAX_S)
+    return None
+
+
+def model_card(pool: Pool, routes: Iterable[Route], created: int) -> dict[str, object]:
+    """A pool as /v1/models shows it; the longest context that every replica can take."""
+    lengths = [r.max_model_len_tokens for r in routes if r.max_model_len_tokens is not None]
+    card: dict[str, object] = {
+        "id": pool.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "trimtab",
+    }
+    return card | ({"max_model_len": min(lengths)} if lengths else {})
+
+
+def model_list(cards: Iterable[dict[str, object]]) -> bytes:
+    """The body of GET /v1/models."""
+    return encode({"object": "list", "data": list(cards)})
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON, as vLLM writes it."""
+    return msgspec.json.encode(value)
+
+
+def _text(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:
+    if raw is msgspec.UNSET or bytes(raw) == b"null":
+        return None
+    return msgspec.json.decode(raw, type=str)

@@ -1,0 +1,184 @@
+"""Every answer of the edge's own that is not a success, in OpenAI's shape.
+
+Rules: the code is a string of OpenAI's where one exists; a message says what, whose fault, and what
+to do; `retry-after-ms` and `retry-after` say when to come back (at most 60 s: openai-python gives
+up above 120), `x-should-retry: false` when coming back can't help. Contract: docs/errors.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import msgspec
+
+from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.queue import Refusal
+
+INVALID = "invalid_request_error"
+UNAVAILABLE = "service_unavailable_error"
+SERVER = "server_error"
+PROBE_S = 5.0  # how soon a closed pool may look different
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One refusal or failure. `retry` None says nothing about coming back."""
+
+    status: int
+    type: str
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+    retry: bool | None = None
+
+    def body(self) -> bytes:
+        """The JSON envelope."""
+        fields = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return msgspec.json.encode({"error": fields})
+
+    def event(self) -> bytes:
+        """The same inside a stream."""
+        return b"data: " + self.body() + b"\n\n"
+
+    def headers(self) -> dict[str, str]:
+        """What tells an SDK when to come back."""
+        headers = {"content-type": "application/json"}
+        if self.retry_after_s is not None:
+            headers["retry-after-ms"] = str(int(1000 * self.retry_after_s))
+            headers["retry-after"] = str(math.ceil(self.retry_after_s))
+        if self.retry is not None:
+            headers["x-should-retry"] = "true" if self.retry else "false"
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return headers
+
+
+def no_key() -> Problem:
+    """No credentials at all."""
+    text = "No API key. Send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'."
+    return Problem(401, INVALID, "invalid_api_key", text, retry=False)
+
+
+def bad_key(key: str) -> Problem:
+    """Credentials that nobody knows; shows enough to recognise the key, never the key."""
+    shown = f"{key[:3]}…{key[-4:]}" if len(key) >= 16 else "…"
+    text = f"Unknown API key ({shown}). Check it, or ask whoever runs this fleet for one."
+    return Problem(401, INVALID, "invalid_api_key", text, retry=False)
+
+
+def bad_json(detail: str) -> Problem:
+    """A body that is no JSON object."""
+    text = f"The request body is not a valid JSON object: {detail}."
+    return Problem(400, INVALID, "invalid_json", text, retry=False)
+
+
+def bad_content_type(given: str) -> Problem:
+    """A body of another kind."""
+    text = f"Content-Type must be application/json, not {given[:80]!r}."
+    return Problem(400, INVALID, "invalid_json", text, retry=False)
+
+
+def too_large(limit_bytes: int) -> Problem:
+    """A body over the limit."""
+    text = f"The request body is larger than {limit_bytes} bytes, this fleet's limit."
+    return Problem(413, INVALID, "request_too_large", text, retry=False)
+
+
+def unknown_model(model: str, known: Iterable[str]) -> Problem:
+    """No such pool."""
+    names = sorted(known)
+    close = difflib.get_close_matches(model, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    listed = ", ".join(names[:20]) or "none yet"
+    text = f"The model {model[:200]!r} does not exist.{hint} Models served: {listed}."
+    return Problem(404, INVALID, "model_not_found", text, param="model", retry=False)
+
+
+def model_required(known: Iterable[str]) -> Problem:
+    """No model named, and more than one to choose from."""
+    text = f"'model' is required and must be a string. Models served: {', '.join(sorted(known))}."
+    return Problem(400, INVALID, "missing_required_parameter", text, param="model", retry=False)
+
+
+def unknown_path(method: str, path: str, served: Iterable[str]) -> Problem:
+    """Not served here."""
+    hint = " Your base_url should end in /v1 once." if path.startswith("/v1/v1") else ""
+    text = f"{method} {path[:200]} is not served by this fleet.{hint} Served: {', '.join(served)}."
+    return Problem(404, INVALID, "unknown_url", text, retry=False)
+
+
+def wrong_method(method: str, path: str, allowed: str) -> Problem:
+    """Served, but not so."""
+    text = f"{path} takes {allowed}, not {method}."
+    return Problem(405, INVALID, "method_not_allowed", text, retry=False)
+
+
+def bad_request(detail: str) -> Problem:
+    """Not even HTTP."""
+    text = f"The request could not be read: {detail[:200]}."
+    return Problem(400, INVALID, "bad_request", text, retry=False)
+
+
+def overloaded(refusal: Refusal) -> Problem:
+    """No room in time."""
+    wait = f", about {refusal.wait_s:.0f} s of work" if refusal.wait_s else ""
+    text = (
+        f"The fleet is full: {refusal.queued} requests wait{wait}. "
+        f"Nothing is wrong with your request; come back in {refusal.retry_after_s:.1f} s."
+    )
+    return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, refusal.retry_after_s)
+
+
+def no_replica(pool: str, total: int) -> Problem:
+    """Nothing to send to."""
+    text = (
+        f"None of the {total} replicas of {pool!r} can take requests now. "
+        f"Nothing is wrong with your request; come back in {PROBE_S:.0f} s."
+    )
+    return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)
+
+
+def not_ready() -> Problem:
+    """This edge has never heard from a control plane."""
+    text = "This endpoint has just started and does not know the fleet yet."
+    return Problem(503, UNAVAILABLE, "no_replica_available", text, None, 1.0)
+
+
+def stopping() -> Problem:
+    """This edge is going down."""
+    text = "This endpoint is being stopped."
+    return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, 1.0)
+
+
+def internal() -> Problem:
+    """A bug of ours."""
+    text = "The endpoint failed on this request; this is its own fault, not yours."
+    return Problem(500, SERVER, "internal_error", text)
+
+
+def attempt_failed(failure: Failure, attempts: int, *, started: bool) -> Problem:
+    """The replica's doing, after all tries; `started`: the caller saw part of the answer."""
+    tries = f"{attempts} attempt{'s' if attempts > 1 else ''}"
+    if failure.fault is Fault.SILENT:
+        text = f"The replica sent nothing for too long ({tries})."
+        return Problem(504, SERVER, "upstream_timeout", text, retry=False if started else None)
+    if failure.fault is Fault.STATUS and failure.status in {429, 503}:
+        text = f"Every replica was full ({tries})."
+        return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, 1.0)
+    if failure.fault is Fault.STATUS and 400 <= failure.status < 500:
+        return Problem(failure.status, INVALID, "bad_request", failure.message, retry=False)
+    if failure.fault is Fault.STATUS and not started:
+        text = f"The replica failed on this request ({tries}): {failure.message[:500]}"
+        return Problem(502, SERVER, "replica_error", text, None, 0.5)
+    part = " in the middle of the answer; what you have is incomplete" if started else ""
+    text = f"The replica was lost{part} ({tries}: {failure.fault.name.lower()})."
+    return Problem(502, SERVER, "replica_lost", text, None, 0.5)

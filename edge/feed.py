@@ -1,0 +1,153 @@
+"""The stream to the control plane: takes pushes, acks them, reports what the edge does.
+
+Rules: losing it changes nothing for clients; the last table goes on, also over a restart (the
+snapshot file); reconnects back off with jitter; one report a second, made when it is sent, so a
+slow stream never carries old ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pathlib
+import random
+import uuid
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+import grpc
+
+from edge import snapshot_file
+from edge.admission import Admission
+from edge.config import EdgeConfig
+from edge.core.dispatch import Dispatch
+from edge.core.table import RoutingTable
+from trimtab.codec import WireError, decode_update, encode_body
+from trimtab.model import Ack, Credits, EdgeHello, EdgeReport
+from trimtab.runtime import clock, rpc
+from trimtab.runtime.backoff import Backoff
+from trimtab.runtime.telemetry import EdgeMetrics
+from trimtab.v1 import edge_pb2, edge_pb2_grpc
+
+REPORT_PERIOD_S = 1.0
+SAVE_PERIOD_S = 1.0
+log = logging.getLogger("edge.feed")
+
+
+class Feed:
+    """Keeps the table fresh."""
+
+    def __init__(
+        self,
+        config: EdgeConfig,
+        table: RoutingTable,
+        dispatch: Dispatch,
+        admission: Admission,
+        metrics: EdgeMetrics,
+    ) -> None:
+        self._config = config
+        self._table = table
+        self._dispatch = dispatch
+        self._admission = admission
+        self._metrics = metrics
+        self._instance = uuid.uuid4().hex
+        self._file = config.state_dir / f"edge-{config.name}.snapshot" if config.state_dir else None
+        self._unsaved = asyncio.Event()
+        self.fresh = asyncio.Event()
+        self.connected = False
+
+    def restore(self) -> None:
+        """Begin with what the disk remembers."""
+        if self._file is not None and snapshot_file.restore(self._file, self._table):
+            log.info("serving the snapshot on disk", extra={"fields": {"term": self._table.term}})
+            self._dispatch.resize()
+            self.fresh.set()
+
+    async def run(self) -> None:
+        """For ever: connect, follow, lose the connection, back off."""
+        backoff = Backoff(random.SystemRandom())
+        while True:
+            try:
+                async with rpc.channel(self._config.controlplane) as channel:
+                    await self._follow(edge_pb2_grpc.EdgeServiceStub(channel), backoff)
+                reason = "the control plane ended the stream"
+            except grpc.aio.AioRpcError as error:
+                reason = rpc.explain(error)
+            if self.connected:
+                self._set_connected(up=False, reason=reason)
+            await asyncio.sleep(backoff.next_s())
+
+    async def save_forever(self) -> None:
+        """Write the table to disk after it changed, at most once a second."""
+        while True:
+            await self._unsaved.wait()
+            self._unsaved.clear()
+            if self._file is not None:
+                await _save(self._file, snapshot_file.render(self._table))
+            await asyncio.sleep(SAVE_PERIOD_S)
+
+    async def _follow(self, stub: edge_pb2_grpc.EdgeServiceStub, backoff: Backoff) -> None:
+        outbox: asyncio.Queue[Ack] = asyncio.Queue(maxsize=16)
+        async for message in stub.Watch(self._messages(outbox)):
+            if not self.connected:
+                self._set_connected(up=True, reason="")
+                backoff.reset()
+            error = self._take(message)
+            await outbox.put(Ack(message.nonce, error))
+
+    def _take(self, message: edge_pb2.EdgeUpdate) -> str:
+        try:
+            update = decode_update(message)
+        except WireError as error:
+            return str(error)
+        refusal = self._admission.apply(update)
+        if refusal:
+            log.warning("refused an update", extra={"fields": {"reason": refusal}})
+            return refusal
+        self._metrics.config_revision.set(self._table.version)
+        if not isinstance(update.body, Credits):
+            self._unsaved.set()
+        self.fresh.set()
+        return ""
+
+    async def _messages(self, outbox: asyncio.Queue[Ack]) -> AsyncIterator[edge_pb2.EdgeMessage]:
+        hello = EdgeHello(
+            edge=self._config.name,
+            edge_version=version("trimtab"),
+            instance=self._instance,
+            listen_url=self._config.listen_url,
+            term=self._table.term,
+            version=self._table.version,
+        )
+        yield encode_body(edge_pb2.EdgeMessage, hello)
+        seq = 0
+        due_s = clock.now_s() + REPORT_PERIOD_S
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, due_s - clock.now_s())):
+                    ack = await outbox.get()
+                yield encode_body(edge_pb2.EdgeMessage, ack)
+            except TimeoutError:
+                seq += 1
+                due_s = clock.now_s() + REPORT_PERIOD_S
+                yield encode_body(edge_pb2.EdgeMessage, self._report(seq))
+
+    def _report(self, seq: int) -> EdgeReport:
+        now_s = clock.now_s()
+        pools = self._dispatch.report_pools(now_s)
+        for pool in pools:
+            self._metrics.queue_depth.labels(pool.pool).set(pool.queued)
+        return EdgeReport(seq, self._dispatch.report_replicas(now_s), pools)
+
+    def _set_connected(self, *, up: bool, reason: str) -> None:
+        self.connected = up
+        self._metrics.connected.set(int(up))
+        event = "connected to the control plane" if up else "lost the control plane; serving on"
+        log.info(event, extra={"fields": {"target": self._config.controlplane, "reason": reason}})
+
+
+async def _save(path: pathlib.Path, content: bytes) -> None:
+    try:
+        await asyncio.to_thread(snapshot_file.save, path, content)
+    except OSError as error:
+        log.warning("cannot keep the snapshot", extra={"fields": {"error": str(error)}})

@@ -1,0 +1,112 @@
+"""The edge: wires its parts together and ends them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+
+from edge import upstream
+from edge.admission import Admission
+from edge.config import EdgeConfig, from_args
+from edge.core.dispatch import Dispatch
+from edge.core.table import RoutingTable
+from edge.feed import Feed
+from edge.proxy import Proxy
+from edge.server import Endpoint, Server, admin_app
+from trimtab.runtime import log, service
+from trimtab.runtime.notify import notify
+from trimtab.runtime.service import ConfigError
+from trimtab.runtime.tasks import TaskRunner
+from trimtab.runtime.telemetry import EdgeMetrics
+
+STATUS_PERIOD_S = 1.0
+
+
+async def serve(config: EdgeConfig) -> None:
+    """Run until told to stop."""
+    stop = service.stop_event()
+    table = RoutingTable()
+    dispatch = Dispatch(table, random.SystemRandom())
+    admission = Admission(table, dispatch)
+    metrics = EdgeMetrics()
+    feed = Feed(config, table, dispatch, admission, metrics)
+    feed.restore()
+    async with AsyncExitStack() as stack:
+        engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
+        proxy = Proxy(table, dispatch, admission, engines, metrics)
+        endpoint = Endpoint(proxy, table, dispatch)
+        public = await _listen(Server(endpoint), config.host, config.port)
+        admin_runner = web.AppRunner(admin_app(endpoint, metrics), access_log=None)
+        await admin_runner.setup()
+        stack.push_async_callback(admin_runner.cleanup)
+        await _listen_app(admin_runner, config.admin_host, config.admin_port)
+        async with TaskRunner() as runner:
+            runner.forever("feed", feed.run())
+            runner.forever("snapshot file", feed.save_forever())
+            runner.forever("pump", admission.pump_forever())
+            runner.forever("keep-alive", proxy.keeper.run())
+            runner.forever("status", _tell_status(feed, endpoint, dispatch))
+            await stop.wait()
+            endpoint.draining = True
+            notify(stopping=True)
+            public.close()
+            await _drain(admission, config.drain_s)
+
+
+async def _listen(server: Server, host: str, port: int) -> asyncio.Server:
+    try:
+        return await asyncio.get_running_loop().create_server(server, host, port, backlog=1024)
+    except OSError as error:
+        raise ConfigError(_cannot_listen(host, port, error)) from error
+
+
+async def _listen_app(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        raise ConfigError(_cannot_listen(host, port, error)) from error
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    return f"cannot listen on {host}:{port}: {error.strerror or error}"
+
+
+async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> None:
+    await feed.fresh.wait()
+    notify(ready=True)
+    told = ""
+    while True:
+        inflight, queued = dispatch.totals()
+        upstream_state = "" if feed.connected else ", control plane unreachable"
+        status = f"serving {inflight} requests, {queued} waiting{upstream_state}"
+        if status != told and not endpoint.draining:
+            notify(status=status)
+            told = status
+        await asyncio.sleep(STATUS_PERIOD_S)
+
+
+async def _drain(admission: Admission, within_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await admission.idle()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; exit status."""
+    log.configure("edge")
+    try:
+        config = from_args(argv)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return service.EXIT_CONFIG
+    return service.run(serve(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,233 @@
+"""The path of one inference request: auth, pool, queue, attempts, answer.
+
+Rules: a caller that leaves cancels the handler, and with it whatever it waits for; each permit is
+released exactly once with the attempt's outcome; the bytes of prompts and keys go nowhere but to
+the replica.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from edge import attempt
+from edge.admission import Admission, Permit, RefusedError
+from edge.attempt import Rejected, Result, Whole
+from edge.client import ClientStream, Keeper
+from edge.core import openai, problems
+from edge.core.dispatch import Dispatch
+from edge.core.openai import Call
+from edge.core.problems import Problem
+from edge.core.table import RoutingTable
+from edge.upstream import Upstream
+from trimtab.model import Outcome, Pool
+from trimtab.policy.classify import Failure, Fault, classify
+from trimtab.policy.queue import Ticket
+from trimtab.policy.retry import History, Move, next_move
+from trimtab.runtime import clock
+from trimtab.runtime.telemetry import EdgeMetrics
+
+QUEUE_SHARE = 0.9  # of the caller's patience; the rest is for the answer
+
+
+@dataclass(slots=True)
+class Job:
+    """One request on its way."""
+
+    call: Call
+    pool: Pool
+    ticket: Ticket
+    idle_s: float
+    stream: ClientStream | None
+    request_id: str
+    history: History = field(default_factory=History)
+
+
+class Proxy:
+    """Serves inference requests."""
+
+    def __init__(
+        self,
+        table: RoutingTable,
+        dispatch: Dispatch,
+        admission: Admission,
+        upstream: Upstream,
+        metrics: EdgeMetrics,
+    ) -> None:
+        self._table = table
+        self._dispatch = dispatch
+        self._admission = admission
+        self._upstream = upstream
+        self._metrics = metrics
+        self._numbers = itertools.count(1)
+        self.keeper = Keeper()
+
+    def authorize(self, request: web.BaseRequest) -> None:
+        """Raises RefusedError unless the caller has a key that the fleet knows."""
+        if not self._table.ready:
+            raise RefusedError(problems.not_ready())
+        key = openai.credentials(request.headers)
+        if not key:
+            raise RefusedError(problems.no_key())
+        if self._table.key(openai.key_hash(key)) is None:
+            raise RefusedError(problems.bad_key(key))
+
+    async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        """Answer one request; raises RefusedError while an error status is still possible."""
+        call = await self._read(request)
+        pool = self._pool(call)
+        self._metrics.requests_in_flight.labels(pool.name).inc()
+        started_s = clock.now_s()
+        outcome = "client_disconnect"
+        try:
+            job = self._job(request, call, pool, request_id, started_s)
+            response = await self._run(job)
+            outcome = "ok" if response.status < 400 else "client_error"
+        except RefusedError as error:
+            outcome = self._metrics.outcome_of(error.problem.code)
+            raise
+        except _BrokenStreamError as error:
+            outcome = "replica_error"
+            response = error.response
+        finally:
+            self._metrics.requests_in_flight.labels(pool.name).dec()
+            self._metrics.finished(pool.name, outcome, clock.now_s() - started_s)
+        return response
+
+    async def _read(self, request: web.BaseRequest) -> Call:
+        limit_bytes = self._table.policy.body_limit_bytes
+        if (request.content_length or 0) > limit_bytes:
+            raise RefusedError(problems.too_large(limit_bytes))
+        body = bytearray()
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > limit_bytes:
+                raise RefusedError(problems.too_large(limit_bytes))
+        call = openai.parse(request.path, request.headers.get("content-type", ""), bytes(body))
+        if isinstance(call, Problem):
+            raise RefusedError(call)
+        return call
+
+    def _pool(self, call: Call) -> Pool:
+        names = [pool.name for pool in self._table.snapshot.pools]
+        if call.model is None:
+            pool = self._table.only_pool()
+            if pool is None:
+                raise RefusedError(problems.model_required(names))
+            return pool
+        pool = self._table.pool(call.model)
+        if pool is None:
+            raise RefusedError(problems.unknown_model(call.model, names))
+        return pool
+
+    def _job(
+        self, request: web.BaseRequest, call: Call, pool: Pool, request_id: str, now_s: float
+    ) -> Job:
+        policy = self._table.policy
+        patience_s = openai.patience_s(request.headers)
+        budget_s = policy.queue_wait_ms / 1000
+        if patience_s is not None:
+            budget_s = min(budget_s, QUEUE_SHARE * patience_s)
+        ticket = Ticket(next(self._numbers), now_s, budget_s)
+        if call.stream:
+            stream = ClientStream(request, request_id)
+            return Job(call, pool, ticket, policy.idle_timeout_ms / 1000, stream, request_id)
+        # a plain answer is silent until it is whole, so only the whole can be bounded
+        total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
+        return Job(call, pool, ticket, total_s, None, request_id)
+
+    async def _run(self, job: Job) -> web.StreamResponse:
+        async with self._kept(job.stream):
+            while True:
+                result, replica = await self._attempt(job)
+                if isinstance(result, Whole):
+                    return await self._answer(job, result)
+                if isinstance(result, Rejected):
+                    return await self._pass_on(job, result)
+                if not self._goes_on(job, result, replica):
+                    return await self._give_up(job, result)
+
+    @asynccontextmanager
+    async def _kept(self, stream: ClientStream | None) -> AsyncIterator[None]:
+        if stream is None:
+            yield
+            return
+        self.keeper.watch(stream, self._table.policy.head_hold_ms / 1000)
+        try:
+            yield
+        finally:
+            self.keeper.release(stream)
+
+    async def _attempt(self, job: Job) -> tuple[Result, str]:
+        again = job.history.attempts > 0
+        try:
+            permit = await self._admission.acquire(job.pool.name, job.ticket, again=again)
+        except RefusedError as error:
+            if job.stream is not None and job.stream.committed:
+                raise _BrokenStreamError(await job.stream.fail(error.problem)) from error
+            raise
+        self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
+        outcome = Outcome.CLIENT  # what a cancelled caller leaves behind
+        try:
+            result = await self._send(job, permit)
+            failure = result.failure if isinstance(result, Rejected) else result
+            outcome = classify(failure if isinstance(failure, Failure) else None)
+            return result, permit.route.replica
+        finally:
+            self._admission.release(permit, outcome)
+            self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
+
+    async def _send(self, job: Job, permit: Permit) -> Result:
+        # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
+        headers = {"x-request-id": f"{job.request_id}-{job.history.attempts}"}
+        return await attempt.run(self._upstream, permit, job.call, headers, job.stream, job.idle_s)
+
+    def _goes_on(self, job: Job, failure: Failure, replica: str) -> bool:
+        if job.stream is not None and job.stream.started:
+            return False
+        budget = self._dispatch.pool(job.pool.name).budget
+        if next_move(job.history, failure, replica, budget, clock.now_s()) is Move.GIVE_UP:
+            return False
+        tried = frozenset(job.history.tried)
+        job.ticket = Ticket(job.ticket.number, job.ticket.since_s, job.ticket.budget_s, tried)
+        return True
+
+    async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
+        if job.stream is not None:
+            return await job.stream.finish()
+        headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
+        return web.Response(body=whole.body, headers=headers)
+
+    async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
+        if job.stream is not None and job.stream.committed:
+            return await self._give_up(job, rejected.failure)
+        headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
+        status = rejected.failure.status
+        return web.Response(body=rejected.body, status=status, headers=headers)
+
+    async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
+        if failure.fault is Fault.CLIENT_GONE:
+            raise ConnectionResetError("the caller stopped reading")
+        started = job.stream is not None and job.stream.started
+        problem = problems.attempt_failed(failure, job.history.attempts + 1, started=started)
+        if job.stream is not None and job.stream.committed:
+            raise _BrokenStreamError(await job.stream.fail(problem))
+        raise RefusedError(problem)
+
+
+class _BrokenStreamError(Exception):
+    """The stream ended in an error event; carries the response for the server."""
+
+    def __init__(self, response: web.StreamResponse) -> None:
+        super().__init__("broken stream")
+        self.response = response
+
+
+def new_request_id() -> str:
+    """An id for one request, unique over the fleet."""
+    return f"req_{uuid.uuid4().hex}"

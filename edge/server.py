@@ -1,0 +1,185 @@
+"""The listening side: routes, what is denied, health, draining.
+
+Rules: what is not listed here is denied; every answer is OpenAI-shaped, also for requests that
+aiohttp can't read; a caller that leaves cancels its handler; /metrics lives on the admin address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from edge.admission import RefusedError
+from edge.core import openai, problems
+from edge.core.dispatch import Dispatch
+from edge.core.problems import Problem
+from edge.core.table import RoutingTable
+from edge.proxy import Proxy, new_request_id
+from trimtab.runtime import clock, telemetry
+from trimtab.runtime.telemetry import EdgeMetrics
+
+HEADER_LIMIT_BYTES = 32 * 1024  # aiohttp's 8 KiB refuses long JWTs and cookies
+KEEP_ALIVE_S = 75.0  # longer than common load balancers in front of us
+MODEL_PREFIX = "/v1/models/"
+SERVED = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models")
+log = logging.getLogger("edge.server")
+
+Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+
+
+class Endpoint:
+    """The one address that clients know."""
+
+    def __init__(self, proxy: Proxy, table: RoutingTable, dispatch: Dispatch) -> None:
+        self._proxy = proxy
+        self._table = table
+        self._dispatch = dispatch
+        self._created = int(clock.wall_s())
+        self.draining = False
+        self._routes: dict[str, dict[str, Handler]] = {
+            "/": {"GET": self._root, "HEAD": self._root},
+            "/healthz": {"GET": self._alive, "HEAD": self._alive},
+            "/health": {"GET": self._alive, "HEAD": self._alive},
+            "/readyz": {"GET": self._ready, "HEAD": self._ready},
+            "/v1/models": {"GET": self._models},
+            **{path: {"POST": proxy.serve} for path in openai.COMPLETION_PATHS},
+        }
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer any request."""
+        request_id = new_request_id()
+        try:
+            handler = self._handler(request)
+            if request.path.startswith("/v1/"):
+                if self.draining:
+                    return respond(problems.stopping(), request_id)
+                self._proxy.authorize(request)
+            return await handler(request, request_id)
+        except RefusedError as error:
+            return respond(error.problem, request_id)
+        except ConnectionError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+        except Exception:  # a bug must not reach the caller as HTML, nor stop the edge
+            log.exception("request failed", extra={"fields": {"request_id": request_id}})
+            return respond(problems.internal(), request_id)
+
+    def readiness(self) -> str:
+        """Why this edge can't serve; empty when it can."""
+        if self.draining:
+            return "draining"
+        return "" if self._table.ready else "waiting for the first snapshot"
+
+    def _handler(self, request: web.BaseRequest) -> Handler:
+        path = request.path
+        methods = self._routes.get(path)
+        if methods is None and path.startswith(MODEL_PREFIX):
+            methods = {"GET": self._model}
+        if methods is None:
+            raise RefusedError(problems.unknown_path(request.method, path, SERVED))
+        handler = methods.get(request.method)
+        if handler is None:
+            allowed = ", ".join(methods)
+            raise RefusedError(problems.wrong_method(request.method, path, allowed))
+        return handler
+
+    async def _root(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+        body = b'{"service":"trimtab","openai_base_url":"/v1"}'
+        return _json(200, body, request_id)
+
+    async def _alive(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+        return _json(200, b'{"status":"ok"}', request_id)
+
+    async def _ready(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+        reason = self.readiness()
+        inflight, queued = self._dispatch.totals()
+        body = f'{{"ready":{str(not reason).lower()},"reason":"{reason}",'
+        body += f'"inflight":{inflight},"queued":{queued}}}'
+        return _json(503 if reason else 200, body.encode(), request_id)
+
+    async def _models(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+        cards = [self._card(pool.name) for pool in self._table.snapshot.pools]
+        return _json(200, openai.model_list(cards), request_id)
+
+    async def _model(self, request: web.BaseRequest, request_id: str) -> web.Response:
+        name = unquote(request.path.removeprefix(MODEL_PREFIX))
+        if self._table.pool(name) is None:
+            known = [pool.name for pool in self._table.snapshot.pools]
+            raise RefusedError(problems.unknown_model(name, known))
+        return _json(200, openai.encode(self._card(name)), request_id)
+
+    def _card(self, name: str) -> dict[str, object]:
+        pool = self._table.pool(name)
+        if pool is None:
+            raise KeyError(name)
+        return openai.model_card(pool, self._table.routes(pool.name), self._created)
+
+
+class Server(web.Server):
+    """aiohttp's server with our error pages."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        super().__init__(
+            endpoint.handle,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=KEEP_ALIVE_S,
+            max_line_size=HEADER_LIMIT_BYTES,
+            max_field_size=HEADER_LIMIT_BYTES,
+        )
+
+    def __call__(self) -> RequestHandler:
+        """A handler for one connection."""
+        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What could not be read as HTTP gets our envelope too."""
+        problem = (
+            problems.internal() if status >= 500 else problems.bad_request(str(exc or message))
+        )
+        response = respond(problem, new_request_id())
+        response.force_close()
+        return response
+
+
+def admin_app(endpoint: Endpoint, metrics: EdgeMetrics) -> web.Application:
+    """The operators' address: metrics and health."""
+
+    async def scrape(_request: web.Request) -> web.Response:
+        text = await asyncio.to_thread(metrics.render)  # tens of ms with many series
+        return web.Response(body=text, headers={"content-type": telemetry.CONTENT_TYPE})
+
+    async def health(request: web.Request) -> web.StreamResponse:
+        return await endpoint.handle(request)
+
+    app = web.Application()
+    app.router.add_get("/metrics", scrape)
+    app.router.add_get("/healthz", health)
+    app.router.add_get("/readyz", health)
+    return app
+
+
+def respond(problem: Problem, request_id: str) -> web.Response:
+    """A problem as a whole answer."""
+    headers = problem.headers() | {"x-request-id": request_id}
+    return web.Response(status=problem.status, body=problem.body(), headers=headers)
+
+
+def _json(status: int, body: bytes, request_id: str) -> web.Response:
+    headers: dict[str, Any] = {"content-type": "application/json", "x-request-id": request_id}
+    return web.Response(status=status, body=body, headers=headers)

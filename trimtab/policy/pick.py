@@ -1,0 +1,44 @@
+"""Which replica gets the next request.
+
+score = (own in-flight + queue the engine reports + aversion) / slots, smallest wins; scores within
+2 % are a tie that the dice break. Own in-flight is exact and fresh, and keeps edges from herding on
+stale reports (Mitzenmacher 2000); the report only corrects for load that others put there. Rules:
+a replica without a free slot is never picked; one that failed this very request is picked again
+only when no other open replica exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from trimtab.policy.dice import Dice
+
+TIE_RATIO = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A replica that may be picked."""
+
+    replica: str
+    slots: int
+    inflight: int
+    waiting: int = 0
+    penalty_slots: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """Load per slot; smaller is better."""
+        return (self.inflight + self.waiting + self.penalty_slots) / max(1, self.slots)
+
+
+def pick(candidates: Sequence[Candidate], tried: Collection[str], dice: Dice) -> str | None:
+    """The replica's name; None when the request must wait."""
+    fresh = [c for c in candidates if c.replica not in tried] or list(candidates)
+    free = [c for c in fresh if c.inflight < c.slots]
+    if not free:
+        return None
+    best = min(c.score for c in free)
+    ties = [c.replica for c in free if c.score <= best + TIE_RATIO]
+    return ties[int(dice.random() * len(ties))]

@@ -1,0 +1,110 @@
+"""Whether a failed attempt is followed by another.
+
+Rules: never after the first data event reached the caller; never for what the caller did; overload
+is a requeue at the head of the queue (keeps its age, costs no budget, at most 3); anything else is
+a retry, at most 2 (1 for SOFT), each paid from a budget.
+The budget is a token bucket as in Finagle's RetryBudget and gRFC A6: +0.1 for each first attempt,
++1 every 5 s, -1 for each retry. It is as deep as the largest replica has slots (at least 20), so
+that one replica's death, which fails everything on it at once, can be absorbed whole, while
+failures that go on are held to 10 %. A kept-alive connection that turned out closed is repeated
+once for free: the request was never taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from trimtab.model import Outcome
+from trimtab.policy.classify import Failure, Fault, classify
+
+RETRIES_MAX = 2
+SOFT_RETRIES_MAX = 1
+REQUEUES_MAX = 3
+STALE_MAX = 1
+DEPOSIT_RATIO = 0.1
+RESERVE_PER_S = 0.2
+DEPTH_MIN = 20
+
+
+class Move(Enum):
+    """What becomes of the request."""
+
+    GIVE_UP = auto()
+    RETRY = auto()  # on another replica if there is one
+    REQUEUE = auto()  # to the head of the queue, with its age
+
+
+@dataclass(slots=True)
+class Budget:
+    """Retries that one edge may still spend on one pool."""
+
+    tokens: float = DEPTH_MIN
+    depth: float = DEPTH_MIN
+    _updated_s: float | None = None
+
+    def deposit(self, now_s: float) -> None:
+        """A first attempt starts."""
+        self._refill(now_s)
+        self.tokens = min(self.depth, self.tokens + DEPOSIT_RATIO)
+
+    def withdraw(self, now_s: float) -> bool:
+        """Pay for one retry; False when there is nothing left."""
+        self._refill(now_s)
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+    def resize(self, slots: int) -> None:
+        """The largest replica has this many slots; what is new arrives full."""
+        depth = float(max(DEPTH_MIN, slots))
+        self.tokens = min(depth, self.tokens + max(0.0, depth - self.depth))
+        self.depth = depth
+
+    def _refill(self, now_s: float) -> None:
+        elapsed_s = 0.0 if self._updated_s is None else max(0.0, now_s - self._updated_s)
+        self._updated_s = now_s
+        self.tokens = min(self.depth, self.tokens + RESERVE_PER_S * elapsed_s)
+
+
+@dataclass(slots=True)
+class History:
+    """The attempts of one request so far."""
+
+    retries: int = 0
+    requeues: int = 0
+    stale: int = 0
+    tried: set[str] = field(default_factory=set)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts that failed so far."""
+        return self.retries + self.requeues + self.stale
+
+
+def next_move(
+    history: History, failure: Failure, replica: str, budget: Budget, now_s: float
+) -> Move:
+    """What to do after an attempt that failed before any data; counts it in the history."""
+    outcome = classify(failure)
+    if outcome is Outcome.OVERLOAD:
+        return _counted(history, "requeues", REQUEUES_MAX, Move.REQUEUE)
+    if failure.fault is Fault.STALE:
+        return _counted(history, "stale", STALE_MAX, Move.REQUEUE)
+    if outcome is Outcome.CLIENT or failure.fault is Fault.SILENT:
+        return Move.GIVE_UP
+    history.tried.add(replica)
+    most = SOFT_RETRIES_MAX if outcome is Outcome.SOFT else RETRIES_MAX
+    if history.retries >= most or not budget.withdraw(now_s):
+        return Move.GIVE_UP
+    history.retries += 1
+    return Move.RETRY
+
+
+def _counted(history: History, name: str, most: int, move: Move) -> Move:
+    count: int = getattr(history, name)
+    if count >= most:
+        return Move.GIVE_UP
+    setattr(history, name, count + 1)
+    return move

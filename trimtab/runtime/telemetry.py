@@ -1,0 +1,104 @@
+"""Every metric that Trimtab exports, in one place.
+
+Rules (users.md 5.1): `trimtab_` prefix, base units, bounded labels (never a key, a user, an id or a
+path from outside), vLLM's own latency buckets, so that edge and engine percentiles compare.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+# vLLM 0.32, v1/metrics/buckets.py
+TTFT_BUCKETS_S = (
+    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
+)
+REQUEST_BUCKETS_S = (
+    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
+    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+_OUTCOMES = {
+    "server_is_overloaded": "shed",
+    "no_replica_available": "shed",
+    "upstream_timeout": "timeout",
+    "replica_lost": "replica_error",
+    "replica_error": "replica_error",
+}
+
+
+class EdgeMetrics:
+    """What an edge exports."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "trimtab_edge_requests",
+            "Client requests ended, by outcome: ok, client_error, client_disconnect, shed, "
+            "replica_error, timeout.",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
+        self.requests_in_flight = Gauge(
+            "trimtab_edge_requests_in_flight",
+            "Client requests accepted and not ended, queued ones included.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge(
+            "trimtab_edge_queue_depth",
+            "Client requests waiting for a replica.",
+            ["model"],
+            registry=self.registry,
+        )
+        self.queue_wait = Histogram(
+            "trimtab_edge_queue_wait_seconds",
+            "From arrival until a replica was picked, each attempt.",
+            ["model"],
+            buckets=TTFT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.ttft = Histogram(
+            "trimtab_edge_time_to_first_token_seconds",
+            "From arrival until the first data of a stream was sent to the client.",
+            ["model"],
+            buckets=TTFT_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "trimtab_edge_request_duration_seconds",
+            "From arrival until the end.",
+            ["model"],
+            buckets=REQUEST_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.attempts = Counter(
+            "trimtab_edge_upstream_attempts",
+            "Attempts ended: ok, client, overload, soft, hard, path, unknown.",
+            ["replica", "result"],
+            registry=self.registry,
+        )
+        self.config_revision = Gauge(
+            "trimtab_edge_config_revision",
+            "Version of the newest push applied.",
+            registry=self.registry,
+        )
+        self.connected = Gauge(
+            "trimtab_edge_controlplane_connected",
+            "1 while the stream to the control plane is up.",
+            registry=self.registry,
+        )
+
+    def finished(self, model: str, outcome: str, duration_s: float) -> None:
+        """A client request ended."""
+        self.requests.labels(model, outcome).inc()
+        self.duration.labels(model).observe(duration_s)
+
+    def outcome_of(self, code: str) -> str:
+        """The outcome that an error code means."""
+        return _OUTCOMES.get(code, "client_error")
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
