@@ -1,0 +1,5 @@
+"""`python -m ctl`."""
+
+from ctl.main import main
+
+raise SystemExit(main())

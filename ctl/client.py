@@ -1,0 +1,161 @@
+"""The control plane as commands see it: ask, change, watch.
+
+Rules: every question has a deadline; gRPC's errors become CtlError here and nowhere else; a watch
+outlives a restart of the control plane and says how long it was blind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pathlib
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import grpc
+
+from ctl.exits import CtlError, Exit
+from trimtab import codec
+from trimtab.model import Fleet, Intent
+from trimtab.runtime import clock, rpc
+from trimtab.runtime.backoff import Backoff
+from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+
+DEADLINE_S = 10.0
+WATCH_PERIOD_MS = 1_000
+
+_EXITS = {
+    grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
+    grpc.StatusCode.NOT_FOUND: Exit.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION: Exit.CONFLICT,
+    grpc.StatusCode.ABORTED: Exit.CONFLICT,
+    grpc.StatusCode.ALREADY_EXISTS: Exit.CONFLICT,
+    grpc.StatusCode.UNAVAILABLE: Exit.UNREACHABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Exit.UNREACHABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One look at a watched fleet; gap_s is set on the first one after a loss."""
+
+    fleet: Fleet
+    gap_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The watch lost the control plane and is looking for it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A stored intent."""
+
+    revision: int
+    previous: Intent
+
+
+def default_target() -> str:
+    """The control plane of this machine: its socket in the state directory."""
+    base = os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local" / "state"
+    return f"unix:{pathlib.Path(base) / 'trimtab' / 'control.sock'}"
+
+
+def run(target: str, work: Callable[[Client], Awaitable[Exit]]) -> Exit:
+    """Connect, do the work, disconnect."""
+
+    async def connected() -> Exit:
+        async with rpc.channel(target) as channel:
+            return await work(Client(target, channel))
+
+    return asyncio.run(connected())
+
+
+class Client:
+    """One control plane."""
+
+    def __init__(self, target: str, channel: grpc.aio.Channel) -> None:
+        self._target = target
+        self._stub = admin_pb2_grpc.AdminServiceStub(channel)
+
+    async def fleet(self) -> Fleet:
+        """The fleet now."""
+        try:
+            answer = await self._stub.GetFleet(admin_pb2.GetFleetRequest(), timeout=DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from None
+        return codec.decode(answer.fleet, Fleet)
+
+    async def set_intent(self, replica: str, intent: Intent, reason: str, actor: str) -> Change:
+        """State the operator's wish for one replica."""
+        request = admin_pb2.SetIntentRequest(
+            replica=replica, intent=types_pb2.Intent.ValueType(intent), reason=reason, actor=actor
+        )
+        try:
+            answer = await self._stub.SetIntent(request, timeout=DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from None
+        previous = next((i for i in Intent if i.value == int(answer.previous)), Intent.UNSPECIFIED)
+        return Change(answer.revision, previous)
+
+    async def watch(self) -> AsyncGenerator[Frame | Lost, None]:
+        """The fleet now and after every change, until the caller has seen enough."""
+        backoff = Backoff(random.SystemRandom())
+        seen_s: float | None = None
+        lost = False
+        while True:
+            try:
+                async with aclosing(self._stream()) as fleets:
+                    async for fleet in fleets:
+                        now_s = clock.now_s()
+                        yield Frame(fleet, now_s - seen_s if lost and seen_s else None)
+                        seen_s, lost = now_s, False
+                        backoff.reset()
+                reason = "it ended the stream"
+            except CtlError as error:
+                if seen_s is None or error.code is not Exit.UNREACHABLE:
+                    raise
+                reason = str(error).partition("\n")[0]
+            if not lost:
+                lost = True
+                yield Lost(reason)
+            await asyncio.sleep(backoff.next_s())
+
+    async def _stream(self) -> AsyncGenerator[Fleet, None]:
+        """One connection's answers; the first one has a deadline."""
+        call = self._stub.WatchFleet(admin_pb2.WatchFleetRequest(period_ms=WATCH_PERIOD_MS))
+        limit_s: float | None = DEADLINE_S
+        try:
+            while True:
+                async with asyncio.timeout(limit_s):
+                    answer = await call.read()
+                if not isinstance(answer, admin_pb2.WatchFleetResponse):
+                    return
+                limit_s = None
+                yield codec.decode(answer.fleet, Fleet)
+        except TimeoutError:
+            raise self._unreachable(f"no answer within {DEADLINE_S:.0f} s") from None
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from None
+        finally:
+            call.cancel()
+
+    def _translate(self, error: grpc.aio.AioRpcError) -> CtlError:
+        code = _EXITS.get(error.code(), Exit.FAILED)
+        if code is Exit.UNREACHABLE:
+            return self._unreachable((error.details() or "no detail").rsplit(": ", 1)[-1])
+        return CtlError(code, error.details() or rpc.explain(error))
+
+    def _unreachable(self, why: str) -> CtlError:
+        return CtlError(
+            Exit.UNREACHABLE,
+            f"cannot reach the control plane at {self._target}: {why}\n"
+            "Edges keep serving with the last configuration they were given.\n"
+            "Next: is it running there (trimtab up)? Elsewhere: --server or $TRIMTAB_SERVER,\n"
+            "like unix:/path/control.sock or host:port.",
+        )

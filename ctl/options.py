@@ -1,0 +1,43 @@
+"""Options that every command takes, and which control plane they add up to."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class Format(Enum):
+    """How `get` prints."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    JSONL = "jsonl"
+    CSV = "csv"
+    NAME = "name"
+
+    @property
+    def is_table(self) -> bool:
+        """Whether people are to read it."""
+        return self in (Format.TABLE, Format.WIDE)
+
+
+Server = Annotated[
+    str,
+    typer.Option(
+        "--server",
+        "-s",
+        help="Control plane, unix:/path or host:port; may also stand before the command.",
+        show_default=False,
+    ),
+]
+
+
+def target(context: typer.Context, server: str) -> str:
+    """The command's --server, else ctl's own or $TRIMTAB_SERVER, else this machine's."""
+    from ctl.client import default_target  # noqa: PLC0415  grpc is slow to import
+
+    return server or str(context.obj or "") or default_target()

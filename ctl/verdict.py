@@ -1,0 +1,115 @@
+"""Is the fleet all right: one word, one sentence, and what speaks against it.
+
+Rules: what an operator asked for (cordoned, draining, spare) is no fault of the fleet; being full
+is one only when clients feel it. DOWN means that, as far as the control plane can see, nobody is
+served; DEGRADED that something needs a look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from trimtab.model import EdgeView, Fleet, Intent, PoolView, ReplicaView, Serving
+
+SHED_DEGRADED_RATIO = 0.01  # one refusal in a hundred: clients' own retries hide less than that
+SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
+
+
+class Level(Enum):
+    """How bad it is."""
+
+    OK = "OK"
+    DEGRADED = "DEGRADED"
+    DOWN = "DOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The word, the sentence, and one line a problem."""
+
+    level: Level
+    sentence: str
+    problems: tuple[str, ...]
+
+
+def judge(fleet: Fleet) -> Verdict:
+    """What a look at the fleet says."""
+    problems = _problems(fleet)
+    down = _why_down(fleet)
+    if down:
+        return Verdict(Level.DOWN, down, problems)
+    if problems:
+        return Verdict(Level.DEGRADED, _summary(fleet), problems)
+    return Verdict(Level.OK, _summary(fleet), ())
+
+
+def is_open(replica: ReplicaView) -> bool:
+    """Whether it may get new requests."""
+    return replica.route.serving is Serving.OPEN
+
+
+def in_sync(edge: EdgeView) -> bool:
+    """Whether an edge works with what was pushed to it, give or take what is on its way."""
+    return not edge.last_error and edge.sent_version - edge.acked_version <= SYNC_LAG_MAX
+
+
+def why(replica: ReplicaView) -> str:
+    """Why a replica is as it is, in words; empty when all is well."""
+    reasons = [replica.route.reason, replica.state_reason]
+    if is_open(replica):
+        return replica.route.reason
+    if replica.intent not in (Intent.ACTIVE, Intent.UNSPECIFIED):
+        reasons.insert(0, replica.intent.name.lower())
+    told = [r for r in dict.fromkeys(reasons) if not any(r != o and r in o for o in reasons)]
+    return "; ".join(filter(None, told))
+
+
+def _why_down(fleet: Fleet) -> str:
+    if not fleet.replicas:
+        return "no replica is known: no agent has reported an engine"
+    if not any(is_open(replica) for replica in fleet.replicas):
+        return "no replica takes requests"
+    if not fleet.edges:
+        return "no edge is connected, so nobody here serves clients"
+    return ""
+
+
+def _summary(fleet: Fleet) -> str:
+    total = len(fleet.replicas)
+    takes = sum(is_open(replica) for replica in fleet.replicas)
+    held = sum(not is_open(r) and _by_intent(r) for r in fleet.replicas)
+    sentence = f"{takes} of {total} replicas take requests"
+    return sentence + (f", {held} held back on purpose" if held else "")
+
+
+def _by_intent(replica: ReplicaView) -> bool:
+    return replica.intent in (Intent.CORDONED, Intent.DRAINING, Intent.SPARE)
+
+
+def _problems(fleet: Fleet) -> tuple[str, ...]:
+    lines = [f"pool {p.pool}: no replica takes requests" for p in fleet.pools if not p.open]
+    lines += [_closed(r) for r in fleet.replicas if not is_open(r) and not _by_intent(r)]
+    lines += [f"edge {e.edge}: {_behind(e)}" for e in fleet.edges if not in_sync(e)]
+    lines += [f"agent {a.node}: not connected" for a in fleet.agents if not a.connected]
+    lines += [_shedding(pool) for pool in fleet.pools if _sheds(pool)]
+    return tuple(lines)
+
+
+def _closed(replica: ReplicaView) -> str:
+    name, serving, state = replica.route.replica, replica.route.serving, replica.state
+    return f"replica {name}: {serving.name.lower()}, engine {state.name.lower()}: {why(replica)}"
+
+
+def _behind(edge: EdgeView) -> str:
+    if edge.last_error:
+        return f"refused an update: {edge.last_error}"
+    return f"acked version {edge.acked_version} of {edge.sent_version}"
+
+
+def _sheds(pool: PoolView) -> bool:
+    return pool.shed_1m > SHED_DEGRADED_RATIO * pool.requests_1m
+
+
+def _shedding(pool: PoolView) -> str:
+    return f"pool {pool.pool}: {pool.shed_1m} of {pool.requests_1m} requests refused in 1m, full"

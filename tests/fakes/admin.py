@@ -1,0 +1,88 @@
+"""A control plane's AdminService in threads of its own, so that `ctl` can run in the test's.
+
+It serves the fleet it was last given, pushes each new one to those who watch, keeps the intents it
+was sent, and refuses on demand.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from trimtab import codec
+from trimtab.model import Fleet
+from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+
+
+@dataclass
+class FakeAdmin:
+    """`start()`, `show(fleet)`, `stop()`; `intents` holds what it was asked."""
+
+    target: str
+    fleet: Fleet
+    refusal: tuple[grpc.StatusCode, str] | None = None
+    intents: list[admin_pb2.SetIntentRequest] = field(default_factory=list)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _server: grpc.Server | None = None
+
+    def start(self) -> FakeAdmin:
+        """Listen."""
+        server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+        # The stubs are typed for grpc.aio only; at run time the registration is the same.
+        untyped: Any = admin_pb2_grpc.add_AdminServiceServicer_to_server
+        untyped(self, server)
+        server.add_insecure_port(self.target)
+        server.start()
+        self._server = server
+        return self
+
+    def stop(self) -> None:
+        """Break every stream and stop listening."""
+        if self._server is None:
+            return
+        stopped, self._server = self._server.stop(grace=0), None
+        with self._changed:
+            self._changed.notify_all()
+        stopped.wait(5)
+
+    def show(self, fleet: Fleet) -> None:
+        """Push a fleet."""
+        with self._changed:
+            self.fleet = fleet
+            self._changed.notify_all()
+
+    def GetFleet(  # noqa: N802  the contract's name
+        self, _request: admin_pb2.GetFleetRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetFleetResponse:
+        """Answer or refuse."""
+        if self.refusal is not None:
+            context.abort(*self.refusal)
+        return admin_pb2.GetFleetResponse(fleet=codec.encode(self.fleet))
+
+    def SetIntent(  # noqa: N802  the contract's name
+        self, request: admin_pb2.SetIntentRequest, _context: grpc.ServicerContext
+    ) -> admin_pb2.SetIntentResponse:
+        """Keep it."""
+        before = {replica.route.replica: replica.intent for replica in self.fleet.replicas}
+        self.intents.append(request)
+        return admin_pb2.SetIntentResponse(
+            revision=412 + len(self.intents),
+            previous=types_pb2.Intent.ValueType(before[request.replica]),
+        )
+
+    def WatchFleet(  # noqa: N802  the contract's name
+        self, _request: admin_pb2.WatchFleetRequest, context: grpc.ServicerContext
+    ) -> Iterator[admin_pb2.WatchFleetResponse]:
+        """Send each fleet that is shown."""
+        while context.is_active() and self._server is not None:
+            with self._changed:
+                fleet = self.fleet
+            yield admin_pb2.WatchFleetResponse(fleet=codec.encode(fleet))
+            with self._changed:
+                if fleet is self.fleet:
+                    self._changed.wait(timeout=0.1)

@@ -1,0 +1,181 @@
+"""A fixed fleet with something of everything: open, lost and cordoned; absent values; two pools."""
+
+from __future__ import annotations
+
+from trimtab.model import (
+    AgentView,
+    EdgeView,
+    EngineState,
+    Fleet,
+    GpuSample,
+    GpuState,
+    Intent,
+    LimitSource,
+    PoolView,
+    ReplicaView,
+    Route,
+    Serving,
+    XidEvent,
+)
+
+BIG = "gpt-oss-120b"
+
+GPU0 = ReplicaView(
+    route=Route(
+        replica="gpu0",
+        pool=BIG,
+        node="h200a",
+        url="http://10.0.0.7:8000",
+        served_as=BIG,
+        serving=Serving.OPEN,
+        max_model_len_tokens=131_072,
+    ),
+    state=EngineState.READY,
+    state_age_ms=525_600_000,
+    limit_slots=128,
+    max_num_seqs=128,
+    max_num_seqs_source=LimitSource.COMMAND_LINE,
+    weight=1.0,
+    inflight=98,
+    running=98,
+    waiting=0,
+    kv_cache_usage_ratio=0.41,
+    ttft_p50_s=4.9,
+    ttft_p99_s=21.7,
+    generation_tokens_per_s=3120.5,
+    share_ratio=0.58,
+    failures_1m=0,
+    overloads_1m=3,
+    report_age_ms=230,
+    vllm_version="0.32.0",
+    uptime_ms=525_600_000,
+    gpus=(
+        GpuSample(
+            index=0,
+            uuid="GPU-1",
+            name="NVIDIA H200",
+            memory_total_bytes=150_754_820_096,
+            memory_used_bytes=141_000_000_000,
+            utilization_ratio=0.98,
+            temperature_celsius=61,
+            power_watts=640.0,
+            throttle_reasons=0,
+        ),
+    ),
+)
+
+GPU1 = ReplicaView(
+    route=Route(
+        replica="gpu1",
+        pool=BIG,
+        node="h200a",
+        url="http://10.0.0.7:8001",
+        served_as="gpt-oss-120b_2",
+        serving=Serving.LOST,
+        reason="stalled for 12.4 s with 7 running",
+    ),
+    state=EngineState.STALLED,
+    state_reason="no token for 12.4 s",
+    state_age_ms=12_400,
+    limit_slots=128,
+    max_num_seqs=128,
+    inflight=0,
+    running=7,
+    waiting=12,
+    kv_cache_usage_ratio=0.33,
+    failures_1m=7,
+    report_age_ms=410,
+    vllm_version="0.32.0",
+    uptime_ms=3_725_000,
+    gpus=(
+        GpuSample(index=1, temperature_celsius=88, throttle_reasons=0x40, utilization_ratio=1.0),
+        GpuSample(index=2, state=GpuState.LOST, detail="GPU is lost", xids=(XidEvent(79, 11_000),)),
+    ),
+)
+
+GPU2 = ReplicaView(
+    route=Route(
+        replica="gpu2",
+        pool="qwen3-8b",
+        node="h200b",
+        url="http://10.0.0.8:8000",
+        served_as="qwen3-8b",
+        serving=Serving.CLOSED,
+    ),
+    intent=Intent.CORDONED,
+    max_num_seqs=256,
+    limit_slots=256,
+)
+
+GPU3 = ReplicaView(
+    route=Route(
+        replica="gpu3",
+        pool="qwen3-8b",
+        node="h200b",
+        url="http://10.0.0.8:8001",
+        served_as="qwen3-8b",
+        serving=Serving.OPEN,
+    ),
+    state=EngineState.WARMING,
+    weight=1.0,
+    limit_slots=256,
+    max_num_seqs=256,
+    running=0,
+    waiting=0,
+    kv_cache_usage_ratio=0.0,
+    ttft_p50_s=0.084,
+    report_age_ms=95,
+    uptime_ms=48_000,
+)
+
+FLEET = Fleet(
+    name="lab-a",
+    leader="cp1",
+    term=3,
+    version=412,
+    controlplane_version="0.1.0",
+    replicas=(GPU0, GPU1, GPU2, GPU3),
+    edges=(
+        EdgeView(
+            edge="edge-a",
+            edge_version="0.1.0",
+            listen_url="http://10.0.0.2:4000",
+            acked_version=412,
+            sent_version=412,
+            inflight=98,
+            queued=29,
+            requests_1m=1200,
+            shed_1m=4,
+            connected_ms=7_500_000,
+            report_age_ms=640,
+        ),
+        EdgeView(
+            edge="edge-b",
+            edge_version="0.1.0",
+            acked_version=398,
+            sent_version=412,
+            last_error='Snapshot.routes: "http:/x" is not a URL',
+            connected_ms=9_000,
+        ),
+    ),
+    agents=(
+        AgentView("h200a", "0.1.0", connected=True, report_age_ms=230),
+        AgentView("h200b", "0.1.0", gpu_detail="no driver: libnvidia-ml.so.1 not found"),
+    ),
+    pools=(
+        PoolView(BIG, 2, 1, 128, 128, inflight=98, queued=29, shed_1m=4, requests_1m=1200),
+        PoolView("qwen3-8b", 2, 1, 256, 512),
+    ),
+)
+
+WELL = Fleet(
+    name="lab-a",
+    leader="cp1",
+    term=3,
+    version=413,
+    controlplane_version="0.1.0",
+    replicas=(GPU0,),
+    edges=FLEET.edges[:1],
+    agents=FLEET.agents[:1],
+    pools=(PoolView(BIG, 1, 1, 128, 128, inflight=98, requests_1m=1200),),
+)

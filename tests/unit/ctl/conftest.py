@@ -1,0 +1,28 @@
+"""A control plane to talk to, and a place without colours or settings of the developer's own."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fakes.admin import FakeAdmin
+from tests.fakes.fleet import FLEET
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same output on every machine."""
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "LC_ALL", "LC_CTYPE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("TRIMTAB_SERVER", raising=False)
+    monkeypatch.setenv("LANG", "C.UTF-8")
+
+
+@pytest.fixture
+def admin(tmp_path: pathlib.Path) -> Iterator[FakeAdmin]:
+    """A control plane on a unix socket that shows FLEET."""
+    fake = FakeAdmin(f"unix:{tmp_path / 'control.sock'}", FLEET).start()
+    yield fake
+    fake.stop()

@@ -1,0 +1,87 @@
+"""The adapter against a real server on a unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TypeVar
+
+import grpc
+import pytest
+
+from ctl.client import Client, Frame, Lost
+from ctl.exits import CtlError, Exit
+from tests.fakes.admin import FakeAdmin
+from tests.fakes.fleet import FLEET, WELL
+from trimtab.model import Intent
+from trimtab.runtime import rpc
+from trimtab.v1 import types_pb2
+
+T = TypeVar("T", Frame, Lost)
+
+
+async def test_a_fleet_survives_the_wire(admin: FakeAdmin) -> None:
+    async with rpc.channel(admin.target) as channel:
+        assert await Client(admin.target, channel).fleet() == FLEET
+
+
+async def test_intent_carries_reason_and_actor(admin: FakeAdmin) -> None:
+    async with rpc.channel(admin.target) as channel:
+        change = await Client(admin.target, channel).set_intent(
+            "gpu2", Intent.ACTIVE, "fan is new", "op@box"
+        )
+    assert (change.revision, change.previous) == (413, Intent.CORDONED)
+    sent = admin.intents[0]
+    assert (sent.replica, sent.reason, sent.actor) == ("gpu2", "fan is new", "op@box")
+    assert sent.intent == types_pb2.INTENT_ACTIVE
+
+
+async def test_watch_pushes_changes_and_outlives_a_restart(admin: FakeAdmin) -> None:
+    back = replace(WELL, version=900)
+    async with (
+        rpc.channel(admin.target) as channel,
+        aclosing(Client(admin.target, channel).watch()) as seen,
+    ):
+        assert await anext(seen) == Frame(FLEET)
+        admin.show(WELL)
+        await _until(seen, Frame(WELL))
+        admin.stop()
+        lost = await _next_of(seen, Lost)
+        assert lost.reason
+        admin.fleet = back
+        admin.start()
+        again = await _next_of(seen, Frame)
+        assert again.fleet == back
+        assert again.gap_s is not None
+        assert again.gap_s > 0
+        assert await anext(seen) == Frame(back)
+
+
+async def _until(seen: AsyncGenerator[Frame | Lost, None], wanted: Frame) -> None:
+    async for one in seen:
+        if one == wanted:
+            return
+
+
+async def _next_of(seen: AsyncGenerator[Frame | Lost, None], kind: type[T]) -> T:
+    async for one in seen:
+        if isinstance(one, kind):
+            return one
+    raise AssertionError("the watch ended")
+
+
+async def test_watch_of_nobody_fails_at_once(tmp_path: object) -> None:
+    target = f"unix:{tmp_path}/nobody.sock"
+    async with rpc.channel(target) as channel:
+        with pytest.raises(CtlError, match="No such file") as error:
+            await anext(Client(target, channel).watch())
+    assert error.value.code is Exit.UNREACHABLE
+
+
+async def test_refusal_keeps_the_servers_words(admin: FakeAdmin) -> None:
+    admin.refusal = (grpc.StatusCode.PERMISSION_DENIED, "you may not")
+    async with rpc.channel(admin.target) as channel:
+        with pytest.raises(CtlError, match="you may not") as error:
+            await Client(admin.target, channel).fleet()
+    assert error.value.code is Exit.FAILED

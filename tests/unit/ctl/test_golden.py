@@ -1,0 +1,75 @@
+"""Every form of output against a file: what `ctl` prints, on which stream, with which exit code.
+
+TRIMTAB_GOLDEN=write rewrites the files; review the difference like any other change.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+from ctl.main import main
+from tests.fakes.admin import FakeAdmin
+from tests.fakes.fleet import FLEET, WELL
+from trimtab.model import Fleet
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+FORMS = ("table", "wide", "json", "yaml", "jsonl", "csv", "name")
+EMPTY = Fleet(name="lab-a", leader="cp1", term=1, controlplane_version="0.1.0")
+
+CASES: dict[str, tuple[str, Fleet]] = {
+    **{f"get-replicas-{form}": (f"get replicas -o {form}", FLEET) for form in FORMS},
+    **{f"get-{noun}-table": (f"get {noun}", FLEET) for noun in ("edges", "agents", "pools")},
+    **{f"get-{noun}-json": (f"get {noun} -o json", FLEET) for noun in ("edges", "agents", "pools")},
+    "get-replicas-well": ("get replicas", WELL),
+    "get-replicas-none": ("get replicas", EMPTY),
+    "get-replicas-none-json": ("get replicas -o json", EMPTY),
+    "get-replicas-none-csv": ("get replicas -o csv", EMPTY),
+    "get-one": ("get re gpu1 -o name", FLEET),
+    "get-unknown-name": ("get replica gpu9", FLEET),
+    "get-unknown-noun": ("get replcas", FLEET),
+    "get-noun-first": ("replicas get", FLEET),
+    "status-degraded": ("status --check", FLEET),
+    "status-ok": ("status --check", WELL),
+    "status-down": ("status --check", EMPTY),
+    "status-without-check": ("status", EMPTY),
+    "cordon-last": ("cordon gpu0 --reason fan", FLEET),
+    "cordon-last-confirmed": ("cordon gpu0 --reason fan --confirm gpu0", FLEET),
+    "cordon-unknown": ("cordon gpu7", FLEET),
+    "uncordon": ("uncordon gpu2", FLEET),
+}
+
+
+def transcript(words: str, code: int, streams: tuple[str, str], target: str) -> str:
+    """A run as a reader sees it."""
+    out, err = (stream.replace(target, "TARGET") for stream in streams)
+    parts = [f"$ ctl {words}\n", out, f"[stderr]\n{err}" if err else "", f"[exit {code}]\n"]
+    return "".join(parts)
+
+
+def compare(name: str, text: str) -> None:
+    """Hold a transcript against its file, or write it."""
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("TRIMTAB_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_output(name: str, admin: FakeAdmin, capfd: pytest.CaptureFixture[str]) -> None:
+    words, fleet = CASES[name]
+    admin.show(fleet)
+    code = main(["--server", admin.target, *words.split()])
+    compare(name, transcript(words, code, capfd.readouterr(), admin.target))
+
+
+def test_unreachable(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) -> None:
+    target = f"unix:{tmp_path / 'nobody.sock'}"
+    code = main(["status", "--server", target])
+    compare("unreachable", transcript("status", code, capfd.readouterr(), target))
+
+
+def test_every_golden_file_is_used() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == {*CASES, "unreachable"}

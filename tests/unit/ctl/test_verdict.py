@@ -1,0 +1,97 @@
+"""What makes a fleet OK, DEGRADED or DOWN."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ctl.verdict import SYNC_LAG_MAX, Level, in_sync, judge, why
+from tests.fakes.fleet import GPU0, GPU1, GPU2, WELL
+from trimtab.model import AgentView, EdgeView, Fleet, Intent, PoolView, ReplicaView, Serving
+
+SPARE = replace(GPU2, intent=Intent.SPARE)
+LAG = EdgeView("e", acked_version=0, sent_version=SYNC_LAG_MAX + 1)
+
+
+@pytest.mark.parametrize(
+    ("fleet", "level", "said"),
+    [
+        (WELL, Level.OK, "1 of 1 replicas take requests"),
+        (Fleet(), Level.DOWN, "no replica is known"),
+        (replace(WELL, replicas=(GPU1,)), Level.DOWN, "no replica takes requests"),
+        (replace(WELL, replicas=(SPARE,)), Level.DOWN, "no replica takes requests"),
+        (replace(WELL, edges=()), Level.DOWN, "no edge is connected"),
+        (replace(WELL, replicas=(GPU0, GPU1)), Level.DEGRADED, "1 of 2"),
+        (replace(WELL, replicas=(GPU0, SPARE)), Level.OK, "1 of 2 replicas take requests, 1 held"),
+        (replace(WELL, edges=(*WELL.edges, LAG)), Level.DEGRADED, "1 of 1"),
+        (replace(WELL, agents=(AgentView("n"),)), Level.DEGRADED, "1 of 1"),
+        (replace(WELL, pools=(PoolView("p"),)), Level.DEGRADED, "1 of 1"),
+        (
+            replace(WELL, pools=(PoolView("p", 1, 1, shed_1m=1, requests_1m=100),)),
+            Level.OK,
+            "1 of 1",
+        ),
+        (
+            replace(WELL, pools=(PoolView("p", 1, 1, shed_1m=2, requests_1m=100),)),
+            Level.DEGRADED,
+            "1 of 1",
+        ),
+    ],
+)
+def test_judge(fleet: Fleet, level: Level, said: str) -> None:
+    verdict = judge(fleet)
+    assert verdict.level is level
+    assert verdict.sentence.startswith(said)
+    assert bool(verdict.problems) or level is not Level.DEGRADED
+
+
+def test_problems_name_the_culprit() -> None:
+    fleet = replace(
+        WELL,
+        replicas=(GPU0, GPU1),
+        edges=(LAG,),
+        agents=(AgentView("h200b"),),
+        pools=(PoolView("qwen"), PoolView("big", 1, 1, shed_1m=50, requests_1m=100)),
+    )
+    assert [line.split(":")[0] for line in judge(fleet).problems] == [
+        "pool qwen",
+        "replica gpu1",
+        "edge e",
+        "agent h200b",
+        "pool big",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("edge", "synced"),
+    [
+        (EdgeView("e"), True),
+        (EdgeView("e", acked_version=8, sent_version=8 + SYNC_LAG_MAX), True),
+        (LAG, False),
+        (EdgeView("e", acked_version=8, sent_version=8, last_error="no"), False),
+    ],
+)
+def test_in_sync(edge: EdgeView, synced: bool) -> None:
+    assert in_sync(edge) is synced
+
+
+def _closed(reason: str, state_reason: str, intent: Intent = Intent.ACTIVE) -> ReplicaView:
+    route = replace(GPU0.route, serving=Serving.CLOSED, reason=reason)
+    return replace(GPU0, route=route, state_reason=state_reason, intent=intent)
+
+
+@pytest.mark.parametrize(
+    ("replica", "words"),
+    [
+        (GPU0, ""),
+        (_closed("", ""), ""),
+        (_closed("fan", "", Intent.CORDONED), "cordoned; fan"),
+        (_closed("engine is DEAD: refused", "refused"), "engine is DEAD: refused"),
+        (_closed("a", "b"), "a; b"),
+        (_closed("", "", Intent.CORDONED), "cordoned"),
+        (_closed("cordoned by op", "", Intent.CORDONED), "cordoned by op"),
+    ],
+)
+def test_why(replica: ReplicaView, words: str) -> None:
+    assert why(replica) == words
