@@ -110,7 +110,7 @@ class HttpApi:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         allowed = not keys or (scheme.lower() == "bearer" and key in keys)
         if not allowed and request.path.startswith(_GUARDED):
-            request["unauthorized"] = True
+            request["bare"] = True
             return _json({"error": "Unauthorized"}, 401)
         return await handler(request)
 
@@ -247,6 +247,7 @@ class HttpApi:
     ) -> web.StreamResponse:
         """What vLLM answers while it drains: three different kinds of nothing."""
         if call.chat:
+            request["bare"] = True
             message = "cannot schedule new futures after shutdown"
             raise ApiError(500, "InternalServerError", message)
         if call.stream:
@@ -281,7 +282,7 @@ async def _dress(request: web.Request, response: web.StreamResponse) -> None:
     """Put the headers under vLLM's names and in its order."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     headers["server"] = "uvicorn"
-    if not request.get("unauthorized"):  # that answer comes from before the framework
+    if not request.get("bare"):  # such answers come from outside the framework
         headers["vary"] = "Origin"
     response.headers.clear()
     for name in _HEADER_ORDER:
