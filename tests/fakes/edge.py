@@ -1,0 +1,103 @@
+"""A real edge inside the test's process, fed by hand instead of by a control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from edge import upstream
+from edge.admission import Admission
+from edge.core import openai
+from edge.core.dispatch import Dispatch
+from edge.core.table import RoutingTable
+from edge.proxy import Proxy
+from edge.server import Endpoint, Server
+from trimtab.model import (
+    ApiKey,
+    Credit,
+    Credits,
+    EdgePolicy,
+    EdgeUpdate,
+    Pool,
+    Route,
+    Serving,
+    Snapshot,
+)
+from trimtab.runtime.tasks import TaskRunner
+from trimtab.runtime.telemetry import EdgeMetrics
+
+KEY = "sk-test-0123456789abcdef"
+MODEL = "demo"
+
+
+def routes(urls: Sequence[str], pool: str = MODEL) -> tuple[Route, ...]:
+    """Open routes r0, r1, … to these URLs."""
+    return tuple(
+        Route(f"r{i}", pool, "node", url, MODEL, Serving.OPEN, "ready", 4096)
+        for i, url in enumerate(urls)
+    )
+
+
+@dataclass(slots=True)
+class EdgeUnderTest:
+    """The edge's parts, and pushes to it."""
+
+    url: str
+    admission: Admission
+    dispatch: Dispatch
+    table: RoutingTable
+    endpoint: Endpoint
+    metrics: EdgeMetrics
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    version: int = 0
+
+    def push(self, body: Snapshot | Credits) -> None:
+        """One update, which must be taken."""
+        self.version += 1
+        assert self.admission.apply(EdgeUpdate(1, self.version, self.version, body)) == ""
+        if isinstance(body, Snapshot):
+            self.snapshot = body
+
+    def set_serving(self, replica: str, serving: Serving) -> None:
+        """Change what may be done with one replica."""
+        changed = tuple(
+            replace(route, serving=serving) if route.replica == replica else route
+            for route in self.snapshot.routes
+        )
+        self.push(replace(self.snapshot, routes=changed))
+
+    def inflight(self, replica: str) -> int:
+        """Attempts on a replica now."""
+        return self.dispatch.replica(replica).inflight
+
+
+@asynccontextmanager
+async def running_edge(
+    urls: Sequence[str], slots: int = 8, policy: EdgePolicy | None = None
+) -> AsyncIterator[EdgeUnderTest]:
+    """An edge that knows replicas r0, r1, … and one key."""
+    table = RoutingTable()
+    dispatch = Dispatch(table, random.Random(0))
+    admission = Admission(table, dispatch)
+    metrics = EdgeMetrics()
+    async with upstream.connect("") as engines, TaskRunner() as runner:
+        proxy = Proxy(table, dispatch, admission, engines, metrics)
+        endpoint = Endpoint(proxy, table, dispatch)
+        server = await asyncio.get_running_loop().create_server(Server(endpoint), "127.0.0.1", 0)
+        runner.forever("pump", admission.pump_forever())
+        runner.forever("keep-alive", proxy.keeper.run())
+        port = server.sockets[0].getsockname()[1]
+        edge = EdgeUnderTest(
+            f"http://127.0.0.1:{port}", admission, dispatch, table, endpoint, metrics
+        )
+        keys = (ApiKey(openai.key_hash(KEY), "test"),)
+        known = routes(urls)
+        edge.push(Snapshot((Pool(MODEL, ("alias",)),), known, keys, policy or EdgePolicy()))
+        edge.push(Credits(tuple(Credit(route.replica, slots) for route in known)))
+        try:
+            yield edge
+        finally:
+            server.close()

@@ -1,0 +1,199 @@
+"""edge/core/dispatch: every request in one place, no replica beyond its credit, oldest first."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edge.core.dispatch import Dispatch, Placement
+from edge.core.table import RoutingTable
+from trimtab.model import (
+    Credit,
+    Credits,
+    EdgePolicy,
+    EdgeUpdate,
+    Outcome,
+    Pool,
+    Route,
+    Serving,
+    Snapshot,
+)
+from trimtab.policy.queue import Ticket
+
+POOL = "m"
+
+
+class Fleet:
+    """A dispatch with a table that a test can change."""
+
+    def __init__(self, slots: dict[str, int], queue_limit: int = 100) -> None:
+        self.table = RoutingTable()
+        self.dispatch = Dispatch(self.table, random.Random(0))
+        self.serving = dict.fromkeys(slots, Serving.OPEN)
+        self.slots = slots
+        self.policy = EdgePolicy(queue_limit=queue_limit)
+        self.version = 0
+        self.push()
+
+    def push(self) -> None:
+        routes = tuple(Route(n, POOL, "n", "u", "m", s) for n, s in self.serving.items())
+        for body in (
+            Snapshot((Pool(POOL),), routes, (), self.policy),
+            Credits(tuple(Credit(name, slots) for name, slots in self.slots.items())),
+        ):
+            self.version += 1
+            assert self.table.apply(EdgeUpdate(1, self.version, 0, body)) == ""
+        self.dispatch.resize()
+
+    def offer(self, number: int, now_s: float = 0.0) -> list[Placement]:
+        assert self.dispatch.offer(POOL, Ticket(number, now_s, 60.0), now_s) is None
+        return list(self.dispatch.place(now_s))
+
+
+def test_requests_spread_over_replicas_up_to_their_slots_and_then_wait() -> None:
+    fleet = Fleet({"a": 2, "b": 2})
+    placed = [p.route.replica for n in range(6) for p in fleet.offer(n)]
+    assert sorted(placed) == ["a", "a", "b", "b"]
+    assert fleet.dispatch.totals() == (4, 2)
+    fleet.dispatch.finish("a", Outcome.OK, 1.0)
+    assert [(p.number, p.route.replica) for p in fleet.dispatch.place(1.0)] == [(4, "a")]
+
+
+def test_a_closed_replica_gets_nothing_new() -> None:
+    fleet = Fleet({"a": 2, "b": 2})
+    fleet.serving["a"] = Serving.CLOSED
+    fleet.push()
+    assert [p.route.replica for n in range(4) for p in fleet.offer(n)] == ["b", "b"]
+    assert fleet.dispatch.has_open(POOL)
+    fleet.serving["b"] = Serving.LOST
+    fleet.push()
+    assert not fleet.dispatch.has_open(POOL)
+
+
+def test_a_doubted_replica_is_avoided_until_the_doubt_expires() -> None:
+    fleet = Fleet({"a": 4})
+    assert len(fleet.offer(1)) == 1
+    fleet.dispatch.finish("a", Outcome.HARD, 0.0)
+    assert fleet.offer(2) == []
+    assert [p.number for p in fleet.dispatch.place(2.0)] == [2]
+
+
+def test_a_request_that_failed_somewhere_goes_elsewhere_and_keeps_its_age() -> None:
+    fleet = Fleet({"a": 1, "b": 1})
+    assert len(fleet.offer(1) + fleet.offer(2)) == 2
+    assert fleet.offer(3) == []
+    fleet.dispatch.finish("a", Outcome.SOFT, 0.0)
+    fleet.dispatch.requeue(POOL, Ticket(1, 0.0, 60.0, frozenset({"a"})))
+    # 1 is at the head but only a, where it failed, is free: 3 takes it, 1 waits for b
+    assert [(p.number, p.route.replica) for p in fleet.dispatch.place(0.0)] == [(3, "a")]
+    fleet.dispatch.finish("b", Outcome.OK, 0.0)
+    assert [(p.number, p.route.replica) for p in fleet.dispatch.place(0.0)] == [(1, "b")]
+
+
+def test_reports_count_what_happened_since_the_last_one() -> None:
+    fleet = Fleet({"a": 1})
+    fleet.offer(1)
+    fleet.offer(2)
+    fleet.dispatch.finish("a", Outcome.OVERLOAD, 1.0)
+    (use,) = fleet.dispatch.report_replicas(1.0)
+    assert (use.dispatched, use.inflight) == (1, 0)
+    assert [(o.outcome, o.count) for o in use.outcomes] == [(Outcome.OVERLOAD, 1)]
+    (pool,) = fleet.dispatch.report_pools(3.0)
+    assert (pool.requests, pool.queued, pool.oldest_wait_ms) == (2, 1, 3000)
+    (use,) = fleet.dispatch.report_replicas(1.0)
+    assert (use.dispatched, use.outcomes) == (0, ())
+
+
+def test_what_is_gone_and_idle_is_forgotten() -> None:
+    fleet = Fleet({"a": 1, "b": 1})
+    fleet.offer(1)
+    fleet.offer(2)
+    fleet.dispatch.finish("b", Outcome.OK, 0.0)
+    del fleet.serving["a"], fleet.serving["b"]
+    fleet.push()
+    assert fleet.dispatch.totals() == (1, 0)
+    fleet.dispatch.finish("a", Outcome.OK, 0.0)
+    fleet.push()
+    assert fleet.dispatch.totals() == (0, 0)
+
+
+def test_credits_that_shrink_below_what_runs_stop_new_requests_only() -> None:
+    fleet = Fleet({"a": 3})
+    for number in range(3):
+        fleet.offer(number)
+    fleet.slots["a"] = 1
+    fleet.push()
+    assert fleet.offer(9) == []
+    fleet.dispatch.finish("a", Outcome.OK, 0.0)
+    assert list(fleet.dispatch.place(0.0)) == []
+
+
+class DispatchMachine(RuleBasedStateMachine):
+    """I18: in any order of events, each request is waiting, running, or over; counts agree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fleet = Fleet({"a": 2, "b": 1}, queue_limit=4)
+        self.running: dict[int, str] = {}
+        self.waiting: set[int] = set()
+        self.now_s = 0.0
+        self.next = 0
+
+    def _place(self) -> None:
+        for placement in self.fleet.dispatch.place(self.now_s):
+            self.waiting.remove(placement.number)
+            self.running[placement.number] = placement.route.replica
+            assert self.fleet.serving[placement.route.replica] is Serving.OPEN
+
+    @rule(gap_s=st.floats(0, 5))
+    def arrive(self, gap_s: float) -> None:
+        self.now_s += gap_s
+        self.next += 1
+        ticket = Ticket(self.next, self.now_s, 1e6)
+        if self.fleet.dispatch.offer(POOL, ticket, self.now_s) is None:
+            self.waiting.add(self.next)
+        self._place()
+
+    @precondition(lambda self: self.running)
+    @rule(outcome=st.sampled_from(sorted(set(Outcome) - {Outcome.UNSPECIFIED})))
+    def end(self, outcome: Outcome) -> None:
+        _, replica = self.running.popitem()
+        self.fleet.dispatch.finish(replica, outcome, self.now_s)
+        self._place()
+
+    @precondition(lambda self: self.running)
+    @rule()
+    def fail_over(self) -> None:
+        number, replica = self.running.popitem()
+        self.fleet.dispatch.finish(replica, Outcome.HARD, self.now_s)
+        ticket = Ticket(number, 0.0, 1e6, frozenset({replica}))
+        self.fleet.dispatch.requeue(POOL, ticket)
+        self.waiting.add(number)
+        self._place()
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def leave(self) -> None:
+        self.fleet.dispatch.withdraw(POOL, self.waiting.pop())
+
+    @rule(
+        replica=st.sampled_from("ab"),
+        serving=st.sampled_from([Serving.OPEN, Serving.CLOSED, Serving.LOST]),
+        slots=st.integers(0, 3),
+    )
+    def push(self, replica: str, serving: Serving, slots: int) -> None:
+        self.fleet.serving[replica] = serving
+        self.fleet.slots[replica] = slots
+        self.fleet.push()
+        running = list(self.running.values()).count(replica)
+        self._place()
+        assert list(self.running.values()).count(replica) <= max(slots, running)
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.fleet.dispatch.totals() == (len(self.running), len(self.waiting))
+
+
+TestDispatchMachine = DispatchMachine.TestCase

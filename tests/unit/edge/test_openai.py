@@ -1,0 +1,163 @@
+"""edge/core/openai: the body passes through; what the edge owns, it owns."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.core import openai
+from edge.core.openai import Call
+from edge.core.problems import Problem
+from trimtab.model import Pool, Route
+
+CHAT = "/v1/chat/completions"
+JSON = "application/json"
+
+
+def parsed(body: bytes, content_type: str = JSON) -> Call:
+    call = openai.parse(CHAT, content_type, body)
+    assert isinstance(call, Call), call
+    return call
+
+
+def refused(body: bytes, content_type: str = JSON) -> Problem:
+    problem = openai.parse(CHAT, content_type, body)
+    assert isinstance(problem, Problem)
+    return problem
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        ("true", True),
+        ("false", False),
+        ("null", False),
+        ("1", True),
+        ('"true"', True),
+        ("0", False),
+    ],
+)
+def test_stream_is_read_as_vllm_reads_it(stream: str, expected: bool) -> None:
+    assert parsed(f'{{"model":"m","stream":{stream}}}'.encode()).stream is expected
+
+
+def test_an_untouched_body_is_the_same_bytes() -> None:
+    body = b'{ "zzz":{"a":[1]},\n "model" : "m", "top_k":3,"structured_outputs":{"x":1e400} }'
+    call = parsed(body)
+    assert call.model == "m"
+    assert call.body_for("m") is call.body
+    assert call.body == body
+
+
+def test_the_model_is_renamed_and_the_rest_survives_literally() -> None:
+    call = parsed(b'{"model":"public","seed":1.0,"messages":[{"content":"\\u00e9"}]}')
+    assert call.body_for("served") == (
+        b'{"model":"served","seed":1.0,"messages":[{"content":"\\u00e9"}]}'
+    )
+
+
+@pytest.mark.parametrize("name", openai.PRIVILEGED_FIELDS)
+def test_fields_that_help_the_caller_himself_are_taken_out(name: str) -> None:
+    call = parsed(json.dumps({"model": "m", name: -9, "n": 1}).encode())
+    assert json.loads(call.body_for("m")) == {"model": "m", "n": 1}
+
+
+def test_without_a_model_none_is_put_in() -> None:
+    call = parsed(b'{"messages":[]}')
+    assert call.model is None
+    assert call.body_for("served") == b'{"messages":[]}'
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "code"),
+    [
+        (b'{"model":', JSON, "invalid_json"),
+        (b"", JSON, "invalid_json"),
+        (b"[]", JSON, "invalid_json"),
+        (b'{"model":5}', JSON, "invalid_json"),
+        (b'{"model":"m"}', "text/plain", "invalid_json"),
+        (b'{"model":"m"}', "", "invalid_json"),
+    ],
+)
+def test_what_cannot_be_read_is_the_callers_fault(
+    body: bytes, content_type: str, code: str
+) -> None:
+    problem = refused(body, content_type)
+    assert (problem.status, problem.code, problem.retry) == (400, code, False)
+
+
+def test_a_json_error_says_where() -> None:
+    assert "byte 10" in refused(b'{"model": x}').message
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
+    assert isinstance(openai.parse(CHAT, JSON, body), Call | Problem)
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=8) | st.sampled_from(["model", *openai.PRIVILEGED_FIELDS]),
+        st.none() | st.booleans() | st.text(max_size=5) | st.lists(st.integers(-5, 5), max_size=3),
+        max_size=8,
+    )
+)
+def test_rewriting_changes_only_what_the_edge_owns(fields: dict[str, object]) -> None:
+    fields["model"] = "public"
+    sent = json.loads(parsed(msgspec.json.encode(fields)).body_for("served"))
+    owned = {"model", *openai.PRIVILEGED_FIELDS}
+    assert {k: v for k, v in sent.items() if k not in owned} == {
+        k: v for k, v in fields.items() if k not in owned
+    }
+    assert sent["model"] == "served"
+    assert not set(sent) & set(openai.PRIVILEGED_FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ({"authorization": "Bearer sk-1"}, "sk-1"),
+        ({"authorization": "bearer  sk-1 "}, "sk-1"),
+        ({"x-api-key": "sk-2"}, "sk-2"),
+        ({"api-key": "sk-3"}, "sk-3"),
+        ({"authorization": "Basic dXNlcg=="}, ""),
+        ({"authorization": "Bearer "}, ""),
+        ({}, ""),
+    ],
+)
+def test_credentials_from_any_header_in_use(headers: dict[str, str], key: str) -> None:
+    assert openai.credentials(headers) == key
+
+
+@pytest.mark.parametrize(
+    ("headers", "patience_s"),
+    [
+        ({"x-stainless-read-timeout": "30"}, 30.0),
+        ({"x-stainless-timeout": "5.5"}, 5.5),
+        ({"x-stainless-read-timeout": "999999"}, openai.DEADLINE_MAX_S),
+        ({"x-stainless-read-timeout": "soon"}, None),
+        ({"x-stainless-read-timeout": "nan"}, None),
+        ({"x-stainless-read-timeout": "-1"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_the_caller_will_wait(headers: dict[str, str], patience_s: float | None) -> None:
+    assert openai.patience_s(headers) == patience_s
+
+
+def test_a_model_card_promises_what_every_replica_can_take() -> None:
+    routes = [
+        Route("a", "m", "n", "u", "m", max_model_len_tokens=8192),
+        Route("b", "m", "n", "u", "m", max_model_len_tokens=4096),
+        Route("c", "m", "n", "u", "m"),
+    ]
+    card = openai.model_card(Pool("m"), routes, 7)
+    assert card["max_model_len"] == 4096
+    assert "max_model_len" not in openai.model_card(Pool("m"), [], 7)
+    listed = json.loads(openai.model_list([card]))
+    assert listed["object"] == "list"
+    assert listed["data"][0]["id"] == "m"

@@ -1,0 +1,92 @@
+"""edge/core/problems: OpenAI's shape, whose fault, when to come back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edge.core import problems
+from edge.core.problems import Problem
+from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.queue import Refusal
+
+KEY = "sk-secret-of-somebody-1234"
+ALL = [
+    problems.no_key(),
+    problems.bad_key(KEY),
+    problems.bad_json("x"),
+    problems.bad_content_type("text/html"),
+    problems.too_large(10),
+    problems.unknown_model("gpt", ["gpt-4", "demo"]),
+    problems.model_required(["a"]),
+    problems.unknown_path("GET", "/v1/files", ["POST /v1/completions"]),
+    problems.wrong_method("GET", "/v1/completions", "POST"),
+    problems.bad_request("x"),
+    problems.overloaded(Refusal(7, 12.0, 3.2)),
+    problems.no_replica("m", 2),
+    problems.not_ready(),
+    problems.stopping(),
+    problems.internal(),
+    problems.attempt_failed(Failure(Fault.CUT), 2, started=True),
+    problems.attempt_failed(Failure(Fault.REFUSED), 3, started=False),
+    problems.attempt_failed(Failure(Fault.SILENT), 1, started=False),
+    problems.attempt_failed(Failure(Fault.STATUS, 503, "busy"), 4, started=False),
+    problems.attempt_failed(Failure(Fault.STATUS, 500, "boom"), 2, started=False),
+    problems.attempt_failed(Failure(Fault.STATUS, 400, "too long"), 1, started=False),
+]
+
+
+@pytest.mark.parametrize("problem", ALL, ids=lambda p: p.code)
+def test_the_envelope_is_openais(problem: Problem) -> None:
+    error = json.loads(problem.body())["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert all(isinstance(error[name], str) for name in ("message", "type", "code"))
+    assert problem.event() == b"data: " + problem.body() + b"\n\n"
+
+
+@pytest.mark.parametrize("problem", ALL, ids=lambda p: p.code)
+def test_what_can_pass_says_when_and_what_cannot_says_no(problem: Problem) -> None:
+    headers = problem.headers()
+    if problem.status == 503:
+        assert 1 <= int(headers["retry-after"]) <= 120
+        assert int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
+    if problem.status < 500:
+        assert headers["x-should-retry"] == "false"
+    assert (problem.status == 401) == ("www-authenticate" in headers)
+
+
+def test_a_key_is_never_repeated() -> None:
+    assert KEY not in problems.bad_key(KEY).message
+    assert "sk-…1234" in problems.bad_key(KEY).message
+    assert "short" not in problems.bad_key("short").message
+
+
+def test_a_wrong_model_gets_the_right_names() -> None:
+    message = problems.unknown_model("gpt4", ["gpt-4", "demo"]).message
+    assert "Did you mean 'gpt-4'?" in message
+    assert "demo" in message
+
+
+def test_a_doubled_prefix_gets_a_hint() -> None:
+    assert "/v1 once" in problems.unknown_path("GET", "/v1/v1/models", []).message
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "code"),
+    [
+        (Failure(Fault.CUT), 502, "replica_lost"),
+        (Failure(Fault.LOST), 502, "replica_lost"),
+        (Failure(Fault.SILENT), 504, "upstream_timeout"),
+        (Failure(Fault.STATUS, 503), 503, "server_is_overloaded"),
+        (Failure(Fault.STATUS, 500, "m"), 502, "replica_error"),
+        (Failure(Fault.STATUS, 400, "m"), 400, "bad_request"),
+    ],
+)
+def test_failed_attempts(failure: Failure, status: int, code: str) -> None:
+    problem = problems.attempt_failed(failure, 1, started=False)
+    assert (problem.status, problem.code) == (status, code)
+
+
+def test_an_incomplete_answer_says_so() -> None:
+    assert "incomplete" in problems.attempt_failed(Failure(Fault.CUT), 1, started=True).message

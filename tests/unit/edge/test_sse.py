@@ -1,0 +1,102 @@
+"""edge/core/sse: whole events whatever the splits, and the truth about their meaning."""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.core import sse
+from edge.core.sse import Kind, Scanner
+
+DATA = pathlib.Path(__file__).parents[2] / "data" / "vllm"
+CHUNK = b'data: {"id":"c","choices":[{"index":0,"text":"caf\xc3\xa9","finish_reason":null}]}\n\n'
+ERROR = b'data: {"error": {"message": "busy", "type": "Service Unavailable", "code": 503}}\n\n'
+
+
+def body_of(recording: str) -> bytes:
+    """The decoded body of a recorded chunked answer."""
+    _, _, rest = (DATA / recording).read_bytes().partition(b"\r\n\r\n")
+    body = b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        length = int(size, 16)
+        body, rest = body + rest[:length], rest[length + 2 :]
+        if length == 0:
+            break
+    return body
+
+
+@given(st.lists(st.integers(0, 400), max_size=20))
+def test_splits_anywhere_change_nothing(cuts: list[int]) -> None:
+    stream = b": keep-alive\n\n" + CHUNK * 2 + ERROR + sse.DONE
+    scanner, events = Scanner(), []
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    for start, end in itertools.pairwise(edges):
+        events += scanner.feed(stream[start:end])
+    kinds = [event.kind for event in events]
+    assert kinds == [Kind.COMMENT, Kind.DATA, Kind.DATA, Kind.ERROR, Kind.DONE]
+    assert b"".join(event.raw for event in events) == stream
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b": anything\n\n", Kind.COMMENT),
+        (sse.DONE, Kind.DONE),
+        (CHUNK, Kind.DATA),
+        (ERROR, Kind.ERROR),
+        (b'data: {"error":"text"}\n\n', Kind.ERROR),
+        (b'data: {"error":{"message":"m","code":"500"}}\r\n\r\n', Kind.ERROR),
+        (b'data: {"choices":[{"text":"","finish_reason":"abort"}]}\n\n', Kind.ABORT),
+        (b'data: {"choices":[{"text":"x","finish_reason":"stop"}]}\n\n', Kind.DATA),
+        # the words stand in generated text, not in the fields
+        (b'data: {"choices":[{"text":"\\"finish_reason\\":\\"abort\\""}]}\n\n', Kind.DATA),
+        (b'data: {"choices":[{"text":"data: [DONE]"}]}\n\n', Kind.DATA),
+        (b'data: {"choices":[{"text":"{\\"error\\": 1}"}]}\n\n', Kind.DATA),
+        (b'data: {"error": tru\n\n', Kind.DATA),
+    ],
+)
+def test_kinds(raw: bytes, kind: Kind) -> None:
+    assert sse.read(raw).kind is kind
+
+
+def test_an_error_says_its_status() -> None:
+    assert sse.read(ERROR).status == 503
+    assert sse.read(ERROR).message == "busy"
+    assert sse.read(b'data: {"error":{"message":"m","code":"oops"}}\n\n').status == 500
+
+
+@pytest.mark.parametrize(
+    ("recording", "kinds"),
+    [
+        ("comp-stream.http", {Kind.DATA, Kind.DONE}),
+        ("chat-stream.http", {Kind.DATA, Kind.DONE}),
+        ("burst-reject-stream-200.http", {Kind.ERROR, Kind.DONE}),
+        ("drain-new-stream.http", {Kind.DONE}),
+        ("sigkill-enginecore-stream-0.http", {Kind.DATA, Kind.ERROR, Kind.DONE}),
+        ("sse-keepalive-waiting.http", {Kind.COMMENT, Kind.DATA, Kind.DONE}),
+    ],
+)
+def test_recorded_streams(recording: str, kinds: set[Kind]) -> None:
+    body = body_of(recording)
+    events = Scanner().feed(body)
+    assert {event.kind for event in events} == kinds
+    assert b"".join(event.raw for event in events) == body
+
+
+def test_an_event_without_an_end_is_bounded() -> None:
+    scanner = Scanner()
+    scanner.feed(b"x" * sse.EVENT_LIMIT_BYTES)
+    with pytest.raises(sse.OversizedEventError):
+        scanner.feed(b"x")
+
+
+def test_plain_answers_that_were_aborted() -> None:
+    assert sse.aborted(b'{"choices":[{"index":0,"text":"","finish_reason":"abort"}]}')
+    assert not sse.aborted(b'{"choices":[{"index":0,"text":"","finish_reason":"stop"}]}')
+    assert not sse.aborted(b'{"choices":[{"text":"\\"finish_reason\\": \\"abort\\""}]}')
+    assert not sse.aborted(b"not json")
