@@ -24,6 +24,7 @@ from trimtab.runtime.tasks import TaskRunner
 
 _HEADER_LIMIT_BYTES = 256 * 1024
 _SHUTDOWN_S = 0.3
+_CONTROL_HOST = "127.0.0.1"  # whoever can break the engine is on this machine
 _PRESETS = {"demo": EngineSpec.demo, "h200": EngineSpec.h200}
 
 
@@ -63,7 +64,7 @@ async def _serve(args: argparse.Namespace, spec: EngineSpec) -> None:
     await lifecycle.settle()
     control = web.AppRunner(Control(lifecycle, driver).app(), access_log=None)
     await control.setup()
-    site = web.TCPSite(control, args.host, args.control_port)
+    site = web.TCPSite(control, _CONTROL_HOST, args.control_port)
     await site.start()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
