@@ -3,7 +3,7 @@
 Rule: a model class and its message have the same name and the same field names, so one table made
 from the two converts everything. Optional fields are None when absent; enums keep their numbers,
 and one that is unknown here (a newer peer's) reads as UNSPECIFIED; numbers that are not finite are
-refused, except bucket bounds. Errors: WireError says what, where, and what is allowed.
+refused, except +Inf as a bucket's bound. Errors: WireError says what, where, and what is allowed.
 """
 
 from __future__ import annotations
@@ -110,6 +110,12 @@ def _finite(value: float) -> float:
     return value
 
 
+def _bound(value: float) -> float:
+    if math.isnan(value) or value == -math.inf:
+        raise WireError(f"{value} is not a bucket's bound")
+    return value
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -125,7 +131,9 @@ def _converters(kind: Any, name: str) -> tuple[Convert, Convert]:
         return encode, lambda message: decode(message, typing.cast(type, kind))
     if isinstance(kind, type) and issubclass(kind, IntEnum):
         return int, _enum_reader(kind)
-    return _same, _finite if kind is float and name not in UNBOUNDED_FIELDS else _same
+    if kind is float:
+        return _same, _bound if name in UNBOUNDED_FIELDS else _finite
+    return _same, _same
 
 
 def _field(name: str, hint: Any) -> _Field:

@@ -6,6 +6,7 @@ Pass facts with `extra={"fields": {...}}`.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 
@@ -32,7 +33,10 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # half a surrogate pair, as in a file name that is not UTF-8
+            return json.dumps(line, default=str)
 
 
 def configure(service: str, level: str = "INFO") -> None:

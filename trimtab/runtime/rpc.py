@@ -7,6 +7,7 @@ A frozen peer keeps its TCP connection open; only HTTP/2 pings with their own ti
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else GOAWAY lines reach stderr at each shutdown
@@ -44,6 +45,7 @@ async def serve(address: str, names: Sequence[str], register: Register) -> grpc.
 
     `names` are the full service names, for health and reflection.
     """
+    _refuse_if_served(address)
     server = grpc.aio.server(options=OPTIONS)
     register(server)
     status = health.aio.HealthServicer()
@@ -61,6 +63,19 @@ async def serve(address: str, names: Sequence[str], register: Register) -> grpc.
     for name in ("", *names):
         await status.set(name, health_pb2.HealthCheckResponse.SERVING)
     return server
+
+
+def _refuse_if_served(address: str) -> None:
+    """gRPC takes a unix socket away from whoever serves it, in silence: look first."""
+    if not address.startswith("unix:"):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(address.removeprefix("unix:").removeprefix("//"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return  # nobody, or a socket that its server left behind
+    raise OSError(f"cannot listen on {address}: another process serves it")
 
 
 def explain(error: grpc.aio.AioRpcError) -> str:

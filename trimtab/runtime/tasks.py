@@ -40,7 +40,9 @@ class TaskRunner:
         try:
             await self._group.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            raise first_cause(group) from None
+            # The group lists the block's own error last, after those of tasks it then cancelled.
+            cause = error if isinstance(error, Exception) else first_cause(group)
+            raise cause from cause.__cause__
 
     def forever(self, name: str, work: Coroutine[Any, Any, object]) -> None:
         """Start work that must outlive the block."""
