@@ -20,6 +20,7 @@ from sim.driver import Driver
 from sim.engine import EngineSpec
 from sim.http_api import HttpApi, Identity
 from sim.lifecycle import Control, Lifecycle
+from trimtab.runtime.notify import notify
 from trimtab.runtime.tasks import TaskRunner
 
 _HEADER_LIMIT_BYTES = 256 * 1024
@@ -74,6 +75,7 @@ async def _serve(args: argparse.Namespace, spec: EngineSpec) -> None:
         tasks.forever("port", lifecycle.run())
         ports = {"port": lifecycle.port, "control_port": control.addresses[0][1]}
         print(json.dumps(ports), flush=True)  # noqa: T201 - the caller reads it
+        notify(ready=True)
         await stop.wait()
         await asyncio.gather(runner.cleanup(), control.cleanup())
 
