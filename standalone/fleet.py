@@ -1,0 +1,62 @@
+"""Which processes make a fleet on one box, and with which arguments. Pure.
+
+`-P` keeps the working directory off the import path: a folder of the user's called `agent` must
+not be taken for ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from standalone.config import UPSTREAM_KEY_ENV
+from standalone.state import State
+from standalone.supervisor import Spec
+from trimtab.runtime.config import Config, Engine
+
+DEMO_ENGINES = 2
+DEMO_MODEL = "demo"
+# The edge lets requests end before it ends; its own limit is 10 s.
+_EDGE_GRACE_S = 15.0
+
+
+def demo_engines(ports: Sequence[int]) -> list[Engine]:
+    """The simulated engines as the configuration names them."""
+    return [Engine(url=f"http://127.0.0.1:{port}", name=_demo_name(port, ports)) for port in ports]
+
+
+def demo(ports: Sequence[int]) -> list[Spec]:
+    """The processes of the simulated engines."""
+    return [
+        Spec(
+            _demo_name(port, ports),
+            _module("sim.engine_http", "--port", str(port), "--served-model-name", DEMO_MODEL),
+        )
+        for port in ports
+    ]
+
+
+def services(state: State, config: Config, upstream_key: str) -> list[Spec]:
+    """Control plane, agent, edge: each needs the one before it."""
+    file, target = ("--config", str(state.config)), ("--controlplane", state.control_target)
+    key = {UPSTREAM_KEY_ENV: upstream_key} if upstream_key else {}
+    address = ("--listen", config.listen, "--admin", config.admin)
+    listen = ("--listen", state.control_target)
+    return [
+        Spec("controlplane", _module("controlplane", *file, *listen, "--store", str(state.store))),
+        Spec("agent", _module("agent", *file, *target), env=key),
+        Spec(
+            "edge",
+            _module("edge", *file, *target, *address, "--state", str(state.root)),
+            stop_grace_s=_EDGE_GRACE_S,
+            env=key,
+        ),
+    ]
+
+
+def _demo_name(port: int, ports: Sequence[int]) -> str:
+    return f"demo-{list(ports).index(port) + 1}"
+
+
+def _module(name: str, *args: str) -> tuple[str, ...]:
+    return (sys.executable, "-P", "-m", name, *args)

@@ -1,0 +1,80 @@
+"""The state directory: one user at a time, secrets for nobody else, sockets that fit."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import stat
+
+import pytest
+
+from standalone import state
+from standalone.state import State
+from trimtab.runtime.service import ConfigError
+
+
+def mode(path: pathlib.Path) -> int:
+    """Permission bits."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_one_may_use_it(place: State) -> None:
+    held = state.lock(place)
+    with pytest.raises(ConfigError, match=rf"runs already in {place.root} \(process {os.getpid()}"):
+        state.lock(place)
+    os.close(held)
+    os.close(state.lock(place))
+
+
+def test_a_key_is_made_once_and_kept_for_us_alone(place: State) -> None:
+    key = state.kept_key(place)
+    assert re.fullmatch(r"sk-tt-[\w-]{32,}", key)
+    assert state.kept_key(place) == key
+    assert mode(place.root / "key") == 0o600
+
+
+def test_private_files_are_replaced_whole(place: State) -> None:
+    place.config.write_text("a long text that was readable")
+    place.config.chmod(0o644)
+    state.write_private(place.config, "short")
+    assert (place.config.read_text(), mode(place.config)) == ("short", 0o600)
+    assert [path.name for path in place.config.parent.iterdir()] == ["trimtab.json"]
+
+
+def test_nobody_else_may_look_in(tmp_path: pathlib.Path) -> None:
+    made = state.prepare(tmp_path / "s")
+    assert {mode(path) for path in (made.root, made.logs, made.config.parent)} == {0o700}
+
+
+def test_a_path_too_long_for_sockets_is_refused(tmp_path: pathlib.Path) -> None:
+    root = tmp_path / ("x" * 100)
+    with pytest.raises(ConfigError, match=r"bytes too long .* give a shorter --state"):
+        state.prepare(root)
+    assert not root.exists()
+
+
+def test_every_socket_is_within_the_limit(place: State) -> None:
+    longest = max(
+        len(os.fsencode(place.notify_socket(name)))
+        for name in ("controlplane", "agent", "edge", "demo-1")
+    )
+    assert longest == len(os.fsencode(place.root / "run/controlplane.notify"))
+    assert len(place.control_target) <= longest
+
+
+def test_a_file_in_the_way_is_named(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=f"cannot use {tmp_path}/file.*see --state"):
+        state.prepare(tmp_path / "file" / "s")
+
+
+def test_one_previous_log_is_kept(place: State) -> None:
+    log = place.log("edge")
+    for text in ("first", "second", "third"):
+        state.rotate(log)
+        log.write_text(text)
+    assert {path.name: path.read_text() for path in place.logs.iterdir()} == {
+        "edge.log": "third",
+        "edge.log.1": "second",
+    }
