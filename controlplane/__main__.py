@@ -1,0 +1,5 @@
+"""`python -m controlplane`."""
+
+from controlplane.main import main
+
+raise SystemExit(main())

@@ -1,0 +1,112 @@
+"""The connected edges: who they are, what they do, what they saw of replicas and pools.
+
+Rules: one stream an edge; a name that another, living edge has is refused; what an edge says about
+replicas and pools that we don't know is not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
+
+from controlplane.core.bounds import EDGE_LIMIT, clip, name_fault
+from controlplane.core.events import EndStream, Noted
+from controlplane.core.replica import Replica
+from controlplane.core.window import Minute
+from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse
+
+FRESH_S = 3.0  # three of an edge's report periods: it lives
+FAILURES = frozenset({Outcome.SOFT, Outcome.HARD, Outcome.PATH})
+
+
+@dataclass(slots=True)
+class Edge:
+    """One connected edge."""
+
+    hello: EdgeHello
+    stream: int
+    connected_at_s: float
+    heard_at_s: float
+    reported_at_s: float | None = None
+    uses: Mapping[str, ReplicaUse] = field(default_factory=dict)
+    pools: Mapping[str, PoolUse] = field(default_factory=dict)
+    minute: Minute = field(default_factory=Minute)
+
+
+class Edges:
+    """The edges by name."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Edge] = {}
+        self._names: dict[int, str] = {}
+
+    def hello(self, stream: int, hello: EdgeHello, now_s: float) -> list[EndStream | Noted]:
+        """An edge introduces itself."""
+        fault = self._fault(stream, hello, now_s)
+        if fault:
+            return [EndStream(stream, fault)]
+        effects: list[EndStream | Noted] = []
+        old = self.by_name.get(hello.edge)
+        if old is not None:
+            del self._names[old.stream]
+            effects.append(EndStream(old.stream, "the same edge has a newer stream"))
+        hello = replace(
+            hello, edge_version=clip(hello.edge_version), listen_url=clip(hello.listen_url)
+        )
+        self.by_name[hello.edge] = Edge(hello, stream, connected_at_s=now_s, heard_at_s=now_s)
+        self._names[stream] = hello.edge
+        fields = {"edge": hello.edge, "edge_version": hello.edge_version}
+        return [*effects, Noted("edge connected", fields)]
+
+    def report(
+        self,
+        stream: int,
+        report: EdgeReport,
+        replicas: Mapping[str, Replica],
+        pools: Container[str],
+        now_s: float,
+    ) -> list[EndStream | Noted]:
+        """An edge says what it does."""
+        name = self._names.get(stream)
+        if name is None:
+            return [EndStream(stream, "the first message must be an EdgeHello")]
+        edge = self.by_name[name]
+        edge.heard_at_s = edge.reported_at_s = now_s
+        edge.uses = {use.replica: use for use in report.replicas if use.replica in replicas}
+        edge.pools = {use.pool: use for use in report.pools if use.pool in pools}
+        for use in edge.uses.values():
+            _count_use(replicas[use.replica].minute, use, now_s)
+        for pool in edge.pools.values():
+            edge.minute.add(("requests", pool.pool), pool.requests, now_s)
+            edge.minute.add(("shed", pool.pool), pool.shed, now_s)
+        return []
+
+    def gone(self, stream: int) -> list[EndStream | Noted]:
+        """An edge's stream ended."""
+        name = self._names.pop(stream, None)
+        if name is None:
+            return []
+        del self.by_name[name]
+        return [Noted("edge disconnected", {"edge": name})]
+
+    def _fault(self, stream: int, hello: EdgeHello, now_s: float) -> str:
+        if stream in self._names:
+            return "a stream has one EdgeHello"
+        fault = name_fault(hello.edge)
+        if fault:
+            return fault
+        old = self.by_name.get(hello.edge)
+        if old is None:
+            full = len(self.by_name) >= EDGE_LIMIT
+            return f"there are {EDGE_LIMIT} edges already" if full else ""
+        lives = now_s - old.heard_at_s <= FRESH_S and old.hello.instance != hello.instance
+        return f"another edge is called {hello.edge}; give each its own name" if lives else ""
+
+
+def _count_use(minute: Minute, use: ReplicaUse, now_s: float) -> None:
+    minute.add("dispatched", use.dispatched, now_s)
+    for outcome in use.outcomes:
+        if outcome.outcome in FAILURES:
+            minute.add("failures", outcome.count, now_s)
+        elif outcome.outcome is Outcome.OVERLOAD:
+            minute.add("overloads", outcome.count, now_s)

@@ -1,0 +1,120 @@
+"""What the registry is told (events) and what it asks for in return (effects).
+
+Rules: a stream is a number that the shell gives to each connection and never uses again; effects
+are carried out by the shell, in order, and none of them can fail back into the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from controlplane.core.records import ReplicaRecord, Wish
+from trimtab.model import (
+    AgentDirective,
+    AgentMessage,
+    EdgeHello,
+    EdgeReport,
+    EngineState,
+    Serving,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What the store held when this control plane started; the first event, if any."""
+
+    replicas: Mapping[str, ReplicaRecord]
+    wishes: Mapping[str, Wish]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSaid:
+    """A message came up an agent's stream."""
+
+    stream: int
+    message: AgentMessage
+
+
+@dataclass(frozen=True, slots=True)
+class AgentGone:
+    """An agent's stream ended."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSaid:
+    """A message came up an edge's stream; acks are the subscription's business."""
+
+    stream: int
+    message: EdgeHello | EdgeReport
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeGone:
+    """An edge's stream ended."""
+
+    stream: int
+
+
+@dataclass(frozen=True, slots=True)
+class IntentSet:
+    """An operator's wish is in the store."""
+
+    replica: str
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+
+Event = Loaded | AgentSaid | AgentGone | EdgeSaid | EdgeGone | IntentSet | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Keep this in the store; None removes the key."""
+
+    key: str
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """Tell an agent something."""
+
+    stream: int
+    directive: AgentDirective
+
+
+@dataclass(frozen=True, slots=True)
+class EndStream:
+    """Close a stream and tell the peer why."""
+
+    stream: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A replica's state or serving changed; logged once, with what it was judged by."""
+
+    replica: str
+    state: tuple[EngineState, EngineState]
+    serving: tuple[Serving, Serving]
+    reason: str
+    evidence: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Something else worth one line in the log."""
+
+    what: str
+    fields: Mapping[str, object]
+
+
+Effect = Save | Direct | EndStream | Transition | Noted

@@ -1,0 +1,325 @@
+"""The leader's memory: events in, effects out.
+
+Rules: one writer; everything soft lives here and is rebuilt from reports within two periods;
+`routing_version` moves exactly when something that edges are told has changed.
+
+After a restart: a replica loaded from the store keeps the decision stored with it until its agent
+is heard, and edges that have a routing already are told nothing until every replica known has been
+heard, or BLACKOUT_S have passed (`settled`). So a restart takes no capacity away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from controlplane.core.agents import Agents
+from controlplane.core.bounds import (
+    REPLICA_LIMIT,
+    bounded_facts,
+    bounded_report,
+    clip,
+    facts_fault,
+)
+from controlplane.core.edges import Edges
+from controlplane.core.events import (
+    AgentGone,
+    AgentSaid,
+    EdgeGone,
+    EdgeSaid,
+    Effect,
+    EndStream,
+    Event,
+    IntentSet,
+    Loaded,
+    Noted,
+    Save,
+    Tick,
+    Transition,
+)
+from controlplane.core.placement import Placement
+from controlplane.core.records import INTENTS, REPLICAS, ReplicaRecord, Wish, pack
+from controlplane.core.replica import Node, Replica
+from controlplane.core.serving import combine, explain, judge
+from controlplane.core.window import Minute
+from trimtab.model import (
+    Bye,
+    EdgeHello,
+    EngineFacts,
+    EngineSample,
+    EngineState,
+    NodeHello,
+    ProbeResult,
+    Report,
+    Route,
+)
+
+STALE_S = 2.0  # a report older than this is silence (four of the default periods)
+BLACKOUT_S = 3.0
+FORGET_S = 24 * 3600.0
+
+
+class Registry:
+    """Replicas, nodes and edges; `handle` is the only way in."""
+
+    def __init__(self, placement: Placement, now_s: float, stale_s: float = STALE_S) -> None:
+        self.placement = placement
+        self.replicas: dict[str, Replica] = {}
+        self.agents = Agents()
+        self.edges = Edges()
+        self.routing_version = 0
+        self._stale_s = stale_s
+        self._started_at_s = now_s
+        self._settled = False
+        self._wishes: dict[str, Wish] = {}  # of replicas that are not known yet
+        self._pools: frozenset[str] = frozenset()
+        self._pools_of = -1
+        for engine in placement.engines[:REPLICA_LIMIT]:
+            self._configure(engine.name, engine.url, now_s)
+
+    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:
+        """Take one event in; what the shell must do about it, in order."""
+        match event:
+            case AgentSaid() | AgentGone():
+                return self._from_agent(event, now_s)
+            case EdgeSaid() | EdgeGone():
+                return self._from_edge(event, now_s)
+            case IntentSet(name, wish):
+                return self._wish(name, wish, now_s)
+            case Loaded():
+                return self._load(event, now_s)
+            case Tick():
+                return self._tick(now_s)
+
+    def settled(self, now_s: float) -> bool:
+        """Whether edges that are served by what they have may be told something new."""
+        if not self._settled:
+            heard = [replica.sample is not None for replica in self.replicas.values()]
+            blackout_over = now_s - self._started_at_s >= BLACKOUT_S
+            self._settled = blackout_over or (bool(heard) and all(heard))
+        return self._settled
+
+    def pools(self) -> frozenset[str]:
+        """The names of all pools, configured or with a replica."""
+        if self._pools_of != self.routing_version:
+            routes = (replica.route for replica in self.replicas.values())
+            named = {route.pool for route in routes if route is not None and route.pool}
+            self._pools = frozenset(named | {pool.name for pool in self.placement.pools})
+            self._pools_of = self.routing_version
+        return self._pools
+
+    # Edges and agents
+
+    def _from_edge(self, event: EdgeSaid | EdgeGone, now_s: float) -> Sequence[Effect]:
+        if isinstance(event, EdgeGone):
+            return self.edges.gone(event.stream)
+        if isinstance(event.message, EdgeHello):
+            return self.edges.hello(event.stream, event.message, now_s)
+        return self.edges.report(event.stream, event.message, self.replicas, self.pools(), now_s)
+
+    def _from_agent(self, event: AgentSaid | AgentGone, now_s: float) -> Sequence[Effect]:
+        if isinstance(event, AgentGone):
+            return self.agents.gone(event.stream)
+        if isinstance(event.message, NodeHello):
+            return self.agents.hello(event.stream, event.message, now_s)
+        node = self.agents.speaker(event.stream)
+        if node is None:
+            return [EndStream(event.stream, "the first message must be a NodeHello")]
+        node.heard_at_s = now_s
+        match event.message:
+            case EngineFacts() as facts:
+                return self._facts(node, facts, now_s)
+            case Report() as report:
+                return self._report(node, bounded_report(report), now_s)
+            case Bye(reason):
+                node.bye = clip(reason)
+            case ProbeResult():
+                pass  # for the breaker; nothing sends probes yet
+        return []
+
+    def _facts(self, node: Node, facts: EngineFacts, now_s: float) -> Sequence[Effect]:
+        fault = facts_fault(facts) or self._claim_fault(node, facts.replica)
+        if fault:
+            return self.agents.refuse(node, f"facts refused: {fault}")
+        facts = bounded_facts(facts)
+        effects = self._drop_namesake(facts)
+        replica = self.replicas.get(facts.replica)
+        if replica is None:
+            replica = self._create(facts.replica, facts.url, now_s)
+        replica.configured = self.placement.spec(facts.replica, facts.url) is not None
+        replica.node, replica.url, replica.facts = node.hello.node, facts.url, facts
+        replica.facts_at_s = now_s
+        return [*effects, *self._review(replica, now_s), *self._keep(replica)]
+
+    def _claim_fault(self, node: Node, name: str) -> str:
+        """Why a node may not speak for a replica; empty if it may."""
+        replica = self.replicas.get(name)
+        if replica is None:
+            full = len(self.replicas) >= REPLICA_LIMIT
+            return f"there are {REPLICA_LIMIT} replicas already" if full else ""
+        if replica.node not in {"", node.hello.node} and self.agents.connected(replica.node):
+            return f"replica {name} belongs to node {replica.node}; replica names are unique"
+        return ""
+
+    def _drop_namesake(self, facts: EngineFacts) -> list[Effect]:
+        """The configured engine with this URL, if its agent turned out to call it otherwise."""
+        spec = self.placement.spec(facts.replica, facts.url)
+        ghost = self.replicas.get(spec.name) if spec else None
+        if ghost is None or ghost.facts is not None or ghost.name == facts.replica:
+            return []
+        return self._forget(ghost)
+
+    def _report(self, node: Node, report: Report, now_s: float) -> Sequence[Effect]:
+        node.reported_at_s, node.report_seq = now_s, report.seq
+        node.gpus, node.gpu_detail = report.gpus, report.gpu_detail
+        effects: list[Effect] = []
+        for sample in report.engines:
+            replica = self.replicas.get(sample.replica)
+            if replica is None or replica.facts is None:
+                text = f"sample refused: send EngineFacts for {clip(sample.replica)} first"
+                effects += self.agents.refuse(node, text)
+            elif replica.node != node.hello.node:
+                text = f"sample refused: replica {replica.name} belongs to node {replica.node}"
+                effects += self.agents.refuse(node, text)
+            else:
+                effects += self._sample(replica, sample, now_s)
+        return effects
+
+    def _sample(self, replica: Replica, sample: EngineSample, now_s: float) -> Sequence[Effect]:
+        old_state, old_health = replica.state, replica.health
+        _count(replica.minute, replica.sample, sample, now_s)
+        replica.sample, replica.sampled_at_s = sample, now_s
+        if old_state is not sample.state:
+            replica.cause = sample.reason
+            replica.stalled_warming = (
+                old_state is EngineState.WARMING and sample.state is EngineState.STALLED
+            )
+        replica.health = judge(sample, old_health, replica.stalled_warming)
+        effects = self._review(replica, now_s, old_state)
+        return effects if replica.health is old_health else effects + self._keep(replica)
+
+    # Operators, the store, time
+
+    def _wish(self, name: str, wish: Wish, now_s: float) -> Sequence[Effect]:
+        replica = self.replicas.get(name)
+        if replica is None:
+            return []
+        replica.wish = wish
+        fields = {"replica": name, "intent": wish.intent.name, "reason": wish.reason}
+        noted = Noted("intent set", {**fields, "actor": wish.actor})
+        return [noted, *self._review(replica, now_s)]
+
+    def _load(self, event: Loaded, now_s: float) -> Sequence[Effect]:
+        self._wishes = dict(event.wishes)
+        for name, record in event.replicas.items():
+            replica = self.replicas.get(name) or self._create(name, record.facts.url, now_s)
+            replica.url, replica.node, replica.facts = record.facts.url, record.node, record.facts
+            replica.health, replica.loaded, replica.saved = record.health, True, pack(record)
+            replica.route = None
+        effects: list[Effect] = []
+        for replica in self.replicas.values():
+            replica.wish = self._wishes.pop(replica.name, replica.wish)
+            effects += self._review(replica, now_s)
+        return effects
+
+    def _tick(self, now_s: float) -> Sequence[Effect]:
+        effects: list[Effect] = []
+        for replica in list(self.replicas.values()):
+            if not replica.configured and replica.unheard_s(now_s) >= FORGET_S:
+                effects += self._forget(replica)
+            else:
+                effects += self._review(replica, now_s)
+        self.agents.forget(FORGET_S, now_s)
+        return effects
+
+    # Replicas
+
+    def _configure(self, name: str, url: str, now_s: float) -> None:
+        replica = self._create(name, url, now_s)
+        replica.configured = True
+        self._review(replica, now_s)
+
+    def _create(self, name: str, url: str, now_s: float) -> Replica:
+        replica = Replica(name, url, known_since_s=now_s, wish=self._wishes.pop(name, Wish()))
+        self.replicas[name] = replica
+        return replica
+
+    def _forget(self, replica: Replica) -> list[Effect]:
+        del self.replicas[replica.name]
+        self.routing_version += 1
+        return [
+            Save(REPLICAS + replica.name, None),
+            Save(INTENTS + replica.name, None),
+            Noted("replica forgotten", {"replica": replica.name}),
+        ]
+
+    def _review(
+        self, replica: Replica, now_s: float, old_state: EngineState | None = None
+    ) -> list[Effect]:
+        """Decide anew; a Transition when the decision or the state (given as it was) changed."""
+        old = replica.route
+        replica.route = self._route(replica, now_s)
+        if replica.route == old and old_state in {None, replica.state}:
+            return []
+        self.routing_version += replica.route != old
+        return _transition(replica, old, old_state or replica.state)
+
+    def _keep(self, replica: Replica) -> list[Effect]:
+        """Store what must outlive us, if it is not there already."""
+        if replica.facts is None:
+            return []
+        facts = replace(replica.facts, uptime_ms=None)  # true only for a moment
+        value = pack(ReplicaRecord(replica.node, facts, replica.health))
+        if value == replica.saved:
+            return []
+        replica.saved = value
+        return [Save(REPLICAS + replica.name, value)]
+
+    def _route(self, replica: Replica, now_s: float) -> Route:
+        facts, node = replica.facts, self.agents.by_node.get(replica.node)
+        models = facts.served_models if facts else ()
+        pool, served_as = self.placement.place(replica.name, replica.url, models)
+        return Route(
+            replica=replica.name,
+            pool=pool,
+            node=replica.node,
+            url=replica.url,
+            served_as=served_as,
+            serving=combine(replica.health, replica.wish.intent),
+            reason=explain(replica, node, now_s, self._stale_s),
+            max_model_len_tokens=facts.max_model_len_tokens if facts else None,
+        )
+
+
+def _transition(replica: Replica, old: Route | None, old_state: EngineState) -> list[Effect]:
+    """What to log, with the evidence, when the state or the decision is another one."""
+    route, sample = replica.route, replica.sample
+    if route is None or old is None:
+        return []
+    if (old.serving, old_state) == (route.serving, replica.state):
+        return []
+    evidence: dict[str, object] = {"node": replica.node, "intent": replica.wish.intent.name}
+    if sample is not None:
+        evidence |= {
+            "state_age_ms": sample.state_age_ms,
+            "no_progress_ms": sample.no_progress_ms,
+            "metrics_age_ms": sample.metrics_age_ms,
+            "running": sample.running,
+            "waiting": sample.waiting,
+            "epoch": sample.epoch,
+        }
+    states, servings = (old_state, replica.state), (old.serving, route.serving)
+    return [Transition(replica.name, states, servings, route.reason, evidence)]
+
+
+def _count(minute: Minute, before: EngineSample | None, sample: EngineSample, now_s: float) -> None:
+    """Add what the engine did since its last sample; a restart starts its counters anew."""
+    if sample.generation_tokens_total is not None:
+        same_start = before is not None and before.epoch == sample.epoch
+        earlier = before.generation_tokens_total if before and same_start else None
+        grown = 0 if earlier is None else sample.generation_tokens_total - earlier
+        minute.add("tokens", max(0, grown), now_s)
+    if sample.ttft is not None:
+        for bound_s, count in zip(sample.ttft.le_s, sample.ttft.count, strict=False):
+            if bound_s > 0 and count:
+                minute.add(("ttft", bound_s), count, now_s)

@@ -1,0 +1,74 @@
+"""What the leader holds in memory about replicas and the nodes they run on.
+
+Rules: three facts about a replica have three writers and are never merged: `health` (its agent's
+word, kept while there is no newer one), `wish` (the operator's), and, once ejection by policy
+exists, the breaker. What an edge may do is computed from them, see `serving`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from controlplane.core.records import Wish
+from controlplane.core.window import Minute
+from trimtab.model import (
+    EngineFacts,
+    EngineSample,
+    EngineState,
+    GpuSample,
+    NodeHello,
+    Route,
+    Serving,
+)
+
+
+@dataclass(slots=True)
+class Node:
+    """A machine with an agent; `stream` None means that the agent is not connected."""
+
+    hello: NodeHello
+    heard_at_s: float
+    stream: int | None = None
+    reported_at_s: float | None = None
+    report_seq: int = 0
+    gpus: tuple[GpuSample, ...] = ()
+    gpu_detail: str = ""
+    bye: str | None = None
+    told: set[str] = field(default_factory=set)  # refusals said on this stream: each once
+
+
+@dataclass(slots=True)
+class Replica:
+    """One engine as the leader knows it."""
+
+    name: str
+    url: str
+    known_since_s: float
+    configured: bool = False
+    node: str = ""
+    facts: EngineFacts | None = None
+    facts_at_s: float = 0.0
+    sample: EngineSample | None = None
+    sampled_at_s: float | None = None
+    health: Serving = Serving.CLOSED
+    cause: str = ""  # the agent's words when the state began; the live ones change too often
+    stalled_warming: bool = False  # it was WARMING when it stalled
+    loaded: bool = False  # known from before a restart
+    wish: Wish = field(default_factory=Wish)
+    route: Route | None = None
+    saved: bytes = b""
+    minute: Minute = field(default_factory=Minute)
+
+    @property
+    def state(self) -> EngineState:
+        """The engine's state as last reported."""
+        return EngineState.UNKNOWN if self.sample is None else self.sample.state
+
+    def age_s(self, now_s: float) -> float | None:
+        """Age of the newest sample; None before the first."""
+        return None if self.sampled_at_s is None else now_s - self.sampled_at_s
+
+    def unheard_s(self, now_s: float) -> float:
+        """How long nobody has said anything about it."""
+        since_s = self.known_since_s if self.sampled_at_s is None else self.sampled_at_s
+        return now_s - since_s

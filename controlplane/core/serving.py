@@ -1,0 +1,87 @@
+"""What an edge may do with a replica, and why, in words.
+
+Rules: READY and WARMING are OPEN; STALLED is CLOSED at once and LOST after LOST_AFTER_MS without
+progress; DEAD is LOST; STARTING, SLEEPING and DRAINING are CLOSED; UNKNOWN says nothing, and
+neither does a silent agent: the last decision stands. The operator can only take away: any intent
+but ACTIVE turns OPEN into CLOSED, and LOST stays LOST, since requests on it must still move.
+"""
+
+from __future__ import annotations
+
+from controlplane.core.replica import Node, Replica
+from trimtab.model import EngineSample, EngineState, Intent, Serving
+
+LOST_AFTER_MS = 10_000  # hang_eject of the defaults: far above any step of a working engine
+WARMING_PATIENCE = 6  # compilation and graph capture may take a minute in one step
+AGE_STEPS_S = (2, 5, 10, 30, 60, 300, 600, 3_600, 21_600, 86_400)
+
+_BY_STATE = {
+    EngineState.READY: Serving.OPEN,
+    EngineState.WARMING: Serving.OPEN,
+    EngineState.DEAD: Serving.LOST,
+    EngineState.STARTING: Serving.CLOSED,
+    EngineState.SLEEPING: Serving.CLOSED,
+    EngineState.DRAINING: Serving.CLOSED,
+}
+_WISHES = {
+    Intent.CORDONED: "cordoned",
+    Intent.DRAINING: "draining",
+    Intent.SPARE: "kept as a spare",
+}
+
+
+def judge(sample: EngineSample, before: Serving, stalled_warming: bool) -> Serving:
+    """The agent's word as a decision; `before` is the last one."""
+    if sample.state is EngineState.STALLED:
+        limit_ms = LOST_AFTER_MS * (WARMING_PATIENCE if stalled_warming else 1)
+        return Serving.LOST if sample.no_progress_ms >= limit_ms else Serving.CLOSED
+    return _BY_STATE.get(sample.state, before)
+
+
+def combine(health: Serving, intent: Intent) -> Serving:
+    """Health and intent together."""
+    return Serving.CLOSED if intent in _WISHES and health is Serving.OPEN else health
+
+
+def explain(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
+    """Why the decision is what it is; changes only when something did, or in steps of age."""
+    parts = [_wish(replica), _word(replica), _silence(replica, node, now_s, stale_s)]
+    return "; ".join(part for part in parts if part)
+
+
+def _wish(replica: Replica) -> str:
+    wish = replica.wish
+    if wish.intent not in _WISHES:
+        return ""
+    by = f" by {wish.actor}" if wish.actor else ""
+    why = f": {wish.reason}" if wish.reason else ""
+    return f"{_WISHES[wish.intent]}{by}{why}"
+
+
+def _word(replica: Replica) -> str:
+    if replica.sample is None:
+        return "as before the restart, no report yet" if replica.loaded else "no report yet"
+    state = f"engine {replica.sample.state.name}"
+    return f"{state}: {replica.cause}" if replica.cause else state
+
+
+def _silence(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
+    age_s = replica.age_s(now_s)
+    if age_s is None or (age_s <= stale_s and node is not None and node.stream is not None):
+        return ""
+    if node is not None and node.bye is not None:
+        who = f"its agent left ({node.bye})" if node.bye else "its agent left"
+    elif node is None or node.stream is None:
+        who = "its agent is disconnected"
+    else:
+        who = "its agent is silent"
+    return f"{who}, last report {_age(age_s)} ago; the last decision stands"
+
+
+def _age(age_s: float) -> str:
+    """An age in steps, so that a reason does not change with every tick."""
+    passed = [step for step in AGE_STEPS_S if age_s >= step]
+    if not passed:
+        return f"less than {AGE_STEPS_S[0]} s"
+    step = passed[-1]
+    return f"over {step} s" if step < 60 else f"over {step // 60} min"

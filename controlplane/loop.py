@@ -1,0 +1,297 @@
+"""The shell around the registry: its one writer, its clock, its pushes.
+
+Rules: everything that happens goes through `_handle`, in the order it came; a change is published
+COALESCE_S after it, together with what came in between, and credits at every tick, so that an edge
+hears from us twice a second; the store is written behind all that. (term, version) only grow: an
+edge that has seen a higher one (the store was lost) makes us go on above it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import grpc
+
+from controlplane.core import snapshot, view
+from controlplane.core.credits import split
+from controlplane.core.events import (
+    AgentGone,
+    AgentSaid,
+    Direct,
+    EdgeGone,
+    EdgeSaid,
+    Effect,
+    EndStream,
+    Event,
+    IntentSet,
+    Loaded,
+    Noted,
+    Save,
+    Tick,
+    Transition,
+)
+from controlplane.core.placement import Placement
+from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term
+from controlplane.core.registry import Registry
+from controlplane.saver import Saver
+from controlplane.store.protocol import Put, Store
+from controlplane.streams import AgentStream, EdgeStream, Stream
+from trimtab.model import (
+    Ack,
+    AgentMessage,
+    ApiKey,
+    Credits,
+    EdgeHello,
+    EdgeMessage,
+    EdgePolicy,
+    EdgeUpdate,
+    Fleet,
+    Intent,
+    Snapshot,
+)
+from trimtab.runtime import clock
+from trimtab.runtime.tasks import TaskRunner
+
+TICK_S = 0.5
+COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
+STREAM_LIMIT = 6_000
+HELLO_LIMIT_S = 10.0
+TERM_LIMIT = 2**62  # an edge that claims more is wrong, not ahead
+log = logging.getLogger("controlplane")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the configuration says about the fleet."""
+
+    fleet: str
+    name: str
+    software_version: str
+    placement: Placement
+    keys: tuple[ApiKey, ...]
+    policy: EdgePolicy
+    stale_s: float
+
+
+class ControlLoop:
+    """Owns the registry; the servicers call it, `run` drives it."""
+
+    def __init__(self, settings: Settings, store: Store, term: int) -> None:
+        self._settings = settings
+        self._store = store
+        self._saver = Saver(store)
+        self._term = term
+        self._version = 0
+        self._numbers = itertools.count(1)
+        self._agents: dict[int, AgentStream] = {}
+        self._edges: dict[int, EdgeStream] = {}
+        self._registry = Registry(settings.placement, clock.now_s(), settings.stale_s)
+        self._routing = Snapshot()
+        self._routing_version = -1
+        self._credits: Mapping[str, Credits] = {}
+        self._changed = asyncio.Event()
+
+    def load(self, loaded: Loaded) -> None:
+        """Begin with what the store knew."""
+        self._handle(loaded)
+
+    async def run(self) -> None:
+        """Tick, publish and save, for ever."""
+        async with TaskRunner() as runner:
+            runner.forever("saver", self._saver.run())
+            runner.forever("publisher", self._publish_forever())
+            await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Say goodbye to all peers and write what is left; raises StoreError."""
+        for stream in (*self._agents.values(), *self._edges.values()):
+            stream.end("the control plane is stopping", grpc.StatusCode.UNAVAILABLE)
+        await self._saver.flush()
+
+    # Agents
+
+    def open_agent(self) -> AgentStream:
+        """An agent connected."""
+        stream = AgentStream(next(self._numbers), clock.now_s())
+        self._agents[stream.number] = stream
+        self._limit(stream)
+        return stream
+
+    def agent_said(self, stream: AgentStream, message: AgentMessage) -> None:
+        """An agent's message."""
+        stream.introduced = True
+        self._handle(AgentSaid(stream.number, message))
+
+    def agent_gone(self, stream: AgentStream) -> None:
+        """An agent's stream ended."""
+        del self._agents[stream.number]
+        self._handle(AgentGone(stream.number))
+
+    # Edges
+
+    def open_edge(self) -> EdgeStream:
+        """An edge connected."""
+        stream = EdgeStream(next(self._numbers), clock.now_s())
+        self._edges[stream.number] = stream
+        self._limit(stream)
+        return stream
+
+    def edge_said(self, stream: EdgeStream, message: EdgeMessage) -> None:
+        """An edge's message."""
+        stream.introduced = True
+        if isinstance(message, Ack):
+            stream.subscription.ack(message, clock.now_s())
+            stream.wake.set()
+            return
+        if isinstance(message, EdgeHello):
+            stream.hello = message
+            self._stay_ahead(message)
+            self._changed.set()
+        self._handle(EdgeSaid(stream.number, message))
+
+    def edge_gone(self, stream: EdgeStream) -> None:
+        """An edge's stream ended; the others share its room."""
+        del self._edges[stream.number]
+        self._handle(EdgeGone(stream.number))
+        self._changed.set()
+
+    def updates(self, stream: EdgeStream) -> list[EdgeUpdate]:
+        """What an edge is to be sent now."""
+        hello, now_s = stream.hello, clock.now_s()
+        if hello is None or self._routing_version < 0:
+            return []
+        if hello.term and not self._registry.settled(now_s):
+            return []  # it serves by what it has, and we have not heard everyone yet
+        credit = self._credits.get(hello.edge)
+        subscription = stream.subscription
+        return subscription.next(self._term, self._next_version, self._routing, credit, now_s)
+
+    # Operators
+
+    def fleet(self) -> Fleet:
+        """The fleet as it is now."""
+        settings = self._settings
+        leader = view.Leader(
+            settings.fleet, settings.name, settings.software_version, self._term, self._version
+        )
+        subscriptions = {number: stream.subscription for number, stream in self._edges.items()}
+        return view.fleet(leader, self._registry, subscriptions, clock.now_s())
+
+    def replica_names(self) -> list[str]:
+        """Every replica that has an intent to set."""
+        return sorted(self._registry.replicas)
+
+    async def set_intent(
+        self, replica: str, intent: Intent, reason: str, actor: str
+    ) -> tuple[int, Intent]:
+        """Store a wish, then follow it; its revision and the intent before. Raises StoreError."""
+        previous = self._registry.replicas[replica].wish.intent
+        wish = Wish(intent, reason, actor, clock.wall_s())
+        result = await self._store.txn([], [Put(INTENTS + replica, pack(wish))])
+        self._handle(IntentSet(replica, wish))
+        return result.revision, previous
+
+    # Inside
+
+    def _handle(self, event: Event) -> None:
+        for effect in self._registry.handle(event, clock.now_s()):
+            self._carry_out(effect)
+        if self._registry.routing_version != self._routing_version:
+            self._changed.set()
+
+    def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Save(key, value):
+                self._saver.save(key, value)
+            case Direct(number, directive):
+                agent = self._agents.get(number)
+                if agent is not None and not agent.tell(directive):
+                    agent.end("the agent does not read its directives")
+            case EndStream(number, reason):
+                stream: Stream | None = self._agents.get(number) or self._edges.get(number)
+                if stream is not None:
+                    log.warning("stream refused", extra={"fields": {"reason": reason}})
+                    stream.end(reason)
+            case Transition():
+                log.info("replica changed", extra={"fields": _transition_fields(effect)})
+            case Noted(what, fields):
+                log.info(what, extra={"fields": dict(fields)})
+
+    async def _publish_forever(self) -> None:
+        tick_at_s = clock.now_s()
+        while True:
+            self._publish()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, tick_at_s - clock.now_s())):
+                    await self._changed.wait()
+                    await asyncio.sleep(COALESCE_S)
+            if clock.now_s() >= tick_at_s:
+                tick_at_s = clock.now_s() + TICK_S
+                self._handle(Tick())
+                self._end_the_stuck()
+
+    def _publish(self) -> None:
+        """Make the newest state of everything and let the streams take it."""
+        self._changed.clear()
+        registry, settings = self._registry, self._settings
+        if registry.routing_version != self._routing_version:
+            self._routing_version = registry.routing_version
+            replicas, pools = registry.replicas.values(), settings.placement.pools
+            self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
+        names = list(registry.edges.by_name)
+        self._credits = split(registry.replicas.values(), names, clock.now_s())
+        for stream in self._edges.values():
+            stream.wake.set()
+
+    def _take(self, candidate: Snapshot) -> None:
+        faults = snapshot.faults(candidate)
+        if faults:
+            fields = {"faults": faults[:10]}
+            log.error("snapshot not published; edges keep the last", extra={"fields": fields})
+        elif candidate != self._routing:
+            self._routing = candidate
+
+    def _stay_ahead(self, hello: EdgeHello) -> None:
+        """Never be older than what an edge has applied."""
+        if self._term < hello.term < TERM_LIMIT:
+            fields = {"edge": hello.edge, "term": self._term, "seen": hello.term}
+            log.warning("an edge knows a later term: was the store lost?", extra={"fields": fields})
+            self._term = hello.term + 1
+            self._saver.save(TERM_KEY, pack_term(self._term))
+        elif hello.term == self._term and hello.version < TERM_LIMIT:
+            self._version = max(self._version, hello.version)
+
+    def _next_version(self) -> int:
+        self._version += 1
+        return self._version
+
+    def _limit(self, stream: Stream) -> None:
+        if len(self._agents) + len(self._edges) > STREAM_LIMIT:
+            stream.end("too many streams", grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    def _end_the_stuck(self) -> None:
+        now_s = clock.now_s()
+        for stream in (*self._agents.values(), *self._edges.values()):
+            if not stream.introduced and now_s - stream.opened_at_s > HELLO_LIMIT_S:
+                stream.end(f"no hello for {HELLO_LIMIT_S:.0f} s")
+        for edge in self._edges.values():
+            if edge.subscription.stuck(now_s):
+                edge.end("an update was not acked in time", grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def _transition_fields(transition: Transition) -> dict[str, object]:
+    states, servings = transition.state, transition.serving
+    return {
+        "replica": transition.replica,
+        "state": states[1].name,
+        "state_before": states[0].name,
+        "serving": servings[1].name,
+        "serving_before": servings[0].name,
+        "reason": transition.reason,
+        "evidence": dict(transition.evidence),
+    }

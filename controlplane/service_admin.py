@@ -1,0 +1,84 @@
+"""AdminService: reads, watches and intents for ctl and the status page."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from controlplane.core.bounds import clip
+from controlplane.loop import ControlLoop
+from controlplane.store.protocol import StoreError
+from trimtab.codec import encode
+from trimtab.model import Intent
+from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+
+NAME = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+PERIOD_DEFAULT_MS = 1_000
+PERIOD_LEAST_MS = 200
+WATCHER_LIMIT = 32  # each costs a rendering of the fleet a period
+Context = grpc.aio.ServicerContext[Any, Any]
+SETTABLE = frozenset({Intent.ACTIVE, Intent.CORDONED, Intent.DRAINING, Intent.SPARE})
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """What operators ask and say."""
+
+    def __init__(self, loop: ControlLoop) -> None:
+        self._loop = loop
+        self._watchers = 0
+
+    async def GetFleet(  # noqa: N802 - the proto's name
+        self, request: admin_pb2.GetFleetRequest, context: Context
+    ) -> admin_pb2.GetFleetResponse:
+        """See the proto."""
+        return admin_pb2.GetFleetResponse(fleet=encode(self._loop.fleet()))
+
+    async def WatchFleet(  # noqa: N802 - the proto's name
+        self, request: admin_pb2.WatchFleetRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.WatchFleetResponse]:
+        """See the proto."""
+        if self._watchers >= WATCHER_LIMIT:
+            text = f"{WATCHER_LIMIT} others are watching already"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        period_ms = max(PERIOD_LEAST_MS, request.period_ms or PERIOD_DEFAULT_MS)
+        self._watchers += 1
+        try:
+            last = None
+            while True:
+                fleet = self._loop.fleet()
+                if fleet != last:
+                    yield admin_pb2.WatchFleetResponse(fleet=encode(fleet))
+                    last = fleet
+                await asyncio.sleep(period_ms / 1000)
+        finally:
+            self._watchers -= 1
+
+    async def SetIntent(  # noqa: N802 - the proto's name
+        self, request: admin_pb2.SetIntentRequest, context: Context
+    ) -> admin_pb2.SetIntentResponse:
+        """See the proto."""
+        names = self._loop.replica_names()
+        if request.replica not in names:
+            close = difflib.get_close_matches(request.replica, names, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            text = f"there is no replica {clip(request.replica)!r}{hint}"
+            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+        intent = int(request.intent)
+        if intent not in SETTABLE:
+            allowed = ", ".join(known.name for known in sorted(SETTABLE))
+            text = f"intent must be one of {allowed}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+        if not request.actor:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "actor must say who asks")
+        try:
+            revision, previous = await self._loop.set_intent(
+                request.replica, Intent(intent), clip(request.reason), clip(request.actor)
+            )
+        except StoreError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"not set: {error}")
+        number = types_pb2.Intent.ValueType(previous)
+        return admin_pb2.SetIntentResponse(revision=revision, previous=number)

@@ -1,0 +1,57 @@
+"""AgentService: agents' streams to the loop and directives back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from controlplane.loop import ControlLoop
+from controlplane.streams import AgentStream
+from trimtab.codec import WireError, decode_body, encode_body
+from trimtab.model import Refused
+from trimtab.runtime.tasks import TaskRunner
+from trimtab.v1 import agent_pb2, agent_pb2_grpc
+
+NAME = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
+Messages = AsyncIterator[agent_pb2.AgentMessage]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AgentService(agent_pb2_grpc.AgentServiceServicer):
+    """One call of `Report` is one agent for as long as both live."""
+
+    def __init__(self, loop: ControlLoop) -> None:
+        self._loop = loop
+
+    async def Report(  # type: ignore[override]  # noqa: N802 - a coroutine that writes: reads and writes overlap
+        self,
+        request_iterator: Messages,
+        context: Context,
+    ) -> None:
+        """See the proto."""
+        stream = self._loop.open_agent()
+        try:
+            async with TaskRunner() as runner:
+                runner.forever("agent writer", _write(stream, context))
+                runner.forever("agent end", stream.abort_when_ended(context))
+                async for message in request_iterator:
+                    self._take(stream, message)
+        finally:
+            self._loop.agent_gone(stream)
+
+    def _take(self, stream: AgentStream, message: agent_pb2.AgentMessage) -> None:
+        try:
+            body = decode_body(message)
+        except WireError as error:
+            stream.tell(Refused(str(error)))
+            return
+        if body is not None:
+            self._loop.agent_said(stream, body)
+
+
+async def _write(stream: AgentStream, context: Context) -> None:
+    while True:
+        directive = await stream.outbox.get()
+        await context.write(encode_body(agent_pb2.AgentDirective, directive))

@@ -1,0 +1,58 @@
+"""What is read from the store at the start: the term, replicas and intents.
+
+Rules: every start has a higher term than all before it, so that its pushes are newer; a record
+that can't be read is named in the log and passed over.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TypeVar
+
+from controlplane.core.events import Loaded
+from controlplane.core.records import (
+    INTENTS,
+    REPLICAS,
+    TERM_KEY,
+    ReplicaRecord,
+    Wish,
+    pack_term,
+    unpack,
+    unpack_term,
+)
+from controlplane.store.protocol import Absent, Put, RevisionIs, Store, StoreError
+
+T = TypeVar("T")
+TERM_TRIES = 10
+log = logging.getLogger("controlplane.state")
+
+
+async def next_term(store: Store) -> int:
+    """One more than the last; it is ours alone. Raises StoreError."""
+    for _ in range(TERM_TRIES):
+        entry = await store.get(TERM_KEY)
+        term = unpack_term(entry.value) + 1 if entry else 1
+        unchanged = RevisionIs(TERM_KEY, entry.mod_revision) if entry else Absent(TERM_KEY)
+        result = await store.txn([unchanged], [Put(TERM_KEY, pack_term(term))])
+        if result.succeeded:
+            return term
+    raise StoreError(f"others take every term that we try ({TERM_TRIES} tries)")
+
+
+async def load(store: Store) -> Loaded:
+    """Everything known from before. Raises StoreError."""
+    return Loaded(
+        replicas=await _records(store, REPLICAS, ReplicaRecord),
+        wishes=await _records(store, INTENTS, Wish),
+    )
+
+
+async def _records(store: Store, prefix: str, kind: type[T]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for entry in (await store.range(prefix)).entries:
+        record = unpack(entry.value, kind)
+        if record is None:
+            log.warning("unreadable record passed over", extra={"fields": {"key": entry.key}})
+        else:
+            found[entry.key.removeprefix(prefix)] = record
+    return found
