@@ -1,0 +1,192 @@
+"""One engine's HTTP API, as its agent uses it.
+
+Rules: every call has a time limit and every answer a size limit; what can go wrong is a value, not
+an exception; no redirects, proxies or cookies; the engine's API key goes to /v1 only. Looks are
+made one after the other, so one kept-alive connection carries them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+
+import aiohttp
+import msgspec
+
+from agent.core.exposition import TEXT_LIMIT_BYTES
+
+TIMEOUT_S = 2.0
+"""Scrapes of a busy engine took up to 0.8 s; longer tells the same as never."""
+KEEP_ALIVE_S = 3.0
+"""Below the 5 s after which vLLM closes an idle connection."""
+JSON_LIMIT_BYTES = 1024 * 1024
+MODELS_LIMIT = 64
+TEXT_LIMIT_CHARS = 256
+T = TypeVar("T")
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A whole answer, whatever its status."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No connection could be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A connection, but no whole answer in time."""
+
+    detail: str
+
+
+Result = Answered | Refused | Silent
+
+
+class Model(msgspec.Struct, frozen=True):
+    """An entry of /v1/models."""
+
+    id: str
+    max_model_len: Tokens | None = None
+
+
+class _Models(msgspec.Struct, frozen=True):
+    data: list[Model]
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: str
+
+
+class _Choice(msgspec.Struct, frozen=True):
+    finish_reason: str | None = None
+
+
+class _Completion(msgspec.Struct, frozen=True):
+    choices: list[_Choice]
+
+
+class EngineClient:
+    """Asks one engine."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        api_key: str,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._timeout_s = timeout_s
+        self._key_headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+    async def metrics(self) -> Result:
+        """The /metrics page."""
+        return await self._ask("GET", "/metrics", limit_bytes=TEXT_LIMIT_BYTES)
+
+    async def died(self) -> bool:
+        """Whether /health says that the engine is dead; no answer says nothing."""
+        result = await self._ask("GET", "/health")
+        return isinstance(result, Answered) and result.status == 503
+
+    async def models(self) -> tuple[Model, ...]:
+        """The models it serves, the one it was started with first; empty when it does not say."""
+        result = await self._ask("GET", "/v1/models", headers=self._key_headers)
+        listing = _decode(result, _Models)
+        if listing is None:
+            return ()
+        return tuple(m for m in listing.data[:MODELS_LIMIT] if 0 < len(m.id) <= TEXT_LIMIT_CHARS)
+
+    async def version(self) -> str:
+        """vLLM's version; empty when it does not say."""
+        answer = _decode(await self._ask("GET", "/version"), _Version)
+        return answer.version[:TEXT_LIMIT_CHARS] if answer else ""
+
+    async def probe(self, model: str, timeout_s: float) -> str:
+        """Ask for one token; empty when it came, else what was wrong."""
+        result = await self._ask(
+            "POST",
+            "/v1/completions",
+            headers=self._key_headers,
+            json={"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0},
+            timeout_s=timeout_s,
+        )
+        if not isinstance(result, Answered):
+            return "refused" if isinstance(result, Refused) else result.detail
+        completion = _decode(result, _Completion)
+        if completion is None:
+            return f"HTTP {result.status}"
+        # During its drain vLLM answers 200 with nothing in it, or with an abort.
+        finished = [c for c in completion.choices if c.finish_reason not in {None, "abort"}]
+        return "" if finished else "an answer without a token"
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: object = None,
+        timeout_s: float | None = None,
+        limit_bytes: int = JSON_LIMIT_BYTES,
+    ) -> Result:
+        timeout_s = timeout_s or self._timeout_s
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                headers=headers,
+                json=json,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout_s),
+            ) as response:
+                body = await _bounded(response, limit_bytes)
+                return Answered(response.status, body)
+        except TimeoutError:
+            return Silent(f"no answer in {timeout_s:g} s")
+        except aiohttp.ClientConnectorError:
+            return Refused()
+        except (aiohttp.ClientError, OSError) as error:
+            return Silent(type(error).__name__)
+
+
+@asynccontextmanager
+async def connect(
+    url: str, api_key: str, timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[EngineClient]:
+    """A client with connections of its own, so that engines can't hold up each other."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=4, keepalive_timeout=KEEP_ALIVE_S),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": "trimtab-agent", "Accept-Encoding": "identity"},
+        auto_decompress=False,
+    )
+    async with session:
+        yield EngineClient(session, url, api_key, timeout_s)
+
+
+async def _bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise aiohttp.ClientPayloadError
+    return bytes(body)
+
+
+def _decode(result: Result, shape: type[T]) -> T | None:
+    if not isinstance(result, Answered) or result.status != 200:
+        return None
+    try:
+        return msgspec.json.decode(result.body, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

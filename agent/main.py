@@ -1,0 +1,58 @@
+"""The agent: wires its parts together and ends them in order."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from agent import engine
+from agent.config import AgentConfig, from_args
+from agent.loop import AgentLoop
+from agent.nvml import GpuWatch
+from agent.uplink import Uplink
+from agent.watch import EngineWatch
+from trimtab.runtime import log, service
+from trimtab.runtime.notify import notify
+from trimtab.runtime.service import ConfigError
+from trimtab.runtime.tasks import TaskRunner
+
+
+async def serve(config: AgentConfig) -> None:
+    """Run until told to stop."""
+    stop = service.stop_event()
+    dice = random.SystemRandom()
+    uplink = Uplink(config.controlplane, dice)
+    gpus = GpuWatch(dice)
+    async with AsyncExitStack() as stack:
+        watches: dict[str, EngineWatch] = {}
+        for item in config.engines:
+            client = await stack.enter_async_context(engine.connect(item.url, config.upstream_key))
+            watches[item.replica] = EngineWatch(item, client)
+        loop = AgentLoop(config.node, watches, gpus, uplink, config.report_period_s)
+        gpus.start()
+        stack.callback(gpus.stop)
+        async with TaskRunner() as tasks:
+            tasks.forever("agent.loop", loop.run())
+            tasks.forever("agent.uplink", uplink.run(loop))
+            await loop.looked.wait()
+            notify(ready=True, status=f"watching {len(watches)} engines")
+            await stop.wait()
+            notify(stopping=True)
+            await uplink.close("shutting down")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; exit status."""
+    log.configure("agent")
+    try:
+        config = from_args(argv)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return service.EXIT_CONFIG
+    return service.run(serve(config))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,164 @@
+"""One engine under watch: what it answers, what that means, and what is known about it.
+
+Rules: `look` asks and `assess` judges; a look that has not come back by then is silence, so a stuck
+engine is judged in time and holds up nobody. Facts are read again on a new start of the engine and
+now and then; what can't be read keeps its last value. A state is logged when it changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from agent import process
+from agent.config import EngineConfig
+from agent.core import exposition, sampler
+from agent.engine import Answered, EngineClient, Model, Refused, Result
+from trimtab.model import EngineFacts, EngineSample, EngineState, GpuSample, LimitSource
+from trimtab.policy import progress
+from trimtab.policy.progress import Answer, Observation
+from trimtab.runtime import clock
+
+FACTS_PERIOD_S = 30.0
+SEARCH_PERIOD_S = 5.0
+"""While facts are missing, or a process that loads is looked for: a scan of all processes."""
+VLLM_MAX_NUM_SEQS = 256  # vLLM's default
+log = logging.getLogger("agent.watch")
+
+
+class EngineWatch:
+    """Watches one engine."""
+
+    def __init__(self, config: EngineConfig, client: EngineClient) -> None:
+        self._config = config
+        self._client = client
+        self._news: Observation | None = None
+        self._progress: progress.Watch | None = None
+        self._track = sampler.begin(config.replica, clock.now_s())
+        self._local: bool | None = None
+        self._process: process.EngineProcess | None = None
+        self._loading = False
+        self._models: tuple[Model, ...] = ()
+        self._version = ""
+        self._learned: tuple[float, int] | None = None
+        self._kv_cache_tokens: int | None = None
+        self.known = False
+        """Whether the facts were looked for once."""
+        self.draining = False
+        """Whether the control plane wants it drained."""
+
+    async def look(self) -> None:
+        """Ask once how it is."""
+        result = await self._client.metrics()
+        died = isinstance(result, Answered) and await self._client.died()
+        self._news = self._observe(result, died)
+
+    def assess(self) -> None:
+        """Judge it by the newest look; none since the last time is silence."""
+        now_s = clock.now_s()
+        seen = self._news or Observation(Answer.SILENT, draining=self.draining)
+        self._news = None
+        self._progress, verdict = progress.step(self._progress, seen, now_s)
+        before = self._track.verdict
+        self._track = sampler.judge(self._track, verdict, now_s)
+        if verdict.state is not before.state:
+            fields = {
+                "replica": self._config.replica,
+                "from": before.state.name,
+                "to": verdict.state.name,
+                "reason": verdict.reason,
+            }
+            log.info("engine state", extra={"fields": fields})
+
+    def sample(self, gpus: tuple[GpuSample, ...]) -> EngineSample:
+        """What to report now; its histogram deltas count as told."""
+        own = self._process.pids if self._process else frozenset[int]()
+        mine = tuple(gpu.index for gpu in gpus if any(p.pid in own for p in gpu.processes))
+        self._track, taken = sampler.sample(self._track, clock.now_s(), mine)
+        return taken
+
+    def new_stream(self) -> None:
+        """Whoever listens now was told nothing."""
+        self._track = sampler.new_stream(self._track)
+
+    def facts(self) -> EngineFacts:
+        """What is known about it beside its samples."""
+        started_s = self._track.started_s
+        limit, source = self._limit()
+        return EngineFacts(
+            replica=self._config.replica,
+            url=self._config.url,
+            served_models=tuple(model.id for model in self._models),
+            max_model_len_tokens=self._models[0].max_model_len if self._models else None,
+            max_num_seqs=limit,
+            max_num_seqs_source=source,
+            kv_cache_tokens=self._kv_cache_tokens,
+            vllm_version=self._version,
+            epoch=self._track.epoch,
+            uptime_ms=max(int((clock.wall_s() - started_s) * 1000), 0) if started_s else None,
+        )
+
+    def should_learn(self) -> bool:
+        """Whether it is time for `learn`."""
+        if self._learned is None:
+            return self._progress is not None
+        at_s, epoch = self._learned
+        searching = not self._models or self._is_gone()
+        period_s = SEARCH_PERIOD_S if searching else FACTS_PERIOD_S
+        return epoch != self._track.epoch or clock.now_s() - at_s >= period_s
+
+    async def learn(self) -> None:
+        """Read the facts; of an engine that is gone, whether a new one loads."""
+        self._learned = (clock.now_s(), self._track.epoch)
+        if self._local is None:
+            self._local = await asyncio.to_thread(process.is_local, self._config.host)
+        if self._is_gone():
+            self._loading = self._local and await asyncio.to_thread(
+                process.loading, self._config.port, self._process
+            )
+        else:
+            await self._ask_facts()
+        self.known = True
+
+    async def _ask_facts(self) -> None:
+        self._models = await self._client.models() or self._models
+        self._version = await self._client.version() or self._version
+        if self._local:
+            found = await asyncio.to_thread(process.find, self._config.port)
+            self._process = found or self._process
+
+    async def probe(self, timeout_s: float) -> str:
+        """Ask for one token; empty when it came, else what was wrong."""
+        if not self._models:
+            return "which models it serves is not known"
+        return await self._client.probe(self._models[0].id, timeout_s)
+
+    def _observe(self, result: Result, died: bool) -> Observation:
+        if isinstance(result, Refused):
+            self._track = sampler.refused(self._track)
+            return Observation(Answer.REFUSED, loading=self._loading, draining=self.draining)
+        if not isinstance(result, Answered):
+            return Observation(Answer.SILENT, draining=self.draining)
+        reading = exposition.parse(result.body.decode(errors="replace"))
+        if result.status != 200 or not reading.is_vllm:
+            return Observation(Answer.BLIND, dead=died, draining=self.draining)
+        self._kv_cache_tokens = reading.kv_cache_tokens
+        wall_ms = int(clock.wall_s() * 1000)
+        self._track = sampler.read(self._track, reading, clock.now_s(), wall_ms)
+        return Observation(
+            Answer.METRICS,
+            reading.vitals,
+            dead=died,
+            asleep=reading.asleep,
+            draining=self.draining,
+        )
+
+    def _is_gone(self) -> bool:
+        return self._track.verdict.state in {EngineState.DEAD, EngineState.STARTING}
+
+    def _limit(self) -> tuple[int, LimitSource]:
+        if self._config.max_num_seqs is not None:
+            return self._config.max_num_seqs, LimitSource.CONFIG
+        if self._process is not None and self._process.max_num_seqs is not None:
+            return self._process.max_num_seqs, LimitSource.COMMAND_LINE
+        return VLLM_MAX_NUM_SEQS, LimitSource.ASSUMED
