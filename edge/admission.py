@@ -61,10 +61,10 @@ class Admission:
         Raises RefusedError when there is no room, now or in time.
         """
         now_s = clock.now_s()
+        if not self._dispatch.has_open(pool):
+            raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
         if again:
             self._dispatch.requeue(pool, ticket)
-        elif not self._dispatch.has_open(pool):
-            raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
         elif refusal := self._dispatch.offer(pool, ticket, now_s):
             raise RefusedError(problems.overloaded(refusal))
         route = await self._place(pool, ticket, ticket.since_s + ticket.budget_s - now_s)
@@ -93,8 +93,13 @@ class Admission:
 
     def pump(self) -> None:
         """Hand free room to waiting requests."""
-        for placement in self._dispatch.place(clock.now_s()):
-            self._waiting[placement.number].set_result(placement.route)
+        now_s = clock.now_s()
+        for placement in self._dispatch.place(now_s):
+            future = self._waiting[placement.number]
+            if future.done():  # its caller has just left, but did not run since
+                self._dispatch.finish(placement.route.replica, Outcome.CLIENT, now_s)
+            else:
+                future.set_result(placement.route)
 
     async def idle(self) -> None:
         """Wait until nothing waits or runs."""

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from edge.core import sse
 from edge.core.problems import Problem
+from trimtab.runtime import clock
 
 KEEP_ALIVE_PERIOD_S = 15.0
 STREAM_HEADERS = {
@@ -73,7 +74,7 @@ class Keeper:
         self._due: dict[ClientStream, float] = {}
 
     def watch(self, stream: ClientStream, due_s: float) -> None:
-        """From `due_s` (loop time) on, keep this stream awake."""
+        """From `due_s` on (clock.now_s), keep this stream awake."""
         self._due[stream] = due_s
 
     def release(self, stream: ClientStream) -> None:
@@ -82,10 +83,10 @@ class Keeper:
 
     async def run(self) -> None:
         """Once a second, all that are due."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(1.0)
+            now_s = clock.now_s()
             for stream, due_s in list(self._due.items()):
-                if loop.time() >= due_s and stream in self._due:
-                    self._due[stream] = loop.time() + KEEP_ALIVE_PERIOD_S
+                if now_s >= due_s and stream in self._due:
+                    self._due[stream] = now_s + KEEP_ALIVE_PERIOD_S
                     await stream.keep_alive()

@@ -157,7 +157,7 @@ class Proxy:
         if stream is None:
             yield
             return
-        self.keeper.watch(stream, self._table.policy.head_hold_ms / 1000)
+        self.keeper.watch(stream, clock.now_s() + self._table.policy.head_hold_ms / 1000)
         try:
             yield
         finally:

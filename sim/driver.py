@@ -36,6 +36,11 @@ def dead_error() -> ApiError:
     return ApiError(500, "InternalServerError", message)
 
 
+def request_error() -> ApiError:
+    """What vLLM says when one request failed in a live engine: EngineGenerateError has no text."""
+    return ApiError(500, "InternalServerError", "")
+
+
 @dataclass(slots=True)
 class Choice:
     """One sequence of a call, and its mailbox."""
@@ -204,7 +209,7 @@ class Driver:
         if faults.die_mid_stream is not None and choice.ready >= faults.die_mid_stream.after_tokens:
             self.on_death(faults.die_mid_stream.mode)
         elif faults.error_in_stream is not None and choice.ready >= faults.error_in_stream:
-            live.error = dead_error()
+            live.error = request_error()
         elif faults.abort_after is not None and choice.ready >= faults.abort_after:
             choice.finish_reason = "abort"
             self.engine.abort(now_s(), choice.request_id, counted=True)

@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import web
 
 from sim import openai_answer
-from sim.driver import Driver, Live, busy_error, dead_error
+from sim.driver import Driver, Live, busy_error, request_error
 from sim.metrics_text import CONTENT_TYPE, HttpExchange
 from sim.openai_answer import DONE, Writer, usage_of
 from sim.openai_request import ApiError, Call, check_model, parse_call, parse_object, render_chat
@@ -192,7 +192,7 @@ class HttpApi:
         if faults.reject:
             raise busy_error("max_num_queued_reqs")
         if self._dice.random() < faults.error_rate:
-            raise dead_error()
+            raise request_error()
         if (reason := self._driver.engine.rejection(call.n * len(call.prompts))) is not None:
             raise busy_error(reason)
 

@@ -177,7 +177,8 @@ def attempt_failed(failure: Failure, attempts: int, *, started: bool) -> Problem
     if failure.fault is Fault.STATUS and 400 <= failure.status < 500:
         return Problem(failure.status, INVALID, "bad_request", failure.message, retry=False)
     if failure.fault is Fault.STATUS and not started:
-        text = f"The replica failed on this request ({tries}): {failure.message[:500]}"
+        said = f": {failure.message[:500]}" if failure.message else "."
+        text = f"The replica failed on this request ({tries}){said}"
         return Problem(502, SERVER, "replica_error", text, None, 0.5)
     part = " in the middle of the answer; what you have is incomplete" if started else ""
     text = f"The replica was lost{part} ({tries}: {failure.fault.name.lower()})."

@@ -115,7 +115,7 @@ async def test_failures(
 async def test_an_error_inside_a_stream(engine: SimEngine, client: AsyncOpenAI) -> None:
     await engine.faults(error_in_stream=3)
     stream = await client.chat.completions.create(model="sim-8b", messages=[USER], stream=True)
-    with pytest.raises(openai.APIError, match="EngineCore encountered an issue"):
+    with pytest.raises(openai.APIError, match="error occurred during streaming"):
         async for _ in stream:
             pass
 

@@ -297,9 +297,19 @@ async def test_a_draining_engine_spoils(
     ],
 )
 async def test_a_dead_engine_core(faulty: SimEngine, name: str, path: str, stream: bool) -> None:
-    await faulty.faults(error_in_stream=0)
     data = (COMPLETION if path == COMPLETIONS else CHAT) | {"stream": stream}
-    assert _even(await faulty.post(path, data)) == _recorded(name)
+    async with asyncio.timeout(20):
+        while True:  # until the request was in the engine when its core died
+            await faulty.faults(freeze=True)
+            answer, _ = await asyncio.gather(faulty.post(path, data), _kill_core(faulty))
+            await faulty.heal()
+            if _even(answer) == _recorded(name):
+                return
+
+
+async def _kill_core(engine: SimEngine) -> None:
+    await asyncio.sleep(0.05)
+    await engine.faults(die_mid_stream={"mode": "enginecore"})
 
 
 async def test_after_sigterm_a_stream_is_open_and_silent(faulty: SimEngine) -> None:
