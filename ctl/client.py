@@ -14,6 +14,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what went wrong is said by us, once
+
 import grpc
 
 from ctl.exits import CtlError, Exit

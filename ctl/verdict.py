@@ -97,8 +97,8 @@ def _problems(fleet: Fleet) -> tuple[str, ...]:
 
 
 def _closed(replica: ReplicaView) -> str:
-    name, serving, state = replica.route.replica, replica.route.serving, replica.state
-    return f"replica {name}: {serving.name.lower()}, engine {state.name.lower()}: {why(replica)}"
+    reason = why(replica) or f"engine {replica.state.name}"
+    return f"replica {replica.route.replica}: {replica.route.serving.name.lower()}, {reason}"
 
 
 def _behind(edge: EdgeView) -> str:
