@@ -47,7 +47,7 @@ async def choose(todo: Plan, console: banner.Console) -> Engines:
             return Engines(added, model=_model_of(usable, todo.base.pools))
         console.say(banner.NO_ENGINES)
     console.warn(banner.SIMULATED)
-    chosen = [ports.free_port() for _ in range(fleet.DEMO_ENGINES)]
+    chosen = ports.free_from(fleet.DEMO_PORT, fleet.DEMO_ENGINES)
     return Engines(tuple(fleet.demo_engines(chosen)), tuple(fleet.demo(chosen)), fleet.DEMO_MODEL)
 
 

@@ -15,6 +15,7 @@ from standalone.supervisor import Spec
 from trimtab.runtime.config import Config, Engine
 
 DEMO_ENGINES = 2
+DEMO_PORT = 8100  # beyond those where we look for vLLM
 DEMO_MODEL = "demo"
 # The edge lets requests end before it ends; its own limit is 10 s.
 _EDGE_GRACE_S = 15.0

@@ -101,8 +101,8 @@ async def serve(todo: Plan, place: state.State, console: banner.Console) -> None
         model = await first_model(url, key, engines.model)
         console.ready(now_s() - started_s, banner.rows(todo, place, url, key, model))
         while True:
-            console.show_status()
             await asyncio.sleep(console.status_period_s)
+            console.show_status()
 
     async with TaskRunner() as tasks:
         tasks.forever("console", tell())

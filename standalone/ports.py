@@ -9,6 +9,7 @@ import socket
 from trimtab.runtime import shapes
 from trimtab.runtime.service import ConfigError
 
+_SPAN = 100
 _REASONS = {
     errno.EADDRINUSE: "another program listens there",
     errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
@@ -36,9 +37,26 @@ def require_free(address: str, flag: str) -> None:
         ) from None
 
 
-def free_port() -> int:
-    """A port of loopback that nobody has just now."""
+def free_from(first: int, count: int) -> list[int]:
+    """The first free ports of loopback at or above one; raises ConfigError.
+
+    The same ones again and again, below those that the kernel hands out: what was known of them
+    before a restart stays true, and no client's socket takes one between now and their use.
+    """
+    free: list[int] = []
+    for port in range(first, first + _SPAN):
+        if len(free) < count and _is_free(port):
+            free.append(port)
+    if len(free) < count:
+        raise ConfigError(f"no {count} free ports on 127.0.0.1:{first}-{first + _SPAN - 1}")
+    return free
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -17,9 +17,9 @@ from trimtab.runtime import shapes, yaml_source
 from trimtab.runtime.service import ConfigError
 
 FILE_LIMIT_BYTES = 1024 * 1024
-Url = Annotated[str, msgspec.Meta(extra={"check": shapes.url_problem})]
-Address = Annotated[str, msgspec.Meta(extra={"check": shapes.address_problem})]
-Sha256 = Annotated[str, msgspec.Meta(extra={"check": shapes.sha256_problem})]
+Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
+Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
+Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]

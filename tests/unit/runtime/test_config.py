@@ -67,6 +67,12 @@ def test_what_we_write_we_read() -> None:
     assert config.parse(msgspec.json.encode(read).decode(), "t.json") == read
 
 
+def test_the_documented_example_is_right() -> None:
+    page = pathlib.Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
+    example = page.read_text().split("```yaml\n")[1].split("```")[0]
+    assert config.parse(example, "example").pools[0].aliases == ("gpt-oss",)
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
 def test_an_empty_file_is_all_defaults(text: str) -> None:
     assert config.parse(text, "t.yaml") == config.Config()

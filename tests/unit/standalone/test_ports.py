@@ -10,10 +10,19 @@ from standalone import ports
 from trimtab.runtime.service import ConfigError
 
 
-def test_a_free_port_is_free() -> None:
-    port = ports.free_port()
-    ports.require_free(f"127.0.0.1:{port}", "--listen")
-    assert 1024 <= port <= 65_535
+def test_free_ports_are_found_past_busy_ones() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        busy = server.getsockname()[1]
+        found = ports.free_from(busy, 2)
+        assert busy < found[0] < found[1]
+        assert ports.free_from(busy, 2) == found
+        for port in found:
+            ports.require_free(f"127.0.0.1:{port}", "--listen")
+
+
+def test_a_want_of_free_ports_is_said() -> None:
+    with pytest.raises(ConfigError, match=r"^no 200 free ports on 127\.0\.0\.1:9000-9099$"):
+        ports.free_from(9000, 200)
 
 
 def test_a_busy_port_is_named() -> None:
