@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
@@ -31,8 +32,12 @@ log = logging.getLogger("controlplane")
 
 
 async def serve(config: ControlConfig) -> None:
-    """Run until told to stop."""
-    stop = service.stop_event()
+    """Run until a signal."""
+    await serve_until(service.stop_event(), config)
+
+
+async def serve_until(stop: asyncio.Event, config: ControlConfig) -> None:
+    """Run until told to stop; raises ConfigError."""
     listen.prepare(config.listen)
     try:
         store = await EmbeddedStore.open(config.store, clock.now_s)

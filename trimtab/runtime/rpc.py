@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else GOAWAY lines reach stderr at each shutdown
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors reach us as exceptions, said once
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc

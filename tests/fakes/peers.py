@@ -1,0 +1,198 @@
+"""An agent and an edge that speak to a real control plane, as simple as they can be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from tests.fakes.wait import until
+from trimtab.codec import decode_body, decode_update, encode_body
+from trimtab.model import (
+    Ack,
+    AgentDirective,
+    AgentMessage,
+    Bye,
+    Credits,
+    Delta,
+    EdgeHello,
+    EdgeReport,
+    EdgeUpdate,
+    EngineFacts,
+    EngineSample,
+    EngineState,
+    LimitSource,
+    NodeHello,
+    PoolUse,
+    ReplicaUse,
+    Report,
+    Serving,
+    Snapshot,
+)
+from trimtab.policy.delta import patch
+from trimtab.runtime import rpc
+from trimtab.runtime.tasks import TaskRunner
+from trimtab.v1 import agent_pb2, agent_pb2_grpc, edge_pb2, edge_pb2_grpc
+
+
+def facts(replica: str = "r1", **changes: Any) -> EngineFacts:
+    """Facts of a plain engine."""
+    values: dict[str, Any] = {
+        "url": f"http://127.0.0.1:8000/{replica}",
+        "served_models": ("m",),
+        "max_model_len_tokens": 4096,
+        "max_num_seqs": 16,
+        "max_num_seqs_source": LimitSource.CONFIG,
+        "epoch": 1,
+    }
+    return EngineFacts(replica=replica, **{**values, **changes})
+
+
+def sample(
+    replica: str = "r1", state: EngineState = EngineState.READY, **changes: Any
+) -> EngineSample:
+    """A sample of an idle engine."""
+    return EngineSample(replica=replica, state=state, **{"epoch": 1, **changes})
+
+
+@dataclass
+class FakeAgent:
+    """One agent's stream."""
+
+    call: Any
+    directives: list[AgentDirective] = field(default_factory=list)
+    error: grpc.aio.AioRpcError | None = None
+    seq: int = 0
+
+    async def say(self, message: AgentMessage) -> None:
+        """Send anything."""
+        await self.call.write(encode_body(agent_pb2.AgentMessage, message))
+
+    async def report(self, *samples: EngineSample) -> None:
+        """Send a report."""
+        self.seq += 1
+        await self.say(Report(self.seq, tuple(samples)))
+
+    async def serve(self, *replicas: str) -> None:
+        """Facts and a READY report of each."""
+        for replica in replicas:
+            await self.say(facts(replica))
+        await self.report(*(sample(replica) for replica in replicas))
+
+    async def leave(self) -> None:
+        """Say goodbye."""
+        await self.say(Bye("test over"))
+
+    async def follow(self) -> None:
+        """Collect what comes until the stream ends."""
+        try:
+            async for message in self.call:
+                body = decode_body(message)
+                assert body is not None
+                self.directives.append(body)
+        except grpc.aio.AioRpcError as error:
+            self.error = error
+
+
+@dataclass
+class FakeEdge:
+    """One edge's stream; `acks` and `refusal` say how it answers."""
+
+    call: Any
+    acks: bool = True
+    refusal: str = ""
+    updates: list[EdgeUpdate] = field(default_factory=list)
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    credits: Credits = field(default_factory=Credits)
+    error: grpc.aio.AioRpcError | None = None
+    seq: int = 0
+
+    async def answer(self, update: EdgeUpdate, error: str = "") -> None:
+        """Ack or nack."""
+        message = encode_body(edge_pb2.EdgeMessage, Ack(update.nonce, error))
+        await self.call.write(message)
+
+    async def report(
+        self, replicas: Sequence[ReplicaUse] = (), pools: Sequence[PoolUse] = ()
+    ) -> None:
+        """Say what it does."""
+        self.seq += 1
+        report = EdgeReport(self.seq, tuple(replicas), tuple(pools))
+        await self.call.write(encode_body(edge_pb2.EdgeMessage, report))
+
+    def serving(self, replica: str) -> Serving | None:
+        """What it may do with a replica."""
+        found = [route.serving for route in self.snapshot.routes if route.replica == replica]
+        return found[0] if found else None
+
+    def reason(self, replica: str) -> str:
+        """Why."""
+        return next(route.reason for route in self.snapshot.routes if route.replica == replica)
+
+    def slots(self, replica: str) -> int:
+        """Its room on a replica."""
+        return sum(credit.slots for credit in self.credits.credits if credit.replica == replica)
+
+    def of_kind(self, *kinds: type) -> list[EdgeUpdate]:
+        """The updates with such a body, in order."""
+        return [update for update in self.updates if isinstance(update.body, kinds)]
+
+    async def until_serving(self, replica: str, serving: Serving) -> None:
+        """Wait for a push that says so."""
+        await until(lambda: self.serving(replica) is serving)
+
+    async def follow(self) -> None:
+        """Apply and answer what comes until the stream ends."""
+        try:
+            async for message in self.call:
+                update = decode_update(message)
+                self.updates.append(update)
+                if not self.refusal:
+                    self._apply(update)
+                if self.acks:
+                    await self.answer(update, self.refusal)
+        except grpc.aio.AioRpcError as error:
+            self.error = error
+
+    def _apply(self, update: EdgeUpdate) -> None:
+        match update.body:
+            case Snapshot() as snapshot:
+                self.snapshot = snapshot
+            case Delta() as delta:
+                self.snapshot = patch(self.snapshot, delta)
+            case Credits() as credits_:
+                self.credits = credits_
+
+
+@contextlib.asynccontextmanager
+async def fake_agent(
+    target: str, node: str = "n1", instance: str = "i"
+) -> AsyncIterator[FakeAgent]:
+    """An agent that has said hello; leaving the block breaks its stream."""
+    async with rpc.channel(target) as channel, TaskRunner() as runner:
+        call = agent_pb2_grpc.AgentServiceStub(channel).Report(wait_for_ready=True)
+        agent = FakeAgent(call)
+        reader = runner.once(f"agent {node}", agent.follow())
+        await agent.say(NodeHello(node, "0.0.0", instance))
+        yield agent
+        call.cancel()
+        reader.cancel()
+
+
+@contextlib.asynccontextmanager
+async def fake_edge(
+    target: str, name: str = "e1", hello: EdgeHello | None = None, **behaviour: Any
+) -> AsyncIterator[FakeEdge]:
+    """An edge that has said hello; leaving the block breaks its stream."""
+    async with rpc.channel(target) as channel, TaskRunner() as runner:
+        call = edge_pb2_grpc.EdgeServiceStub(channel).Watch(wait_for_ready=True)
+        edge = FakeEdge(call, **behaviour)
+        reader = runner.once(f"edge {name}", edge.follow())
+        greeting = hello or EdgeHello(name, instance=name)
+        await call.write(encode_body(edge_pb2.EdgeMessage, greeting))
+        yield edge
+        call.cancel()
+        reader.cancel()
