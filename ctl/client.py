@@ -150,7 +150,7 @@ class Client:
     def _translate(self, error: grpc.aio.AioRpcError) -> CtlError:
         code = _EXITS.get(error.code(), Exit.FAILED)
         if code is Exit.UNREACHABLE:
-            return self._unreachable((error.details() or "no detail").rsplit(": ", 1)[-1])
+            return self._unreachable(_last_words(error.details() or "no detail"))
         return CtlError(code, error.details() or rpc.explain(error))
 
     def _unreachable(self, why: str) -> CtlError:
@@ -161,3 +161,8 @@ class Client:
             "Next: is it running there (trimtab up)? Elsewhere: --server or $TRIMTAB_SERVER,\n"
             "like unix:/path/control.sock or host:port.",
         )
+
+
+def _last_words(details: str) -> str:
+    """The system's own word out of gRPC's chain of causes; what a server said stays whole."""
+    return details.rsplit(": ", 1)[-1] if details.startswith("failed to connect") else details

@@ -85,3 +85,10 @@ async def test_refusal_keeps_the_servers_words(admin: FakeAdmin) -> None:
         with pytest.raises(CtlError, match="you may not") as error:
             await Client(admin.target, channel).fleet()
     assert error.value.code is Exit.FAILED
+
+
+async def test_a_servers_own_unavailable_is_not_cut(admin: FakeAdmin) -> None:
+    admin.refusal = (grpc.StatusCode.UNAVAILABLE, "not set: the store is gone: disk full")
+    async with rpc.channel(admin.target) as channel:
+        with pytest.raises(CtlError, match="not set: the store is gone: disk full"):
+            await Client(admin.target, channel).fleet()
