@@ -118,11 +118,11 @@ class Client:
                         yield Frame(fleet, now_s - seen_s if lost and seen_s else None)
                         seen_s, lost = now_s, False
                         backoff.reset()
-                reason = "it ended the stream"
+                reason = "the control plane ended the stream"
             except CtlError as error:
                 if seen_s is None or error.code is not Exit.UNREACHABLE:
                     raise
-                reason = str(error).partition("\n")[0]
+                reason = error.why
             if not lost:
                 lost = True
                 yield Lost(reason)
@@ -160,6 +160,7 @@ class Client:
             "Edges keep serving with the last configuration they were given.\n"
             "Next: is it running there (trimtab up)? Elsewhere: --server or $TRIMTAB_SERVER,\n"
             "like unix:/path/control.sock or host:port.",
+            why,
         )
 
 

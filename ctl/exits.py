@@ -20,8 +20,12 @@ class Exit(IntEnum):
 
 
 class CtlError(Exception):
-    """A command cannot do its work; says what happened, why, and what to do next."""
+    """A command cannot do its work; says what happened, why, and what to do next.
 
-    def __init__(self, code: Exit, message: str) -> None:
+    `why` is the bare cause, for those who say the rest themselves.
+    """
+
+    def __init__(self, code: Exit, message: str, why: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.why = why

@@ -49,6 +49,7 @@ async def test_watch_pushes_changes_and_outlives_a_restart(admin: FakeAdmin) -> 
         admin.stop()
         lost = await _next_of(seen, Lost)
         assert lost.reason
+        assert admin.target not in lost.reason
         admin.fleet = back
         admin.start()
         again = await _next_of(seen, Frame)
