@@ -1,8 +1,9 @@
 """One engine's HTTP API, as its agent uses it.
 
 Rules: every call has a time limit and every answer a size limit; what can go wrong is a value, not
-an exception; no redirects, proxies or cookies; the engine's API key goes to /v1 only. Looks are
-made one after the other, so one kept-alive connection carries them.
+an exception; no redirects, proxies or cookies; the engine's API key goes to /v1 only. One
+kept-alive connection carries /metrics; /health takes a new one each time, because an engine that
+shuts down may serve old connections long after its port refuses new ones.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ TIMEOUT_S = 2.0
 """Scrapes of a busy engine took up to 0.8 s; longer tells the same as never."""
 KEEP_ALIVE_S = 3.0
 """Below the 5 s after which vLLM closes an idle connection."""
-JSON_LIMIT_BYTES = 1024 * 1024
 MODELS_LIMIT = 64
 TEXT_LIMIT_CHARS = 256
 T = TypeVar("T")
@@ -79,24 +79,25 @@ class EngineClient:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        kept: aiohttp.ClientSession,
+        fresh: aiohttp.ClientSession,
         url: str,
         api_key: str,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float,
     ) -> None:
-        self._session = session
+        self._kept = kept
+        self._fresh = fresh
         self._url = url
         self._timeout_s = timeout_s
         self._key_headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def metrics(self) -> Result:
         """The /metrics page."""
-        return await self._ask("GET", "/metrics", limit_bytes=TEXT_LIMIT_BYTES)
+        return await self._ask("GET", "/metrics")
 
-    async def died(self) -> bool:
-        """Whether /health says that the engine is dead; no answer says nothing."""
-        result = await self._ask("GET", "/health")
-        return isinstance(result, Answered) and result.status == 503
+    async def health(self) -> Result:
+        """What /health says to somebody new."""
+        return await self._ask("GET", "/health", session=self._fresh)
 
     async def models(self) -> tuple[Model, ...]:
         """The models it serves, the one it was started with first; empty when it does not say."""
@@ -137,11 +138,11 @@ class EngineClient:
         headers: Mapping[str, str] | None = None,
         json: object = None,
         timeout_s: float | None = None,
-        limit_bytes: int = JSON_LIMIT_BYTES,
+        session: aiohttp.ClientSession | None = None,
     ) -> Result:
         timeout_s = timeout_s or self._timeout_s
         try:
-            async with self._session.request(
+            async with (session or self._kept).request(
                 method,
                 self._url + path,
                 headers=headers,
@@ -149,7 +150,7 @@ class EngineClient:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
             ) as response:
-                body = await _bounded(response, limit_bytes)
+                body = await _bounded(response)
                 return Answered(response.status, body)
         except TimeoutError:
             return Silent(f"no answer in {timeout_s:g} s")
@@ -164,21 +165,26 @@ async def connect(
     url: str, api_key: str, timeout_s: float = TIMEOUT_S
 ) -> AsyncIterator[EngineClient]:
     """A client with connections of its own, so that engines can't hold up each other."""
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=4, keepalive_timeout=KEEP_ALIVE_S),
+    kept = aiohttp.TCPConnector(limit=4, keepalive_timeout=KEEP_ALIVE_S)
+    fresh = aiohttp.TCPConnector(limit=1, force_close=True)
+    async with _session(kept) as kept_session, _session(fresh) as fresh_session:
+        yield EngineClient(kept_session, fresh_session, url, api_key, timeout_s)
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": "trimtab-agent", "Accept-Encoding": "identity"},
         auto_decompress=False,
     )
-    async with session:
-        yield EngineClient(session, url, api_key, timeout_s)
 
 
-async def _bounded(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > limit_bytes:
+        if len(body) > TEXT_LIMIT_BYTES:
             raise aiohttp.ClientPayloadError
     return bytes(body)
 

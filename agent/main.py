@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 from collections.abc import Sequence
@@ -20,8 +21,12 @@ from trimtab.runtime.tasks import TaskRunner
 
 
 async def serve(config: AgentConfig) -> None:
+    """Run until a signal comes."""
+    await serve_until(service.stop_event(), config)
+
+
+async def serve_until(stop: asyncio.Event, config: AgentConfig) -> None:
     """Run until told to stop."""
-    stop = service.stop_event()
     dice = random.SystemRandom()
     uplink = Uplink(config.controlplane, dice)
     gpus = GpuWatch(dice)

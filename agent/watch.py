@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
+from typing import Protocol
 
 from agent import process
 from agent.config import EngineConfig
 from agent.core import exposition, sampler
-from agent.engine import Answered, EngineClient, Model, Refused, Result
+from agent.engine import Answered, Model, Refused, Result
 from trimtab.model import EngineFacts, EngineSample, EngineState, GpuSample, LimitSource
 from trimtab.policy import progress
 from trimtab.policy.progress import Answer, Observation
@@ -23,13 +25,33 @@ FACTS_PERIOD_S = 30.0
 SEARCH_PERIOD_S = 5.0
 """While facts are missing, or a process that loads is looked for: a scan of all processes."""
 VLLM_MAX_NUM_SEQS = 256  # vLLM's default
+DEAD_STATUS = 503  # of /health, when the API process knows that its engine died
 log = logging.getLogger("agent.watch")
+
+
+class Client(Protocol):
+    """The engine's API; see agent/engine.py."""
+
+    async def metrics(self) -> Result:
+        """The /metrics page."""
+
+    async def health(self) -> Result:
+        """What /health says."""
+
+    async def models(self) -> tuple[Model, ...]:
+        """The models it serves."""
+
+    async def version(self) -> str:
+        """vLLM's version."""
+
+    async def probe(self, model: str, timeout_s: float) -> str:
+        """Ask for one token; what was wrong."""
 
 
 class EngineWatch:
     """Watches one engine."""
 
-    def __init__(self, config: EngineConfig, client: EngineClient) -> None:
+    def __init__(self, config: EngineConfig, client: Client) -> None:
         self._config = config
         self._client = client
         self._news: Observation | None = None
@@ -49,9 +71,9 @@ class EngineWatch:
 
     async def look(self) -> None:
         """Ask once how it is."""
-        result = await self._client.metrics()
-        died = isinstance(result, Answered) and await self._client.died()
-        self._news = self._observe(result, died)
+        page = await self._client.metrics()
+        health = await self._client.health() if isinstance(page, Answered) else page
+        self._news = replace(self._observe(page, health), draining=self.draining)
 
     def assess(self) -> None:
         """Judge it by the newest look; none since the last time is silence."""
@@ -133,25 +155,22 @@ class EngineWatch:
             return "which models it serves is not known"
         return await self._client.probe(self._models[0].id, timeout_s)
 
-    def _observe(self, result: Result, died: bool) -> Observation:
-        if isinstance(result, Refused):
-            self._track = sampler.refused(self._track)
-            return Observation(Answer.REFUSED, loading=self._loading, draining=self.draining)
-        if not isinstance(result, Answered):
-            return Observation(Answer.SILENT, draining=self.draining)
-        reading = exposition.parse(result.body.decode(errors="replace"))
-        if result.status != 200 or not reading.is_vllm:
-            return Observation(Answer.BLIND, dead=died, draining=self.draining)
+    def _observe(self, page: Result, health: Result) -> Observation:
+        if isinstance(health, Refused):
+            self._track = sampler.forget(self._track)
+            return Observation(Answer.REFUSED, loading=self._loading)
+        if isinstance(health, Answered) and health.status == DEAD_STATUS:
+            self._track = sampler.forget(self._track)
+            return Observation(Answer.BLIND, dead=True)
+        if not isinstance(page, Answered):
+            return Observation(Answer.SILENT)
+        reading = exposition.parse(page.body.decode(errors="replace"))
+        if page.status != 200 or not reading.is_vllm:
+            return Observation(Answer.BLIND)
         self._kv_cache_tokens = reading.kv_cache_tokens
         wall_ms = int(clock.wall_s() * 1000)
         self._track = sampler.read(self._track, reading, clock.now_s(), wall_ms)
-        return Observation(
-            Answer.METRICS,
-            reading.vitals,
-            dead=died,
-            asleep=reading.asleep,
-            draining=self.draining,
-        )
+        return Observation(Answer.METRICS, reading.vitals, asleep=reading.asleep)
 
     def _is_gone(self) -> bool:
         return self._track.verdict.state in {EngineState.DEAD, EngineState.STARTING}

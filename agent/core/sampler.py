@@ -48,8 +48,8 @@ def judge(track: Track, verdict: Verdict, now_s: float) -> Track:
     return replace(track, verdict=verdict, state_since_s=since_s)
 
 
-def refused(track: Track) -> Track:
-    """Nothing listens: what was read is no longer true."""
+def forget(track: Track) -> Track:
+    """It is gone: what was read is no longer true."""
     return replace(track, reading=None)
 
 
@@ -62,7 +62,7 @@ def read(track: Track, reading: Reading, now_s: float, wall_ms: int) -> Track:
     started_s = reading.start_time_s
     return replace(
         track,
-        epoch=wall_ms if started_s is None else int(started_s * 1000),
+        epoch=max(wall_ms, track.epoch + 1) if started_s is None else int(started_s * 1000),
         started_s=started_s,
         ttft_sent=track.ttft_sent and NOTHING,
         itl_sent=track.itl_sent and NOTHING,

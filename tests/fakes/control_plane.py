@@ -22,6 +22,9 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
     """Records every message of every stream; directives go to the newest stream."""
 
     def __init__(self) -> None:
+        self.listens = asyncio.Event()
+        """Clear it and nothing more is read off the streams."""
+        self.listens.set()
         self.messages: list[Any] = []
         self.streams = 0
         self._directives: asyncio.Queue[AgentDirective] = asyncio.Queue()
@@ -69,4 +72,5 @@ class FakeControlPlane(agent_pb2_grpc.AgentServiceServicer):
 
     async def _listen(self, messages: AsyncIterator[agent_pb2.AgentMessage]) -> None:
         async for message in messages:
+            await self.listens.wait()
             self.messages.append(codec.decode_body(message))

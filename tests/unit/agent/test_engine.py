@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from agent import engine
+from agent.core.exposition import TEXT_LIMIT_BYTES
 from agent.engine import Answered, EngineClient, Model, Refused, Silent
 
 KEY = "secret-key"
@@ -55,14 +56,15 @@ async def test_metrics_come_as_they_are_over_one_connection(
     fake.answer("/health", "")
     for _ in range(3):
         assert await client.metrics() == Answered(200, b"vllm:x 1\n")
-        assert not await client.died()
-    assert len({request.transport for request in fake.seen}) == 1
+        assert isinstance(await client.health(), Answered)
+    transports = {request.transport for request in fake.seen if request.path == "/metrics"}
+    assert len(transports) == 1
 
 
 async def test_the_key_goes_to_v1_only(server: tuple[Server, EngineClient]) -> None:
     fake, client = server
     await client.metrics()
-    await client.died()
+    await client.health()
     await client.version()
     await client.models()
     await client.probe("m", 1.0)
@@ -74,7 +76,25 @@ async def test_nobody_listens() -> None:
     async with engine.connect(f"http://127.0.0.1:{unused_port()}", "") as client:
         assert await client.metrics() == Refused()
         assert await client.probe("m", 1.0) == "refused"
-        assert not await client.died()
+        assert await client.health() == Refused()
+
+
+async def test_a_port_that_refuses_shows_beside_a_kept_connection() -> None:
+    """An engine that was told to stop serves open connections on."""
+    fake = Server()
+    fake.answer("/metrics", "")
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", fake.handle)
+    server = TestServer(app)
+    await server.start_server()
+    async with engine.connect(str(server.make_url("")).rstrip("/"), "") as client:
+        assert isinstance(await client.metrics(), Answered)
+        assert server.runner is not None
+        for site in list(server.runner.sites):
+            await site.stop()
+        assert isinstance(await client.metrics(), Answered)
+        assert await client.health() == Refused()
+    await server.close()
 
 
 async def test_no_answer_in_time(server: tuple[Server, EngineClient]) -> None:
@@ -86,7 +106,7 @@ async def test_no_answer_in_time(server: tuple[Server, EngineClient]) -> None:
 
     fake.handlers = {"/metrics": hang, "/health": hang, "/v1/completions": hang}
     assert await client.metrics() == Silent("no answer in 0.3 s")
-    assert not await client.died()
+    assert await client.health() == Silent("no answer in 0.3 s")
     assert await client.probe("m", 0.1) == "no answer in 0.1 s"
 
 
@@ -109,7 +129,7 @@ async def test_an_endless_answer_is_not_read_to_its_end(
     server: tuple[Server, EngineClient],
 ) -> None:
     fake, client = server
-    fake.answer("/v1/models", " " * (engine.JSON_LIMIT_BYTES + 1))
+    fake.answer("/v1/models", " " * (TEXT_LIMIT_BYTES + 1))
     assert await client.models() == ()
 
 
@@ -124,13 +144,6 @@ async def test_redirects_are_not_followed(server: tuple[Server, EngineClient]) -
     assert isinstance(result, Answered)
     assert result.status == 302
     assert [request.path for request in fake.seen] == ["/metrics"]
-
-
-@pytest.mark.parametrize(("status", "died"), [(200, False), (503, True), (404, False)])
-async def test_health(server: tuple[Server, EngineClient], status: int, died: bool) -> None:
-    fake, client = server
-    fake.answer("/health", "", status)
-    assert await client.died() is died
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def track(*readings: Reading | None) -> sampler.Track:
     result = sampler.begin("a", 0.0)
     for count, item in enumerate(readings):
         if item is None:
-            result = sampler.refused(result)
+            result = sampler.forget(result)
         else:
             result = sampler.read(result, item, float(count), WALL_MS + count)
     return result
@@ -56,6 +56,11 @@ EPOCHS: dict[str, tuple[list[Reading | None], int]] = {
 def test_epoch(name: str) -> None:
     readings, epoch = EPOCHS[name]
     assert track(*readings).epoch == epoch
+
+
+def test_a_clock_that_steps_back_does_not_hide_a_start() -> None:
+    first = track(reading(5))
+    assert sampler.read(first, reading(4), 1.0, WALL_MS - 3_600_000).epoch == WALL_MS + 1
 
 
 def test_state_age_starts_at_the_change() -> None:
