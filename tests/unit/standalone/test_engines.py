@@ -1,0 +1,91 @@
+"""Which engines are chosen, and that it is said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import pathlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from standalone import banner, discover, engines
+from standalone.banner import Console
+from standalone.config import Plan
+from standalone.engines import Engines, choose
+from trimtab.runtime.config import Config, Engine, Pool
+
+BODIES = {
+    b"/version": b'{"version":"0.32.0"}',
+    b"/v1/models": b'{"data":[{"id":"tiny","owned_by":"vllm"}]}',
+}
+
+
+@contextlib.asynccontextmanager
+async def vllm() -> AsyncIterator[int]:
+    """Something that looks like vLLM; its port."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+        body = BODIES[path]
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        writer.write(head % len(body) + body)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def plan(**values: object) -> Plan:
+    """A plan with these engines."""
+    base = Config(**values)  # type: ignore[arg-type]
+    return Plan(base, pathlib.Path("/s"), is_default_state=True)
+
+
+async def test_named_engines_are_taken_as_they_are() -> None:
+    said = io.StringIO()
+    async with vllm() as port:
+        named = plan(engines=(Engine(url=f"http://127.0.0.1:{port}"),))
+        assert await choose(named, Console(said)) == Engines(model="tiny")
+        pooled = plan(pools=(Pool(name="big", engines=named.engines),))
+        assert await choose(pooled, Console(said)) == Engines(model="big")
+    assert said.getvalue() == ""
+
+
+async def test_what_runs_here_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = io.StringIO()
+    async with vllm() as port:
+        monkeypatch.setattr(discover, "PORTS", range(port, port + 1))
+        chosen = await choose(plan(), Console(said))
+    url = f"http://127.0.0.1:{port}"
+    assert chosen == Engines((Engine(url=url),), model="tiny")
+    assert said.getvalue() == f"found {url}: vLLM 0.32.0, serves tiny\n"
+
+
+async def test_without_any_the_simulated_ones_are_announced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = io.StringIO()
+    monkeypatch.setattr(discover, "PORTS", range(0))
+    chosen = await choose(plan(), Console(said))
+    assert [spec.name for spec in chosen.specs] == [engine.name for engine in chosen.added]
+    assert (len(chosen.specs), chosen.model) == (2, "demo")
+    assert said.getvalue().splitlines() == [banner.NO_ENGINES, f"! {banner.SIMULATED}"]
+
+
+async def test_a_model_in_rotation_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(), (), ("other", "tiny"), ("tiny",)]
+
+    async def served(_base_url: str, _key: str) -> tuple[str, ...]:
+        return answers.pop(0)
+
+    monkeypatch.setattr(discover, "served", served)
+    assert await engines.first_model("http://h", "sk", "tiny") == "tiny"
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize(("key", "expected"), [("", "tiny"), ("sk", "")])
+async def test_what_cannot_be_asked_is_not_waited_for(key: str, expected: str) -> None:
+    assert await engines.first_model("http://h", key, expected) == expected
