@@ -26,6 +26,7 @@ class FakeAdmin:
     target: str
     fleet: Fleet
     refusal: tuple[grpc.StatusCode, str] | None = None
+    silent: bool = False  # watchers get nothing
     intents: list[admin_pb2.SetIntentRequest] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _server: grpc.Server | None = None
@@ -82,7 +83,8 @@ class FakeAdmin:
         while context.is_active() and self._server is not None:
             with self._changed:
                 fleet = self.fleet
-            yield admin_pb2.WatchFleetResponse(fleet=codec.encode(fleet))
+            if not self.silent:
+                yield admin_pb2.WatchFleetResponse(fleet=codec.encode(fleet))
             with self._changed:
                 if fleet is self.fleet:
                     self._changed.wait(timeout=0.1)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import grpc
 import pytest
 
+from ctl import client
 from ctl.client import Client, Frame, Lost
 from ctl.exits import CtlError, Exit
 from tests.fakes.admin import FakeAdmin
@@ -93,3 +94,14 @@ async def test_a_servers_own_unavailable_is_not_cut(admin: FakeAdmin) -> None:
     async with rpc.channel(admin.target) as channel:
         with pytest.raises(CtlError, match="not set: the store is gone: disk full"):
             await Client(admin.target, channel).fleet()
+
+
+async def test_a_watch_that_hears_nothing_gives_up(
+    admin: FakeAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "DEADLINE_S", 0.2)
+    admin.silent = True
+    async with rpc.channel(admin.target) as channel:
+        with pytest.raises(CtlError, match="no answer within") as error:
+            await anext(Client(admin.target, channel).watch())
+    assert error.value.code is Exit.UNREACHABLE
