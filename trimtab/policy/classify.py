@@ -1,6 +1,6 @@
 """What an attempt's end says about the replica.
 
-Rules (steering.md's taxonomy, which the breaker and the retry rule both stand on):
+Rules (the taxonomy on which the breaker and the retry rule both stand):
 overload is not failure; only evidence of no useful work is HARD; what may be this edge's own path
 is PATH; what the caller did is CLIENT. Facts about vLLM (0.32): a 503 is its queue limit speaking,
 `finish_reason: "abort"`, an empty stream, and "after shutdown" are an engine that takes requests

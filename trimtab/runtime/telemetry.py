@@ -1,6 +1,6 @@
 """Every metric that Trimtab exports, in one place.
 
-Rules (users.md 5.1): `trimtab_` prefix, base units, bounded labels (never a key, a user, an id or a
+Rules: `trimtab_` prefix, base units, bounded labels (never a key, a user, an id or a
 path from outside), vLLM's own latency buckets, so that edge and engine percentiles compare.
 """
 
