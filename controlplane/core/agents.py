@@ -46,6 +46,7 @@ class Agents:
             del self._names[node.stream]
             effects.append(EndStream(node.stream, "the same agent has a newer stream"))
         node.hello, node.heard_at_s, node.stream, node.bye = hello, now_s, stream, None
+        node.reporting_since_s = None
         node.told.clear()
         self._names[stream] = hello.node
         fields = {"node": hello.node, "agent_version": hello.agent_version}

@@ -6,6 +6,8 @@ Rules: one writer; everything soft lives here and is rebuilt from reports within
 After a restart: a replica loaded from the store keeps the decision stored with it until its agent
 is heard, and edges that have a routing already are told nothing until every replica known has been
 heard, or BLACKOUT_S have passed (`settled`). So a restart takes no capacity away.
+A replica is forgotten when nobody has said anything of it for FORGET_S, or its own agent reports
+and has not named it for ABANDONED_S; one that is configured is CLOSED then, and stays.
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ from trimtab.model import (
     ProbeResult,
     Report,
     Route,
+    Serving,
 )
 
 STALE_S = 2.0  # a report older than this is silence (four of the default periods)
 BLACKOUT_S = 3.0
+ABANDONED_S = 10.0  # an agent names all its engines within seconds of its start
 FORGET_S = 24 * 3600.0
 
 
@@ -146,6 +150,7 @@ class Registry:
         replica = self.replicas.get(facts.replica)
         if replica is None:
             replica = self._create(facts.replica, facts.url, now_s)
+        facts = _with_models_known(facts, replica.facts)
         replica.configured = self.placement.spec(facts.replica, facts.url) is not None
         replica.node, replica.url, replica.facts = node.hello.node, facts.url, facts
         replica.facts_at_s = now_s
@@ -170,7 +175,9 @@ class Registry:
         return self._forget(ghost)
 
     def _report(self, node: Node, report: Report, now_s: float) -> Sequence[Effect]:
-        node.reported_at_s, node.report_seq = now_s, report.seq
+        node.reported_at_s = now_s
+        if node.reporting_since_s is None:
+            node.reporting_since_s = now_s
         node.gpus, node.gpu_detail = report.gpus, report.gpu_detail
         effects: list[Effect] = []
         for sample in report.engines:
@@ -186,10 +193,10 @@ class Registry:
         return effects
 
     def _sample(self, replica: Replica, sample: EngineSample, now_s: float) -> Sequence[Effect]:
-        old_state, old_health = replica.state, replica.health
-        _count(replica.minute, replica.sample, sample, now_s)
+        before, old_state, old_health = replica.sample, replica.state, replica.health
+        _count(replica.minute, before, sample, now_s)
         replica.sample, replica.sampled_at_s = sample, now_s
-        if old_state is not sample.state:
+        if old_state is not sample.state or before is None:
             replica.cause = sample.reason
             replica.stalled_warming = (
                 old_state is EngineState.WARMING and sample.state is EngineState.STALLED
@@ -213,6 +220,8 @@ class Registry:
         self._wishes = dict(event.wishes)
         for name, record in event.replicas.items():
             replica = self.replicas.get(name) or self._create(name, record.facts.url, now_s)
+            if replica.url != record.facts.url:
+                continue  # the configuration has moved it: what is stored is another engine's
             replica.url, replica.node, replica.facts = record.facts.url, record.node, record.facts
             replica.health, replica.loaded, replica.saved = record.health, True, pack(record)
             replica.route = None
@@ -225,12 +234,26 @@ class Registry:
     def _tick(self, now_s: float) -> Sequence[Effect]:
         effects: list[Effect] = []
         for replica in list(self.replicas.values()):
-            if not replica.configured and replica.unheard_s(now_s) >= FORGET_S:
+            abandoned = self._abandoned(replica, now_s)
+            if not replica.configured and (abandoned or replica.unheard_s(now_s) >= FORGET_S):
                 effects += self._forget(replica)
-            else:
-                effects += self._review(replica, now_s)
+                continue
+            if abandoned:
+                replica.health, replica.sample, replica.sampled_at_s = Serving.CLOSED, None, None
+                replica.cause = "its agent does not watch it any more"
+                effects += self._keep(replica)
+            effects += self._review(replica, now_s)
         self.agents.forget(FORGET_S, now_s)
         return effects
+
+    def _abandoned(self, replica: Replica, now_s: float) -> bool:
+        """Whether its own agent reports, and has not named it for long: a word, not silence."""
+        node = self.agents.by_node.get(replica.node)
+        if node is None or node.stream is None or node.reporting_since_s is None:
+            return False
+        unnamed_s = min(replica.unheard_s(now_s), now_s - node.reporting_since_s)
+        reports = node.reported_at_s is not None and now_s - node.reported_at_s <= self._stale_s
+        return reports and unnamed_s >= ABANDONED_S
 
     # Replicas
 
@@ -289,6 +312,17 @@ class Registry:
             reason=explain(replica, node, now_s, self._stale_s),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
         )
+
+
+def _with_models_known(facts: EngineFacts, before: EngineFacts | None) -> EngineFacts:
+    """An engine that can't tell its models just now still has those it had."""
+    if facts.served_models or before is None or before.url != facts.url:
+        return facts
+    return replace(
+        facts,
+        served_models=before.served_models,
+        max_model_len_tokens=before.max_model_len_tokens,
+    )
 
 
 def _transition(replica: Replica, old: Route | None, old_state: EngineState) -> list[Effect]:

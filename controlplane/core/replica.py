@@ -30,7 +30,7 @@ class Node:
     heard_at_s: float
     stream: int | None = None
     reported_at_s: float | None = None
-    report_seq: int = 0
+    reporting_since_s: float | None = None  # first report on this stream
     gpus: tuple[GpuSample, ...] = ()
     gpu_detail: str = ""
     bye: str | None = None

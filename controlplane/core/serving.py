@@ -60,7 +60,8 @@ def _wish(replica: Replica) -> str:
 
 def _word(replica: Replica) -> str:
     if replica.sample is None:
-        return "as before the restart, no report yet" if replica.loaded else "no report yet"
+        unheard = "as before the restart, no report yet" if replica.loaded else "no report yet"
+        return replica.cause or unheard
     state = f"engine {replica.sample.state.name}"
     return f"{state}: {replica.cause}" if replica.cause else state
 
