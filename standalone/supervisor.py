@@ -25,7 +25,7 @@ from trimtab.runtime.clock import now_s
 from trimtab.runtime.service import EXIT_CONFIG, ConfigError
 from trimtab.runtime.tasks import TaskRunner
 
-READY_TIMEOUT_S = 20.0
+READY_TIMEOUT_S = 60.0  # a start takes under a second of CPU, but the machine may be busy
 _TAIL_BYTES = 4096
 
 
@@ -90,6 +90,8 @@ class Child:
                 start_new_session=True,
             )  # fmt: skip
         self._process = process
+        if self._stopping.is_set():  # `stop` came while it was being made, and found nothing
+            self.kill()
         try:
             return await process.wait()
         finally:

@@ -15,7 +15,7 @@ import psutil
 
 from trimtab.runtime.clock import now_s
 
-WAIT_S = 30.0
+WAIT_S = 60.0  # the machine may be busy
 
 
 def free_address() -> str:

@@ -15,7 +15,7 @@ from openai import OpenAI
 
 from tests.e2e.starter import Starter, Up, free_address
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
 def paste(curl: str) -> dict[str, object]:

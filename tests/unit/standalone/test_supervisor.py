@@ -146,6 +146,28 @@ async def test_a_stopped_child_is_ended_too(place: State) -> None:
     assert not child.is_running()
 
 
+async def test_kill_cuts_every_grace_short(place: State) -> None:
+    stop, up = asyncio.Event(), asyncio.Event()
+    deaf = spec("a", "deaf", "ready", "forever", grace_s=3600)
+    supervisor = Supervisor([deaf], place, random.Random(1), Record())
+    async with TaskRunner() as tasks:
+        _ = tasks.once("supervisor", supervisor.run(stop, up))
+        await up.wait()
+        stop.set()
+        await asyncio.sleep(0)
+        supervisor.kill()
+    assert ours() == []
+
+
+@pytest.mark.parametrize("turns", range(0, 24, 2))
+async def test_it_can_be_stopped_at_any_moment_of_the_start(turns: int, place: State) -> None:
+    specs = (spec("a", "ready", "forever"), spec("b", "ready", "forever"))
+    async with running(place, Record(), *specs):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    assert ours() == []
+
+
 async def test_the_previous_log_is_kept_and_restarts_append(place: State) -> None:
     words = ("say=hello", f"once={place.root / 'tried'}", "exit=1", "ready", "forever")
     for _ in range(2):
