@@ -91,8 +91,9 @@ class ControlLoop:
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
         self._registry = Registry(settings.placement, clock.now_s(), settings.stale_s)
-        self._routing = Snapshot()
+        self._routing: Snapshot | None = None
         self._routing_version = -1
+        self._faults: list[str] = []
         self._credits: Mapping[str, Credits] = {}
         self._changed = asyncio.Event()
 
@@ -163,7 +164,7 @@ class ControlLoop:
     def updates(self, stream: EdgeStream) -> list[EdgeUpdate]:
         """What an edge is to be sent now."""
         hello, now_s = stream.hello, clock.now_s()
-        if hello is None or self._routing_version < 0:
+        if hello is None or self._routing is None:
             return []
         if hello.term and not self._registry.settled(now_s):
             return []  # it serves by what it has, and we have not heard everyone yet
@@ -250,10 +251,11 @@ class ControlLoop:
 
     def _take(self, candidate: Snapshot) -> None:
         faults = snapshot.faults(candidate)
-        if faults:
+        if faults and faults != self._faults:
             fields = {"faults": faults[:10]}
             log.error("snapshot not published; edges keep the last", extra={"fields": fields})
-        elif candidate != self._routing:
+        self._faults = faults
+        if not faults and candidate != self._routing:
             self._routing = candidate
 
     def _stay_ahead(self, hello: EdgeHello) -> None:

@@ -25,19 +25,19 @@ class Stream:
         self.opened_at_s = opened_at_s
         self.introduced = False
         self._ended = asyncio.Event()
-        self._reason = ""
+        self.reason = ""  # why it ends; empty while it lives
         self._code = grpc.StatusCode.FAILED_PRECONDITION
 
     def end(self, reason: str, code: grpc.StatusCode = grpc.StatusCode.FAILED_PRECONDITION) -> None:
         """Close it with these words; the first call counts."""
         if not self._ended.is_set():
-            self._reason, self._code = reason, code
+            self.reason, self._code = reason, code
             self._ended.set()
 
     async def abort_when_ended(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Close the RPC once someone has called `end`."""
         await self._ended.wait()
-        await context.abort(self._code, self._reason)
+        await context.abort(self._code, self.reason)
 
 
 class AgentStream(Stream):

@@ -1,0 +1,96 @@
+"""Flags and file become what the control plane needs."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+
+import pytest
+
+from controlplane.config import from_args
+from controlplane.core.placement import EngineSpec
+from trimtab.model import ApiKey, EdgePolicy, Pool
+from trimtab.runtime.service import ConfigError
+
+FILE = """
+fleet: lab
+node: n1
+controlplane: unix:/run/x.sock
+state_dir: /var/lib/x
+pools:
+  - name: big
+    aliases: [gpt]
+    engines:
+      - url: http://127.0.0.1:8000/
+        name: gpu0
+        served_as: served-big
+engines:
+  - url: http://127.0.0.1:8001
+keys:
+  - name: hashed
+    sha256: "{sha256}"
+  - name: referenced
+    key: {{env: TEST_KEY}}
+edge:
+  queue_wait_s: 1.5
+""".format(sha256="AB" * 32)
+
+
+def test_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-secret")
+    path = tmp_path / "c.yaml"
+    path.write_text(FILE)
+    config = from_args(["--config", str(path)])
+
+    assert (config.fleet, config.name, config.listen) == ("lab", "n1", "unix:/run/x.sock")
+    assert config.store == pathlib.Path("/var/lib/x/trimtab.db")
+    assert config.pools == (Pool("big", ("gpt",)),)
+    assert config.engines == (
+        EngineSpec("gpu0", "http://127.0.0.1:8000", "big", "served-big"),
+        EngineSpec("n1-8001", "http://127.0.0.1:8001", named=False),
+    )
+    assert config.keys == (
+        ApiKey(b"\xab" * 32, "hashed"),
+        ApiKey(hashlib.sha256(b"sk-secret").digest(), "referenced"),
+    )
+    assert config.policy == EdgePolicy(queue_wait_ms=1_500)
+    assert "sk-secret" not in repr(config)
+
+
+def test_flags_beat_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "sk-secret")
+    path = tmp_path / "c.yaml"
+    path.write_text(FILE)
+    flags = ["--listen", "127.0.0.1:9", "--store", "s.db", "--name", "cp2"]
+    config = from_args(["--config", str(path), *flags])
+    assert (config.listen, config.store, config.name) == (
+        "127.0.0.1:9",
+        pathlib.Path("s.db"),
+        "cp2",
+    )
+
+
+def test_without_a_file_the_policy_is_the_default() -> None:
+    config = from_args(["--listen", "unix:/x", "--store", "s.db"])
+    assert config.policy == EdgePolicy()
+    assert (config.pools, config.engines, config.keys) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("argv", "text"),
+    [
+        ([], "nowhere to listen"),
+        (["--listen", "unix:/x"], "nowhere to keep state"),
+        (["--config", "/no/such/file"], "cannot read /no/such/file"),
+    ],
+)
+def test_what_is_missing_is_said(argv: list[str], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        from_args(argv)
+
+
+def test_a_key_that_is_not_there_is_said(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(FILE)
+    with pytest.raises(ConfigError, match="TEST_KEY is not set"):
+        from_args(["--config", str(path)])

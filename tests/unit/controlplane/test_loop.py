@@ -1,0 +1,167 @@
+"""The shell without the wire: what it does when the store, the configuration or a peer is bad."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from controlplane import loop as loop_module
+from controlplane.core.placement import Placement
+from controlplane.loop import ControlLoop, Settings
+from controlplane.store.protocol import StoreError
+from controlplane.streams import OUTBOX_LIMIT, AgentStream, EdgeStream
+from tests.fakes.clock import FakeClock
+from tests.fakes.peers import facts, sample
+from tests.fakes.store import FakeStore
+from tests.fakes.wait import until
+from trimtab.model import (
+    EdgeHello,
+    EdgePolicy,
+    EdgeUpdate,
+    Intent,
+    NodeHello,
+    Pool,
+    Refused,
+    Report,
+    Serving,
+    Snapshot,
+)
+from trimtab.runtime import clock
+from trimtab.runtime.tasks import TaskRunner
+
+
+def make(store: FakeStore, *pools: Pool) -> ControlLoop:
+    settings = Settings("lab", "cp1", "0", Placement(pools), (), EdgePolicy(), stale_s=2.0)
+    return ControlLoop(settings, store, term=1)
+
+
+@asynccontextmanager
+async def running(control: ControlLoop) -> AsyncIterator[ControlLoop]:
+    async with TaskRunner() as runner:
+        runner.forever("control", control.run())
+        yield control
+
+
+def serve(control: ControlLoop, replica: str = "r1") -> AgentStream:
+    agent = control.open_agent()
+    control.agent_said(agent, NodeHello("n1"))
+    control.agent_said(agent, facts(replica))
+    control.agent_said(agent, Report(1, (sample(replica),)))
+    return agent
+
+
+def connect(control: ControlLoop, name: str = "e1") -> EdgeStream:
+    edge = control.open_edge()
+    control.edge_said(edge, EdgeHello(name))
+    return edge
+
+
+class Taken:
+    """What an edge would have been sent so far."""
+
+    def __init__(self, control: ControlLoop, edge: EdgeStream) -> None:
+        self._control, self._edge = control, edge
+        self.updates: list[EdgeUpdate] = []
+
+    def holds(self, replica: str, serving: Serving) -> bool:
+        """Whether a snapshot says so."""
+        self.updates += self._control.updates(self._edge)
+        return any(
+            (route.replica, route.serving) == (replica, serving)
+            for update in self.updates
+            if isinstance(update.body, Snapshot)
+            for route in update.body.routes
+        )
+
+
+async def test_a_broken_store_stops_no_push() -> None:
+    store = FakeStore()
+    store.error = "disk full"
+    async with running(make(store)) as control:
+        serve(control)
+        taken = Taken(control, connect(control))
+        await until(lambda: taken.holds("r1", Serving.OPEN))
+        with pytest.raises(StoreError, match="disk full"):
+            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+        assert control.fleet().replicas[0].intent is Intent.ACTIVE
+        with pytest.raises(StoreError, match="disk full"):
+            await control.stop()
+        store.error = ""
+        await until(lambda: "trimtab/replicas/r1" in store.entries)
+
+
+async def test_a_snapshot_that_contradicts_itself_is_not_published(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.ERROR)
+    async with running(make(FakeStore(), Pool("a"), Pool("b", ("a",)))) as control:
+        edge = connect(control)
+        serve(control)
+        serve(control, "r2")
+        await until(lambda: bool(control.fleet().replicas[0].weight) and edge.wake.is_set())
+        await until(lambda: "snapshot not published; edges keep the last" in caplog.messages)
+        assert [u for u in control.updates(edge) if isinstance(u.body, Snapshot)] == []
+    assert caplog.messages == ["snapshot not published; edges keep the last"]
+
+
+async def test_those_who_say_nothing_or_never_ack_are_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake = FakeClock()
+    monkeypatch.setattr(clock, "now_s", fake)
+    async with running(make(FakeStore())) as control:
+        mute, edge = control.open_agent(), connect(control)
+        await until(lambda: bool(control.updates(edge)))
+        fake.advance(10.5)
+        await until(lambda: mute.reason != "" and edge.reason != "")
+    assert mute.reason == "no hello for 10 s"
+    assert edge.reason == "an update was not acked in time"
+
+
+async def test_streams_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "STREAM_LIMIT", 1)
+    control = make(FakeStore())
+    assert control.open_agent().reason == ""
+    assert control.open_edge().reason == "too many streams"
+
+
+async def test_an_agent_that_does_not_read_is_dropped() -> None:
+    control = make(FakeStore())
+    agent = control.open_agent()
+    control.agent_said(agent, NodeHello("n1"))
+    for number in range(OUTBOX_LIMIT):
+        agent.tell(Refused(str(number)))
+    assert agent.reason == ""
+    control.agent_said(agent, facts("r1", url="bad"))
+    assert agent.reason == "the agent does not read its directives"
+
+
+@pytest.mark.parametrize(
+    ("hello", "after"),
+    [
+        (EdgeHello("e", term=0), (1, 1)),
+        (EdgeHello("e", term=1, version=41), (1, 42)),
+        (EdgeHello("e", term=9, version=41), (10, 1)),
+        (EdgeHello("e", term=2**63), (1, 1)),
+    ],
+)
+async def test_pushes_are_newer_than_what_the_edge_has(
+    hello: EdgeHello, after: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeClock()
+    monkeypatch.setattr(clock, "now_s", fake)
+    async with running(make(FakeStore())) as control:
+        edge = control.open_edge()
+        control.edge_said(edge, hello)
+        fake.advance(5.0)
+        updates: list[EdgeUpdate] = []
+
+        def something_came() -> bool:
+            updates.extend(control.updates(edge))
+            return bool(updates)
+
+        await until(something_came)
+    assert (updates[0].term, updates[0].version) == after
