@@ -18,8 +18,9 @@ import msgspec
 
 from agent.core.exposition import TEXT_LIMIT_BYTES
 
-TIMEOUT_S = 2.0
-"""Scrapes of a busy engine took up to 0.8 s; longer tells the same as never."""
+TIMEOUT_S = 5.0
+"""Beyond what a starved engine needs to answer (2 s were seen). Silence is judged long before, but
+asking anew too early would throw away the answer that proves the engine alive."""
 KEEP_ALIVE_S = 3.0
 """Below the 5 s after which vLLM closes an idle connection."""
 MODELS_LIMIT = 64

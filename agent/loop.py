@@ -1,7 +1,7 @@
 """The agent's heartbeat: look at every engine, judge, report; and do as the control plane says.
 
 Rules: looks at all engines go out together and are waited for briefly, so no engine delays another
-nor the report; each engine has at most one look, one reading of facts and one probe under way.
+nor the report; each engine has at most one question of a kind under way.
 """
 
 from __future__ import annotations
@@ -124,7 +124,8 @@ class AgentLoop:
     async def _look(self, tasks: TaskRunner) -> None:
         for replica, watch in self._watches.items():
             self._start(tasks, f"look {replica}", watch.look)
-        looks = [self._underway[f"look {replica}"] for replica in self._watches]
+            self._start(tasks, f"check {replica}", watch.check)
+        looks = [self._underway[f"{ask} {r}"] for ask in ("look", "check") for r in self._watches]
         await asyncio.wait(looks, timeout=LOOK_WAIT_S)
         for replica, watch in self._watches.items():
             watch.assess()

@@ -1,7 +1,8 @@
 """One engine under watch: what it answers, what that means, and what is known about it.
 
-Rules: `look` asks and `assess` judges; a look that has not come back by then is silence, so a stuck
-engine is judged in time and holds up nobody. Facts are read again on a new start of the engine and
+Rules: `look` and `check` ask, `assess` judges; a look that has not come back by then is silence, so
+a stuck engine is judged in time and holds up nobody; the last health answer holds until the next.
+Facts are read again on a new start of the engine and
 now and then; what can't be read keeps its last value. A state is logged when it changes.
 """
 
@@ -54,7 +55,8 @@ class EngineWatch:
     def __init__(self, config: EngineConfig, client: Client) -> None:
         self._config = config
         self._client = client
-        self._news: Observation | None = None
+        self._page: Result | None = None
+        self._health: Result | None = None
         self._progress: progress.Watch | None = None
         self._track = sampler.begin(config.replica, clock.now_s())
         self._local: bool | None = None
@@ -70,16 +72,18 @@ class EngineWatch:
         """Whether the control plane wants it drained."""
 
     async def look(self) -> None:
-        """Ask once how it is."""
-        page = await self._client.metrics()
-        health = await self._client.health() if isinstance(page, Answered) else page
-        self._news = replace(self._observe(page, health), draining=self.draining)
+        """Ask once for its metrics."""
+        self._page = await self._client.metrics()
+
+    async def check(self) -> None:
+        """Ask once whether it is well."""
+        self._health = await self._client.health()
 
     def assess(self) -> None:
         """Judge it by the newest look; none since the last time is silence."""
         now_s = clock.now_s()
-        seen = self._news or Observation(Answer.SILENT, draining=self.draining)
-        self._news = None
+        seen = replace(self._observe(), draining=self.draining)
+        self._page = None
         self._progress, verdict = progress.step(self._progress, seen, now_s)
         before = self._track.verdict
         self._track = sampler.judge(self._track, verdict, now_s)
@@ -155,8 +159,9 @@ class EngineWatch:
             return "which models it serves is not known"
         return await self._client.probe(self._models[0].id, timeout_s)
 
-    def _observe(self, page: Result, health: Result) -> Observation:
-        if isinstance(health, Refused):
+    def _observe(self) -> Observation:
+        page, health = self._page, self._health
+        if isinstance(page, Refused) or isinstance(health, Refused):
             self._track = sampler.forget(self._track)
             return Observation(Answer.REFUSED, loading=self._loading)
         if isinstance(health, Answered) and health.status == DEAD_STATUS:

@@ -27,8 +27,8 @@ WARMING_PATIENCE = 6.0
 """Factor on both while warming: such a step was seen to take most of a minute."""
 START_ALLOWANCE_S = 900.0
 """A port that never answered may belong to an engine that still loads: 10 to 15 minutes."""
-UNWATCHED_S = 1.0
-"""Longest time one look accounts for: two looks; more means that the agent itself was paused."""
+UNWATCHED_S = 0.75
+"""Longest time one look accounts for: its period and its wait; more, and the agent was paused."""
 
 
 class Answer(Enum):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 from aiohttp.test_utils import unused_port
@@ -55,6 +57,7 @@ def watch(engine: FakeEngine) -> EngineWatch:
 
 async def looked(watch: EngineWatch) -> EngineState:
     await watch.look()
+    await watch.check()
     watch.assess()
     return watch.sample(()).state
 
@@ -82,6 +85,22 @@ async def test_first_look(
     assert await looked(watch) is state
 
 
+async def test_metrics_prove_life_while_the_health_check_is_late(watch: EngineWatch) -> None:
+    await watch.look()
+    watch.assess()
+    assert watch.sample(()).state is S.READY
+
+
+async def test_a_health_answer_holds_until_the_next(watch: EngineWatch, engine: FakeEngine) -> None:
+    engine.well = Answered(503, b"")
+    assert await looked(watch) is S.DEAD
+    await watch.look()
+    watch.assess()
+    assert watch.sample(()).state is S.DEAD
+    engine.well = OK
+    assert await looked(watch) is S.READY
+
+
 async def test_drained_on_request(watch: EngineWatch) -> None:
     watch.draining = True
     assert await looked(watch) is S.DRAINING
@@ -93,6 +112,25 @@ async def test_dead_once_it_was_up(watch: EngineWatch, engine: FakeEngine) -> No
     engine.page = Refused()
     assert await looked(watch) is S.DEAD
     assert watch.sample(()).running is None
+
+
+async def test_starting_while_a_new_process_loads(engine: FakeEngine) -> None:
+    port = unused_port()
+    watch = EngineWatch(EngineConfig("a", f"http://127.0.0.1:{port}"), engine)
+    assert await looked(watch) is S.READY
+    engine.page = Refused()
+    assert await looked(watch) is S.DEAD
+    loads = [sys.executable, "-c", "print('up', flush=True); input()", "--port", str(port)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(loads, stdin=pipe, stdout=pipe, text=True) as process:  # noqa: ASYNC220
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()
+        await watch.learn()
+        assert await looked(watch) is S.STARTING
+        process.stdin.close()
+    await watch.learn()
+    assert await looked(watch) is S.DEAD
 
 
 async def test_facts(watch: EngineWatch, engine: FakeEngine) -> None:

@@ -150,7 +150,7 @@ def test_overload_of_any_depth_is_never_a_stall(depths: list[tuple[int, int]]) -
     running=st.integers(0, 1000),
     waiting=st.integers(1, 1000),
     steps=st.integers(0, 10**9),
-    period_s=st.floats(0.05, 1.0),
+    period_s=st.floats(0.05, progress.UNWATCHED_S),
 )
 def test_frozen_counters_with_work_are_always_a_stall(
     running: int, waiting: int, steps: int, period_s: float
