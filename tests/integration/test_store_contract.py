@@ -73,7 +73,7 @@ class EmbeddedHarness:
     async def open(self) -> None:
         """Open the file and keep its leases."""
         self._store = await EmbeddedStore.open(self._path, self._clock)
-        self._expiry = self._runner.forever("lease expiry", self._store.expire_leases())
+        self._expiry = self._runner.once("lease expiry", self._store.expire_leases())
 
     async def close(self) -> None:
         """Stop both."""
