@@ -23,6 +23,7 @@ from trimtab.model import Fleet, PoolView
 API_VERSION = "trimtab/v1"
 AGE_FIELDS = frozenset(
     {"state_age_ms", "report_age_ms", "uptime_ms", "connected_ms", "age_ms"}
+    | {"breaker_age_ms", "ejected_for_ms"}
     | {"acked_version", "sent_version"}
 )
 

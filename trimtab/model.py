@@ -44,6 +44,19 @@ class Serving(IntEnum):
     LOST = 3
 
 
+class BreakerState(IntEnum):
+    """What the policy makes of a replica over all edges (breaker). Written by the leader only."""
+
+    UNSPECIFIED = 0
+    JOINING = 1
+    PROBING = 2
+    RAMPING = 3
+    HEALTHY = 4
+    DEGRADED = 5
+    EJECTED = 6
+    DRAINING = 7
+
+
 class LimitSource(IntEnum):
     """Where max_num_seqs comes from: how far to trust it."""
 
@@ -271,6 +284,15 @@ class OutcomeCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Cohort:
+    """Attempts that were started within one second, and what became of them."""
+
+    age_ms: int
+    dispatched: int = 0
+    outcomes: tuple[OutcomeCount, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaUse:
     """One replica as one edge uses it."""
 
@@ -279,6 +301,8 @@ class ReplicaUse:
     dispatched: int = 0
     outcomes: tuple[OutcomeCount, ...] = ()
     suspect: bool = False
+    cohorts: tuple[Cohort, ...] = ()
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +348,7 @@ class Route:
     serving: Serving = Serving.CLOSED
     reason: str = ""
     max_model_len_tokens: int | None = None
+    breaker: BreakerState = BreakerState.UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +451,11 @@ class ReplicaView:
     vllm_version: str = ""
     uptime_ms: int | None = None
     gpus: tuple[GpuSample, ...] = ()
+    full_slots: int = 0
+    breaker_reason: str = ""
+    breaker_age_ms: int = 0
+    ejected_for_ms: int | None = None
+    ejections: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,6 +500,7 @@ class PoolView:
     queued: int = 0
     shed_1m: int = 0
     requests_1m: int = 0
+    alarm: str = ""
 
 
 @dataclass(frozen=True, slots=True)

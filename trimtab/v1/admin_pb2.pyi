@@ -258,6 +258,11 @@ class ReplicaView(_message.Message):
     VLLM_VERSION_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
     GPUS_FIELD_NUMBER: _builtins.int
+    FULL_SLOTS_FIELD_NUMBER: _builtins.int
+    BREAKER_REASON_FIELD_NUMBER: _builtins.int
+    BREAKER_AGE_MS_FIELD_NUMBER: _builtins.int
+    EJECTED_FOR_MS_FIELD_NUMBER: _builtins.int
+    EJECTIONS_FIELD_NUMBER: _builtins.int
     state: _types_pb2.EngineState.ValueType
     """What the agent makes of its engine."""
     state_reason: _builtins.str
@@ -267,7 +272,7 @@ class ReplicaView(_message.Message):
     intent: _types_pb2.Intent.ValueType
     """The operator's wish."""
     limit_slots: _builtins.int
-    """Attempts allowed at once over all edges."""
+    """Attempts allowed at once over all edges, now."""
     max_num_seqs: _builtins.int
     """Requests the engine runs at once."""
     max_num_seqs_source: _types_pb2.LimitSource.ValueType
@@ -300,6 +305,16 @@ class ReplicaView(_message.Message):
     """vLLM's version."""
     uptime_ms: _builtins.int
     """How long the engine has been up, milliseconds."""
+    full_slots: _builtins.int
+    """Attempts that it is allowed when it does not ramp."""
+    breaker_reason: _builtins.str
+    """Why its breaker (in `route`) is as it is, in words for people."""
+    breaker_age_ms: _builtins.int
+    """How long its breaker has been so, milliseconds."""
+    ejected_for_ms: _builtins.int
+    """Time until it is probed, milliseconds; absent unless it is EJECTED."""
+    ejections: _builtins.int
+    """Ejections that are not forgiven yet; each doubles the next wait."""
     @_builtins.property
     def route(self) -> _edge_pb2.Route:
         """Name, node, pool, URL and the limits an edge works with."""
@@ -334,11 +349,18 @@ class ReplicaView(_message.Message):
         vllm_version: _builtins.str = ...,
         uptime_ms: _builtins.int | None = ...,
         gpus: _abc.Iterable[_types_pb2.GpuSample] | None = ...,
+        full_slots: _builtins.int = ...,
+        breaker_reason: _builtins.str = ...,
+        breaker_age_ms: _builtins.int = ...,
+        ejected_for_ms: _builtins.int | None = ...,
+        ejections: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_generation_tokens_per_s", b"_generation_tokens_per_s", "_kv_cache_usage_ratio", b"_kv_cache_usage_ratio", "_report_age_ms", b"_report_age_ms", "_running", b"_running", "_share_ratio", b"_share_ratio", "_ttft_p50_s", b"_ttft_p50_s", "_ttft_p99_s", b"_ttft_p99_s", "_uptime_ms", b"_uptime_ms", "_waiting", b"_waiting", "generation_tokens_per_s", b"generation_tokens_per_s", "kv_cache_usage_ratio", b"kv_cache_usage_ratio", "report_age_ms", b"report_age_ms", "route", b"route", "running", b"running", "share_ratio", b"share_ratio", "ttft_p50_s", b"ttft_p50_s", "ttft_p99_s", b"ttft_p99_s", "uptime_ms", b"uptime_ms", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ejected_for_ms", b"_ejected_for_ms", "_generation_tokens_per_s", b"_generation_tokens_per_s", "_kv_cache_usage_ratio", b"_kv_cache_usage_ratio", "_report_age_ms", b"_report_age_ms", "_running", b"_running", "_share_ratio", b"_share_ratio", "_ttft_p50_s", b"_ttft_p50_s", "_ttft_p99_s", b"_ttft_p99_s", "_uptime_ms", b"_uptime_ms", "_waiting", b"_waiting", "ejected_for_ms", b"ejected_for_ms", "generation_tokens_per_s", b"generation_tokens_per_s", "kv_cache_usage_ratio", b"kv_cache_usage_ratio", "report_age_ms", b"report_age_ms", "route", b"route", "running", b"running", "share_ratio", b"share_ratio", "ttft_p50_s", b"ttft_p50_s", "ttft_p99_s", b"ttft_p99_s", "uptime_ms", b"uptime_ms", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generation_tokens_per_s", b"_generation_tokens_per_s", "_kv_cache_usage_ratio", b"_kv_cache_usage_ratio", "_report_age_ms", b"_report_age_ms", "_running", b"_running", "_share_ratio", b"_share_ratio", "_ttft_p50_s", b"_ttft_p50_s", "_ttft_p99_s", b"_ttft_p99_s", "_uptime_ms", b"_uptime_ms", "_waiting", b"_waiting", "failures_1m", b"failures_1m", "generation_tokens_per_s", b"generation_tokens_per_s", "gpus", b"gpus", "inflight", b"inflight", "intent", b"intent", "kv_cache_usage_ratio", b"kv_cache_usage_ratio", "limit_slots", b"limit_slots", "max_num_seqs", b"max_num_seqs", "max_num_seqs_source", b"max_num_seqs_source", "overloads_1m", b"overloads_1m", "report_age_ms", b"report_age_ms", "route", b"route", "running", b"running", "share_ratio", b"share_ratio", "state", b"state", "state_age_ms", b"state_age_ms", "state_reason", b"state_reason", "ttft_p50_s", b"ttft_p50_s", "ttft_p99_s", b"ttft_p99_s", "uptime_ms", b"uptime_ms", "vllm_version", b"vllm_version", "waiting", b"waiting", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ejected_for_ms", b"_ejected_for_ms", "_generation_tokens_per_s", b"_generation_tokens_per_s", "_kv_cache_usage_ratio", b"_kv_cache_usage_ratio", "_report_age_ms", b"_report_age_ms", "_running", b"_running", "_share_ratio", b"_share_ratio", "_ttft_p50_s", b"_ttft_p50_s", "_ttft_p99_s", b"_ttft_p99_s", "_uptime_ms", b"_uptime_ms", "_waiting", b"_waiting", "breaker_age_ms", b"breaker_age_ms", "breaker_reason", b"breaker_reason", "ejected_for_ms", b"ejected_for_ms", "ejections", b"ejections", "failures_1m", b"failures_1m", "full_slots", b"full_slots", "generation_tokens_per_s", b"generation_tokens_per_s", "gpus", b"gpus", "inflight", b"inflight", "intent", b"intent", "kv_cache_usage_ratio", b"kv_cache_usage_ratio", "limit_slots", b"limit_slots", "max_num_seqs", b"max_num_seqs", "max_num_seqs_source", b"max_num_seqs_source", "overloads_1m", b"overloads_1m", "report_age_ms", b"report_age_ms", "route", b"route", "running", b"running", "share_ratio", b"share_ratio", "state", b"state", "state_age_ms", b"state_age_ms", "state_reason", b"state_reason", "ttft_p50_s", b"ttft_p50_s", "ttft_p99_s", b"ttft_p99_s", "uptime_ms", b"uptime_ms", "vllm_version", b"vllm_version", "waiting", b"waiting", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ejected_for_ms: _TypeAlias = _typing.Literal["ejected_for_ms"]  # noqa: Y015
+    _WhichOneofArgType__ejected_for_ms: _TypeAlias = _typing.Literal["_ejected_for_ms", b"_ejected_for_ms"]  # noqa: Y015
     _WhichOneofReturnType__generation_tokens_per_s: _TypeAlias = _typing.Literal["generation_tokens_per_s"]  # noqa: Y015
     _WhichOneofArgType__generation_tokens_per_s: _TypeAlias = _typing.Literal["_generation_tokens_per_s", b"_generation_tokens_per_s"]  # noqa: Y015
     _WhichOneofReturnType__kv_cache_usage_ratio: _TypeAlias = _typing.Literal["kv_cache_usage_ratio"]  # noqa: Y015
@@ -357,6 +379,8 @@ class ReplicaView(_message.Message):
     _WhichOneofArgType__uptime_ms: _TypeAlias = _typing.Literal["_uptime_ms", b"_uptime_ms"]  # noqa: Y015
     _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
     _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ejected_for_ms) -> _WhichOneofReturnType__ejected_for_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__generation_tokens_per_s) -> _WhichOneofReturnType__generation_tokens_per_s | None: ...
     @_typing.overload
@@ -501,6 +525,7 @@ class PoolView(_message.Message):
     QUEUED_FIELD_NUMBER: _builtins.int
     SHED_1M_FIELD_NUMBER: _builtins.int
     REQUESTS_1M_FIELD_NUMBER: _builtins.int
+    ALARM_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Name."""
     replicas: _builtins.int
@@ -519,6 +544,8 @@ class PoolView(_message.Message):
     """Requests refused for want of room in the last minute."""
     requests_1m: _builtins.int
     """Client requests in the last minute."""
+    alarm: _builtins.str
+    """What needs a person: why nothing of it is ejected although it fails. Empty when all is well."""
     def __init__(
         self,
         *,
@@ -531,10 +558,11 @@ class PoolView(_message.Message):
         queued: _builtins.int = ...,
         shed_1m: _builtins.int = ...,
         requests_1m: _builtins.int = ...,
+        alarm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["healthy_slots", b"healthy_slots", "inflight", b"inflight", "open", b"open", "open_slots", b"open_slots", "pool", b"pool", "queued", b"queued", "replicas", b"replicas", "requests_1m", b"requests_1m", "shed_1m", b"shed_1m"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm", b"alarm", "healthy_slots", b"healthy_slots", "inflight", b"inflight", "open", b"open", "open_slots", b"open_slots", "pool", b"pool", "queued", b"queued", "replicas", b"replicas", "requests_1m", b"requests_1m", "shed_1m", b"shed_1m"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -156,6 +156,41 @@ class OutcomeCount(_message.Message):
 Global___OutcomeCount: _TypeAlias = OutcomeCount  # noqa: Y015
 
 @_typing.final
+class Cohort(_message.Message):
+    """Attempts that were started within one second, and what became of them. Failures are told by when
+    the attempt started: fast failures end before slow successes that started beside them, so a share
+    of failures among what ended lately says nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    DISPATCHED_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    age_ms: _builtins.int
+    """How long ago that second began, milliseconds, when the report was made."""
+    dispatched: _builtins.int
+    """Attempts started in it, if not yet reported."""
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
+        """Attempts started in it that ended since the last report, by outcome."""
+
+    def __init__(
+        self,
+        *,
+        age_ms: _builtins.int = ...,
+        dispatched: _builtins.int = ...,
+        outcomes: _abc.Iterable[Global___OutcomeCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "dispatched", b"dispatched", "outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cohort: _TypeAlias = Cohort  # noqa: Y015
+
+@_typing.final
 class ReplicaUse(_message.Message):
     """One replica as one edge uses it."""
 
@@ -166,6 +201,8 @@ class ReplicaUse(_message.Message):
     DISPATCHED_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
     SUSPECT_FIELD_NUMBER: _builtins.int
+    COHORTS_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica."""
     inflight: _builtins.int
@@ -174,9 +211,15 @@ class ReplicaUse(_message.Message):
     """Attempts started since the last report."""
     suspect: _builtins.bool
     """This edge avoids the replica for now (its own, self-expiring suspicion)."""
+    refused: _builtins.int
+    """Attempts since the last report that found nothing listening on the replica's port."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
         """Attempts ended since the last report, by outcome."""
+
+    @_builtins.property
+    def cohorts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cohort]:
+        """What is new of the last 60 s, at most one entry a second; empty from edges that do not count so."""
 
     def __init__(
         self,
@@ -186,10 +229,12 @@ class ReplicaUse(_message.Message):
         dispatched: _builtins.int = ...,
         outcomes: _abc.Iterable[Global___OutcomeCount] | None = ...,
         suspect: _builtins.bool = ...,
+        cohorts: _abc.Iterable[Global___Cohort] | None = ...,
+        refused: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dispatched", b"dispatched", "inflight", b"inflight", "outcomes", b"outcomes", "replica", b"replica", "suspect", b"suspect"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohorts", b"cohorts", "dispatched", b"dispatched", "inflight", b"inflight", "outcomes", b"outcomes", "refused", b"refused", "replica", b"replica", "suspect", b"suspect"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -401,6 +446,7 @@ class Route(_message.Message):
     SERVING_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MAX_MODEL_LEN_TOKENS_FIELD_NUMBER: _builtins.int
+    BREAKER_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica's name."""
     pool: _builtins.str
@@ -417,6 +463,8 @@ class Route(_message.Message):
     """Why, in words for people."""
     max_model_len_tokens: _builtins.int
     """Longest context, tokens."""
+    breaker: _types_pb2.BreakerState.ValueType
+    """What the policy makes of it; `serving` has it in already."""
     def __init__(
         self,
         *,
@@ -428,10 +476,11 @@ class Route(_message.Message):
         serving: _types_pb2.Serving.ValueType = ...,
         reason: _builtins.str = ...,
         max_model_len_tokens: _builtins.int | None = ...,
+        breaker: _types_pb2.BreakerState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_model_len_tokens", b"_max_model_len_tokens", "max_model_len_tokens", b"max_model_len_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_model_len_tokens", b"_max_model_len_tokens", "max_model_len_tokens", b"max_model_len_tokens", "node", b"node", "pool", b"pool", "reason", b"reason", "replica", b"replica", "served_as", b"served_as", "serving", b"serving", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_model_len_tokens", b"_max_model_len_tokens", "breaker", b"breaker", "max_model_len_tokens", b"max_model_len_tokens", "node", b"node", "pool", b"pool", "reason", b"reason", "replica", b"replica", "served_as", b"served_as", "serving", b"serving", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_model_len_tokens: _TypeAlias = _typing.Literal["max_model_len_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_model_len_tokens: _TypeAlias = _typing.Literal["_max_model_len_tokens", b"_max_model_len_tokens"]  # noqa: Y015

@@ -119,7 +119,7 @@ class _ServingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Serving.Value
     """
 
 class Serving(_Serving, metaclass=_ServingEnumTypeWrapper):
-    """What an edge may do with a replica. Computed by the leader from health and intent."""
+    """What an edge may do with a replica. Computed by the leader from health, intent and breaker."""
 
 SERVING_UNSPECIFIED: Serving.ValueType  # 0
 """Nothing was said. Read as CLOSED."""
@@ -132,6 +132,50 @@ SERVING_LOST: Serving.ValueType  # 3
 streams on it have failed.
 """
 Global___Serving: _TypeAlias = Serving  # noqa: Y015
+
+class _BreakerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BreakerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BreakerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BREAKER_STATE_UNSPECIFIED: _BreakerState.ValueType  # 0
+    """Nothing was said. Read as JOINING."""
+    BREAKER_STATE_JOINING: _BreakerState.ValueType  # 1
+    """It was never in use; waits for the agent's first good word."""
+    BREAKER_STATE_PROBING: _BreakerState.ValueType  # 2
+    """It serves no client; synthetic requests through its agent must succeed first."""
+    BREAKER_STATE_RAMPING: _BreakerState.ValueType  # 3
+    """In use under a cap that grows while first tokens come."""
+    BREAKER_STATE_HEALTHY: _BreakerState.ValueType  # 4
+    """In use."""
+    BREAKER_STATE_DEGRADED: _BreakerState.ValueType  # 5
+    """In use though it fails some requests: the others could not carry its load."""
+    BREAKER_STATE_EJECTED: _BreakerState.ValueType  # 6
+    """Out of use for a while."""
+    BREAKER_STATE_DRAINING: _BreakerState.ValueType  # 7
+    """Its engine leaves on purpose: it drains or sleeps."""
+
+class BreakerState(_BreakerState, metaclass=_BreakerStateEnumTypeWrapper):
+    """What the policy makes of one replica over all edges (the breaker). Written by the leader only."""
+
+BREAKER_STATE_UNSPECIFIED: BreakerState.ValueType  # 0
+"""Nothing was said. Read as JOINING."""
+BREAKER_STATE_JOINING: BreakerState.ValueType  # 1
+"""It was never in use; waits for the agent's first good word."""
+BREAKER_STATE_PROBING: BreakerState.ValueType  # 2
+"""It serves no client; synthetic requests through its agent must succeed first."""
+BREAKER_STATE_RAMPING: BreakerState.ValueType  # 3
+"""In use under a cap that grows while first tokens come."""
+BREAKER_STATE_HEALTHY: BreakerState.ValueType  # 4
+"""In use."""
+BREAKER_STATE_DEGRADED: BreakerState.ValueType  # 5
+"""In use though it fails some requests: the others could not carry its load."""
+BREAKER_STATE_EJECTED: BreakerState.ValueType  # 6
+"""Out of use for a while."""
+BREAKER_STATE_DRAINING: BreakerState.ValueType  # 7
+"""Its engine leaves on purpose: it drains or sleeps."""
+Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
 class _LimitSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
