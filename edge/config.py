@@ -59,8 +59,13 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         admin_port=admin_port,
         controlplane=target,
         state_dir=state,
-        upstream_key=os.environ.get("TRIMTAB_UPSTREAM_KEY", ""),
+        upstream_key=_upstream_key(base),
     )
+
+
+def _upstream_key(base: file.Config) -> str:
+    key = os.environ.get("TRIMTAB_UPSTREAM_KEY", "")
+    return key or (file.resolve(base.upstream_key) if base.upstream_key else "")
 
 
 def host_port(text: str) -> tuple[str, int]:

@@ -19,6 +19,7 @@ DEMO_PORT = 8100  # beyond those where we look for vLLM
 DEMO_MODEL = "demo"
 # The edge lets requests end before it ends; its own limit is 10 s.
 _EDGE_GRACE_S = 15.0
+_DEMO_SLOTS = 16
 
 
 def demo_engines(ports: Sequence[int]) -> list[Engine]:
@@ -28,11 +29,10 @@ def demo_engines(ports: Sequence[int]) -> list[Engine]:
 
 def demo(ports: Sequence[int]) -> list[Spec]:
     """The processes of the simulated engines."""
+    # the slots are the preset's own; said on the command line, where the agent reads them
+    flags = ("--served-model-name", DEMO_MODEL, "--max-num-seqs", str(_DEMO_SLOTS))
     return [
-        Spec(
-            _demo_name(port, ports),
-            _module("sim.engine_http", "--port", str(port), "--served-model-name", DEMO_MODEL),
-        )
+        Spec(_demo_name(port, ports), _module("sim.engine_http", "--port", str(port), *flags))
         for port in ports
     ]
 

@@ -40,5 +40,5 @@ def test_simulated_engines_match_what_the_configuration_says_of_them() -> None:
     assert [spec.name for spec in specs] == ["demo-1", "demo-2"]
     assert specs[1].argv[1:] == (
         *("-P", "-m", "sim.engine_http", "--port", "7002"),
-        *("--served-model-name", "demo"),
+        *("--served-model-name", "demo", "--max-num-seqs", "16"),
     )

@@ -1,0 +1,52 @@
+"""edge/config: flags over file over defaults; mistakes are one sentence."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from edge.config import from_args, host_port
+from trimtab.runtime.service import ConfigError
+
+TARGET = ("--controlplane", "unix:/run/control.sock")
+
+
+def test_defaults_need_only_a_control_plane() -> None:
+    config = from_args(TARGET)
+    assert (config.host, config.port, config.admin_port) == ("127.0.0.1", 4000, 4001)
+    assert config.listen_url == "http://127.0.0.1:4000"
+    assert config.state_dir is None
+    with pytest.raises(ConfigError, match="controlplane is not set"):
+        from_args([])
+
+
+def test_flags_win_over_the_file(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "trimtab.yaml"
+    file.write_text("node: n1\nlisten: 127.0.0.1:5000\nstate_dir: /from/file\n")
+    config = from_args(["--config", str(file), *TARGET, "--listen", "127.0.0.1:6000"])
+    assert (config.port, config.name, str(config.state_dir)) == (6000, "n1-6000", "/from/file")
+
+
+def test_the_engines_key_comes_from_the_environment_or_by_reference(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("sk-from-file\n")
+    file = tmp_path / "trimtab.yaml"
+    file.write_text(f"upstream_key: {{file: {secret}}}\n")
+    assert from_args(["--config", str(file), *TARGET]).upstream_key == "sk-from-file"
+    monkeypatch.setenv("TRIMTAB_UPSTREAM_KEY", "sk-from-env")
+    assert from_args(["--config", str(file), *TARGET]).upstream_key == "sk-from-env"
+
+
+@pytest.mark.parametrize("text", ["4000", "host:", "host:port", "h:70000", ""])
+def test_an_address_is_host_and_port(text: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT"):
+        host_port(text)
+
+
+def test_ipv6_and_wildcards() -> None:
+    assert host_port("[::1]:4000") == ("::1", 4000)
+    wildcard = ".".join("0000") + ":4000"
+    assert from_args([*TARGET, "--listen", wildcard]).listen_url == "http://127.0.0.1:4000"
