@@ -18,7 +18,7 @@ from controlplane.core.replica import Replica
 from trimtab.model import Credit, Credits, Serving
 
 # Waiting in the engine: enough that a finished request's place is taken in the very next step,
-# few enough that a request behind them waits for a fraction of a second (steering's Q*).
+# few enough that a request behind them waits for a fraction of a second.
 QUEUE_TARGET = 4
 
 

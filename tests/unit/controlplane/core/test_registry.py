@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from controlplane.core import agents as agents_module
 from controlplane.core import registry as registry_module
 from controlplane.core.events import (
     AgentGone,
@@ -402,55 +401,6 @@ def test_nodes_that_are_gone_are_forgotten() -> None:
     fleet.registry.handle(AgentGone(1), fleet.now_s)
     fleet.tick(24 * 3600)
     assert fleet.registry.agents.by_node == {}
-
-
-# Agents
-
-
-def test_one_agent_a_node() -> None:
-    fleet = Fleet()
-    fleet.hello(1, instance="a")
-    text = "another agent runs for node n1; give each node its own name"
-    assert fleet.hello(2, instance="b") == [EndStream(2, text)]
-    assert fleet.hello(1) == [EndStream(1, "a stream has one NodeHello")]
-
-    fleet.now_s += 2.5
-    effects = fleet.hello(3, instance="b")
-    assert effects[0] == EndStream(1, "the same agent has a newer stream")
-    assert fleet.registry.handle(AgentGone(1), fleet.now_s) == []
-    assert fleet.registry.agents.connected("n1")
-
-
-def test_an_agent_that_comes_back_takes_its_place_at_once() -> None:
-    fleet = Fleet()
-    fleet.hello(1, instance="a")
-    effects = fleet.hello(2, instance="a")
-    assert effects[0] == EndStream(1, "the same agent has a newer stream")
-
-
-@pytest.mark.parametrize("name", ["", "a b", "x" * 200])
-def test_nodes_and_edges_have_names(name: str) -> None:
-    fleet = Fleet()
-    assert isinstance(fleet.hello(1, name)[0], EndStream)
-    (effect,) = fleet.registry.handle(EdgeSaid(2, EdgeHello(name)), START_S)
-    assert isinstance(effect, EndStream)
-
-
-def test_nodes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agents_module, "NODE_LIMIT", 1)
-    fleet = Fleet()
-    fleet.hello(1, "n1")
-    assert fleet.hello(2, "n2") == [EndStream(2, "there are 1 nodes already")]
-
-
-def test_refusals_are_limited() -> None:
-    fleet = Fleet()
-    fleet.hello()
-    effects = [fleet.say(1, facts(f"r{number}", url="bad")) for number in range(100)]
-    told = [effect for each in effects for effect in of(Direct, each)]
-    assert len(told) == 1, "the reason is the same for all"
-    effects = [fleet.say(1, facts(f"r{number}", url=f"bad{number}")) for number in range(100)]
-    assert sum(len(of(Direct, each)) for each in effects) == 63
 
 
 # Edges and counters
