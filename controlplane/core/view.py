@@ -177,7 +177,21 @@ def _pools(
             count["requests_1m"] += total["requests", name]
             count["shed_1m"] += total["shed", name]
             count["queued"] += edge.pools[name].queued if name in edge.pools else 0
-    return tuple(PoolView(pool=name, **counts[name]) for name in sorted(counts))
+    return tuple(_pool(name, counts[name]) for name in sorted(counts))
+
+
+def _pool(name: str, count: Counter[str]) -> PoolView:
+    return PoolView(
+        pool=name,
+        replicas=count["replicas"],
+        open=count["open"],
+        open_slots=count["open_slots"],
+        healthy_slots=count["healthy_slots"],
+        inflight=count["inflight"],
+        queued=count["queued"],
+        shed_1m=count["shed_1m"],
+        requests_1m=count["requests_1m"],
+    )
 
 
 def _count_replica(count: Counter[str], view: ReplicaView, replica: Replica) -> None:
