@@ -57,6 +57,16 @@ class BreakerState(IntEnum):
     DRAINING = 7
 
 
+class Urgency(IntEnum):
+    """How urgent a request is; the smaller number goes first. UNSPECIFIED reads as DEFAULT."""
+
+    UNSPECIFIED = 0
+    CRITICAL = 1
+    INTERACTIVE = 2
+    DEFAULT = 3
+    BATCH = 4
+
+
 class LimitSource(IntEnum):
     """Where max_num_seqs comes from: how far to trust it."""
 
@@ -306,6 +316,18 @@ class ReplicaUse:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantUse:
+    """One tenant's requests of one urgency in one pool at one edge."""
+
+    tenant: str = ""
+    urgency: Urgency = Urgency.DEFAULT
+    queued: int = 0
+    queued_work: float = 0.0
+    ages_ms: tuple[int, ...] = ()
+    charged_work: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class PoolUse:
     """One pool as one edge serves it."""
 
@@ -314,6 +336,8 @@ class PoolUse:
     oldest_wait_ms: int = 0
     requests: int = 0
     shed: int = 0
+    tokens: int = 0
+    tenants: tuple[TenantUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +381,7 @@ class ApiKey:
 
     sha256: bytes
     name: str = ""
+    urgency: Urgency = Urgency.DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,10 +433,30 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What one tenant has waiting and has used at the other edges."""
+
+    tenant: str = ""
+    urgency: Urgency = Urgency.DEFAULT
+    queued_work: float = 0.0
+    charged_work: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPace:
+    """One pool as the leader sees it over all edges."""
+
+    pool: str
+    work_per_s: float | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Credits:
     """Room and weights of every replica, whole each time."""
 
     credits: tuple[Credit, ...] = ()
+    paces: tuple[PoolPace, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -251,6 +251,8 @@ class PoolUse(_message.Message):
     OLDEST_WAIT_MS_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     SHED_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool."""
     queued: _builtins.int
@@ -261,6 +263,12 @@ class PoolUse(_message.Message):
     """Client requests that came in since the last report."""
     shed: _builtins.int
     """Client requests refused for want of room since the last report."""
+    tokens: _builtins.int
+    """Output tokens streamed to clients since the last report."""
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantUse]:
+        """Who waits and who was served; at most 64 entries."""
+
     def __init__(
         self,
         *,
@@ -269,18 +277,66 @@ class PoolUse(_message.Message):
         oldest_wait_ms: _builtins.int = ...,
         requests: _builtins.int = ...,
         shed: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        tenants: _abc.Iterable[Global___TenantUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_wait_ms", b"oldest_wait_ms", "pool", b"pool", "queued", b"queued", "requests", b"requests", "shed", b"shed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_wait_ms", b"oldest_wait_ms", "pool", b"pool", "queued", b"queued", "requests", b"requests", "shed", b"shed", "tenants", b"tenants", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PoolUse: _TypeAlias = PoolUse  # noqa: Y015
 
 @_typing.final
+class TenantUse(_message.Message):
+    """One tenant's requests of one urgency in one pool at one edge. Work is counted in decoded tokens; a
+    prompt token counts for the small part of one that it costs.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    URGENCY_FIELD_NUMBER: _builtins.int
+    QUEUED_FIELD_NUMBER: _builtins.int
+    QUEUED_WORK_FIELD_NUMBER: _builtins.int
+    AGES_MS_FIELD_NUMBER: _builtins.int
+    CHARGED_WORK_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """The tenant: the name of its key."""
+    urgency: _types_pb2.Urgency.ValueType
+    """How urgent."""
+    queued: _builtins.int
+    """Requests waiting."""
+    queued_work: _builtins.float
+    """Work estimated for them."""
+    charged_work: _builtins.float
+    """Work charged to it since the last report; below 0 when estimates were too high."""
+    @_builtins.property
+    def ages_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How long the oldest of them have waited, milliseconds, oldest first; at most 64 in a report."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        urgency: _types_pb2.Urgency.ValueType = ...,
+        queued: _builtins.int = ...,
+        queued_work: _builtins.float = ...,
+        ages_ms: _abc.Iterable[_builtins.int] | None = ...,
+        charged_work: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ages_ms", b"ages_ms", "charged_work", b"charged_work", "queued", b"queued", "queued_work", b"queued_work", "tenant", b"tenant", "urgency", b"urgency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantUse: _TypeAlias = TenantUse  # noqa: Y015
+
+@_typing.final
 class EdgeReport(_message.Message):
-    """What an edge does and sees, once a second."""
+    """What an edge does and sees, twice a second."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -496,19 +552,23 @@ class ApiKey(_message.Message):
 
     SHA256_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
+    URGENCY_FIELD_NUMBER: _builtins.int
     sha256: _builtins.bytes
     """SHA-256 of the key's text, 32 bytes."""
     name: _builtins.str
-    """What people call it."""
+    """What people call it; requests of one name share what there is as one tenant."""
+    urgency: _types_pb2.Urgency.ValueType
+    """How urgent its requests are."""
     def __init__(
         self,
         *,
         sha256: _builtins.bytes = ...,
         name: _builtins.str = ...,
+        urgency: _types_pb2.Urgency.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sha256", b"sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "sha256", b"sha256", "urgency", b"urgency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -674,24 +734,98 @@ class Credit(_message.Message):
 Global___Credit: _TypeAlias = Credit  # noqa: Y015
 
 @_typing.final
+class Elsewhere(_message.Message):
+    """What one tenant has waiting and has used at the other edges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    URGENCY_FIELD_NUMBER: _builtins.int
+    QUEUED_WORK_FIELD_NUMBER: _builtins.int
+    CHARGED_WORK_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """The tenant."""
+    urgency: _types_pb2.Urgency.ValueType
+    """How urgent."""
+    queued_work: _builtins.float
+    """Work waiting there."""
+    charged_work: _builtins.float
+    """Work charged there since the leader began to count; only its growth means anything."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        urgency: _types_pb2.Urgency.ValueType = ...,
+        queued_work: _builtins.float = ...,
+        charged_work: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charged_work", b"charged_work", "queued_work", b"queued_work", "tenant", b"tenant", "urgency", b"urgency"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Elsewhere: _TypeAlias = Elsewhere  # noqa: Y015
+
+@_typing.final
+class PoolPace(_message.Message):
+    """One pool as the leader sees it over all edges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    WORK_PER_S_FIELD_NUMBER: _builtins.int
+    ELSEWHERE_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """The pool."""
+    work_per_s: _builtins.float
+    """Work that its open replicas do in a second when they are full; absent while unknown."""
+    @_builtins.property
+    def elsewhere(self) -> _containers.RepeatedCompositeFieldContainer[Global___Elsewhere]:
+        """What the other edges hold; at most 64 entries."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        work_per_s: _builtins.float | None = ...,
+        elsewhere: _abc.Iterable[Global___Elsewhere] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_work_per_s", b"_work_per_s", "work_per_s", b"work_per_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_work_per_s", b"_work_per_s", "elsewhere", b"elsewhere", "pool", b"pool", "work_per_s", b"work_per_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__work_per_s: _TypeAlias = _typing.Literal["work_per_s"]  # noqa: Y015
+    _WhichOneofArgType__work_per_s: _TypeAlias = _typing.Literal["_work_per_s", b"_work_per_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__work_per_s) -> _WhichOneofReturnType__work_per_s | None: ...
+
+Global___PoolPace: _TypeAlias = PoolPace  # noqa: Y015
+
+@_typing.final
 class Credits(_message.Message):
     """Room and weights of every replica, whole each time."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CREDITS_FIELD_NUMBER: _builtins.int
+    PACES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Credit]:
         """One entry a route."""
+
+    @_builtins.property
+    def paces(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolPace]:
+        """One entry a pool."""
 
     def __init__(
         self,
         *,
         credits: _abc.Iterable[Global___Credit] | None = ...,
+        paces: _abc.Iterable[Global___PoolPace] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "paces", b"paces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

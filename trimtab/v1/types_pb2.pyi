@@ -177,6 +177,38 @@ BREAKER_STATE_DRAINING: BreakerState.ValueType  # 7
 """Its engine leaves on purpose: it drains or sleeps."""
 Global___BreakerState: _TypeAlias = BreakerState  # noqa: Y015
 
+class _Urgency:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UrgencyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Urgency.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    URGENCY_UNSPECIFIED: _Urgency.ValueType  # 0
+    """Nothing was said. Read as DEFAULT."""
+    URGENCY_CRITICAL: _Urgency.ValueType  # 1
+    """Somebody is stuck without it."""
+    URGENCY_INTERACTIVE: _Urgency.ValueType  # 2
+    """Somebody watches it being written."""
+    URGENCY_DEFAULT: _Urgency.ValueType  # 3
+    """No better known."""
+    URGENCY_BATCH: _Urgency.ValueType  # 4
+    """Nobody waits for it."""
+
+class Urgency(_Urgency, metaclass=_UrgencyEnumTypeWrapper):
+    """How urgent a request is: the more urgent goes first, but never takes all."""
+
+URGENCY_UNSPECIFIED: Urgency.ValueType  # 0
+"""Nothing was said. Read as DEFAULT."""
+URGENCY_CRITICAL: Urgency.ValueType  # 1
+"""Somebody is stuck without it."""
+URGENCY_INTERACTIVE: Urgency.ValueType  # 2
+"""Somebody watches it being written."""
+URGENCY_DEFAULT: Urgency.ValueType  # 3
+"""No better known."""
+URGENCY_BATCH: Urgency.ValueType  # 4
+"""Nobody waits for it."""
+Global___Urgency: _TypeAlias = Urgency  # noqa: Y015
+
 class _LimitSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
