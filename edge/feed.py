@@ -31,6 +31,7 @@ from trimtab.v1 import edge_pb2, edge_pb2_grpc
 
 REPORT_PERIOD_S = 1.0
 SAVE_PERIOD_S = 1.0
+CREDITS_SAVE_PERIOD_S = 10.0  # they change all the time; any recent ones will do after a restart
 log = logging.getLogger("edge.feed")
 
 
@@ -53,6 +54,8 @@ class Feed:
         self._instance = uuid.uuid4().hex
         self._file = config.state_dir / f"edge-{config.name}.snapshot" if config.state_dir else None
         self._unsaved = asyncio.Event()
+        self._saved_credits: set[str] = set()
+        self._saved_s = 0.0
         self.fresh = asyncio.Event()
         self.connected = False
 
@@ -82,6 +85,8 @@ class Feed:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
+            self._saved_credits = set(self._table.credits)
+            self._saved_s = clock.now_s()
             if self._file is not None:
                 await _save(self._file, snapshot_file.render(self._table))
             await asyncio.sleep(SAVE_PERIOD_S)
@@ -105,10 +110,14 @@ class Feed:
             log.warning("refused an update", extra={"fields": {"reason": refusal}})
             return refusal
         self._metrics.config_revision.set(self._table.version)
-        if not isinstance(update.body, Credits):
+        if not isinstance(update.body, Credits) or self._credits_worth_saving():
             self._unsaved.set()
         self.fresh.set()
         return ""
+
+    def _credits_worth_saving(self) -> bool:
+        old = clock.now_s() - self._saved_s >= CREDITS_SAVE_PERIOD_S
+        return old or set(self._table.credits) != self._saved_credits
 
     async def _messages(self, outbox: asyncio.Queue[Ack]) -> AsyncIterator[edge_pb2.EdgeMessage]:
         hello = EdgeHello(

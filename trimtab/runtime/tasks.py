@@ -49,6 +49,7 @@ class TaskRunner:
         task = self._group.create_task(_never_returns(name, work), name=name)
         self._eternal.add(task)
         task.add_done_callback(self._eternal.discard)
+        task.add_done_callback(lambda _: work.close())  # it may be cancelled before it began
 
     def once(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start work that may end; the block waits for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -128,3 +129,9 @@ def test_first_cause_looks_into_nested_groups() -> None:
     inner = ExceptionGroup("inner", [KeyError("a"), ValueError("b")])
     cause = first_cause(ExceptionGroup("outer", [inner, TypeError("c")]))
     assert isinstance(cause, KeyError)
+
+
+async def test_eternal_work_that_never_began_is_closed_quietly() -> None:
+    async with TaskRunner() as runner:
+        runner.forever("late", asyncio.Event().wait())
+    gc.collect()  # a coroutine that was never awaited would warn here, and warnings are errors
