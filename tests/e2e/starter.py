@@ -83,6 +83,7 @@ class Starter:
         self.state = state
         self.listen = free_address()
         self.admin = free_address()
+        self.engines: list[subprocess.Popen[str]] = []
         self._processes: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
 
@@ -115,6 +116,7 @@ class Starter:
         """Start a simulated engine that stands for a vLLM of the user's; its URL."""
         command = [sys.executable, "-P", "-m", "sim.engine_http", "--port", "0"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.engines.append(process)
         self._processes.append(process)
         assert process.stdout is not None
         port: int = json.loads(process.stdout.readline())["port"]
