@@ -33,11 +33,17 @@ class ClientStream:
         self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
         self._lock = asyncio.Lock()
         self.committed = False
-        self.started = False
+        self.started_s: float | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether the caller has seen data."""
+        return self.started_s is not None
 
     async def send(self, data: bytes) -> None:
         """Pass data on; the first call sends the status."""
-        self.started = True
+        if self.started_s is None:
+            self.started_s = clock.now_s()
         await self._commit()
         await self._response.write(data)
 

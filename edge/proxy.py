@@ -142,7 +142,7 @@ class Proxy:
         return Job(call, pool, ticket, total_s, None, request_id)
 
     async def _run(self, job: Job) -> web.StreamResponse:
-        async with self._kept(job.stream):
+        async with self._kept(job):
             while True:
                 result, replica = await self._attempt(job)
                 if isinstance(result, Whole):
@@ -153,7 +153,8 @@ class Proxy:
                     return await self._give_up(job, result)
 
     @asynccontextmanager
-    async def _kept(self, stream: ClientStream | None) -> AsyncIterator[None]:
+    async def _kept(self, job: Job) -> AsyncIterator[None]:
+        stream = job.stream
         if stream is None:
             yield
             return
@@ -162,6 +163,10 @@ class Proxy:
             yield
         finally:
             self.keeper.release(stream)
+            if stream.started_s is not None:
+                self._metrics.ttft.labels(job.pool.name).observe(
+                    stream.started_s - job.ticket.since_s
+                )
 
     async def _attempt(self, job: Job) -> tuple[Result, str]:
         again = job.history.attempts > 0

@@ -22,6 +22,7 @@ from trimtab.policy.suspicion import Suspicion
 
 LOOK_AHEAD = 8  # waiting requests considered for one free slot
 REPORT_FRESH_MS = 2_000  # older reports say nothing about the engine's queue now
+PUSH_BACK_S = 1.0  # how long a replica's own "no room" counts more than its credit
 
 
 @dataclass(slots=True)
@@ -32,6 +33,13 @@ class ReplicaState:
     dispatched: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     suspicion: Suspicion = field(default_factory=Suspicion)
+    full_at: int = 0
+    """What it had when it last said that it has no room."""
+    full_until_s: float = float("-inf")
+
+    def room(self, credit_slots: int, now_s: float) -> int:
+        """Attempts it may have now: its credit, or what it just proved to be too much."""
+        return min(credit_slots, self.full_at) if now_s < self.full_until_s else credit_slots
 
 
 @dataclass(slots=True)
@@ -104,6 +112,8 @@ class Dispatch:
         state.inflight -= 1
         state.outcomes[outcome] += 1
         state.suspicion.observe(outcome, now_s)
+        if outcome is Outcome.OVERLOAD:
+            state.full_at, state.full_until_s = state.inflight, now_s + PUSH_BACK_S
 
     def pool(self, name: str) -> PoolState:
         """The pool's accounting, with the limits of the newest policy."""
@@ -179,7 +189,7 @@ class Dispatch:
             fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
             candidate = Candidate(
                 replica=route.replica,
-                slots=credit.slots,
+                slots=state.room(credit.slots, now_s),
                 inflight=state.inflight,
                 waiting=(credit.waiting or 0) if fresh else 0,
                 penalty_slots=state.suspicion.penalty_slots(now_s),

@@ -80,6 +80,21 @@ def test_a_doubted_replica_is_avoided_until_the_doubt_expires() -> None:
     assert [p.number for p in fleet.dispatch.place(2.0)] == [2]
 
 
+def test_a_replica_that_says_no_room_gets_no_more_than_it_had_for_a_moment() -> None:
+    fleet = Fleet({"a": 8})
+    for number in range(3):
+        fleet.offer(number)
+    fleet.dispatch.finish("a", Outcome.OVERLOAD, 0.0)
+    fleet.dispatch.requeue(POOL, Ticket(2, 0.0, 60.0))
+    assert list(fleet.dispatch.place(0.0)) == []
+    fleet.dispatch.finish("a", Outcome.OK, 0.5)
+    assert [p.number for p in fleet.dispatch.place(0.5)] == [2]
+    fleet.dispatch.finish("a", Outcome.OVERLOAD, 0.6)
+    fleet.dispatch.requeue(POOL, Ticket(2, 0.0, 60.0))
+    assert list(fleet.dispatch.place(1.5)) == []
+    assert [p.number for p in fleet.dispatch.place(1.7)] == [2]
+
+
 def test_a_request_that_failed_somewhere_goes_elsewhere_and_keeps_its_age() -> None:
     fleet = Fleet({"a": 1, "b": 1})
     assert len(fleet.offer(1) + fleet.offer(2)) == 2
