@@ -55,8 +55,9 @@ class Watchdog:
         self._timeout.reschedule(self._loop.time() + seconds)
 
     def now(self) -> None:
-        """Stop waiting."""
-        self.within(0.0)
+        """Stop waiting; nothing to do once that has begun."""
+        if not self._timeout.expired():
+            self.within(0.0)
 
 
 @contextlib.asynccontextmanager

@@ -15,7 +15,7 @@ from openai.types import Completion
 from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
 from tests.fakes.engines import SimEngine, sim_engine
 from tests.fakes.wait import until
-from trimtab.model import EdgePolicy, Outcome, Serving
+from trimtab.model import Credits, EdgePolicy, Outcome, Serving
 
 LONG = {"model": MODEL, "prompt": "hi", "max_tokens": 4000, "ignore_eos": True, "stream": True}
 
@@ -189,6 +189,20 @@ async def test_streams_on_a_lost_replica_end_with_an_error(
     await anext(aiter(stream))
     await pair.engines[0].fault(freeze=True)
     pair.edge.set_serving("r0", Serving.LOST)
+    with pytest.raises(openai.APIError, match="lost in the middle"):
+        await exhaust(stream, [0])
+
+
+async def test_pushes_that_follow_a_loss_at_once_are_taken(
+    pair: Pair, client: openai.AsyncOpenAI
+) -> None:
+    pair.only("r0")
+    stream = await long_stream(client)
+    await anext(aiter(stream))
+    pair.edge.set_serving("r0", Serving.LOST)
+    for _ in range(4):  # the attempt needs a few turns of the loop to end
+        pair.edge.push(Credits())
+        await asyncio.sleep(0)
     with pytest.raises(openai.APIError, match="lost in the middle"):
         await exhaust(stream, [0])
 
