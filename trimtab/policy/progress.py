@@ -27,6 +27,9 @@ WARMING_PATIENCE = 6.0
 """Factor on both while warming: such a step was seen to take most of a minute."""
 START_ALLOWANCE_S = 900.0
 """A port that never answered may belong to an engine that still loads: 10 to 15 minutes."""
+LOOK_JITTER_S = 0.1
+"""A look this little before a limit is taken for on it: looks come each 0.5 s, but not to the
+millisecond, and the next one would tell half a second later."""
 UNWATCHED_S = 0.75
 """Longest time one look accounts for: its period and its wait; more, and the agent was paused."""
 
@@ -154,7 +157,8 @@ def _judge(watch: Watch, seen: Observation, now_s: float) -> Verdict:
         return Verdict(EngineState.SLEEPING, "in sleep mode")
     no_progress_s = _no_progress_s(watch, seen, now_s)
     silent = seen.answer is Answer.SILENT
-    if no_progress_s >= HANG_SUSPECT_S * _patience(watch.vitals if silent else seen.vitals):
+    patience = _patience(watch.vitals if silent else seen.vitals)
+    if no_progress_s + LOOK_JITTER_S >= HANG_SUSPECT_S * patience:
         reason = "its API does not answer" if silent else "it has work, but nothing moves"
         return Verdict(EngineState.STALLED, reason, no_progress_s)
     if silent:

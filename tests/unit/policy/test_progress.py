@@ -111,6 +111,15 @@ def test_no_progress_is_counted_from_the_last_movement() -> None:
     assert verdicts[-1].no_progress_s == 5.0
 
 
+@given(st.lists(st.floats(-0.02, 0.02), min_size=7, max_size=7))
+def test_looks_that_come_a_little_early_tell_a_hang_no_later(jitter_s: list[float]) -> None:
+    watch, states = None, []
+    for count, early_s in enumerate(jitter_s):
+        watch, verdict = progress.step(watch, metrics(), PERIOD_S * count - early_s)
+        states.append(verdict.state)
+    assert states == [S.READY] * 6 + [S.STALLED]
+
+
 def test_time_nobody_looked_is_not_held_against_the_engine() -> None:
     """The agent was stopped for a minute: the answer lies in its socket, unread."""
     watch, _ = progress.step(None, metrics(), 0.0)
@@ -163,7 +172,7 @@ def test_frozen_counters_with_work_are_always_a_stall(
     for count, verdict in enumerate(verdicts):
         if count * period_s > limit_s + period_s:
             assert verdict.state is S.STALLED
-        elif count * period_s < limit_s - 0.001:
+        elif count * period_s < limit_s - progress.LOOK_JITTER_S - 0.001:
             assert verdict.state in {S.READY, S.WARMING}
 
 
