@@ -112,6 +112,21 @@ class LeapingEngine:
         return len(self._waiting)
 
     @property
+    def finished(self) -> int:
+        """Requests that came to their end."""
+        return sum(self.request_success.values())
+
+    @property
+    def rejections(self) -> int:
+        """Requests refused by a queue limit."""
+        return sum(self.admission_rejections.values())
+
+    @property
+    def last_step_s(self) -> float:
+        """When the last step ended that did; who decodes got a token then."""
+        return self._began_s
+
+    @property
     def gauges(self) -> Gauges:
         """What vLLM would show: as of the last step."""
         running, waiting, used = self._gauges
@@ -251,9 +266,7 @@ class LeapingEngine:
         if is_first:
             news.append(News(now_s, request.request_id, True, None))
 
-    def _finish(
-        self, sequence: _Sequence, now_s: float, news: list[News], is_first: bool
-    ) -> None:
+    def _finish(self, sequence: _Sequence, now_s: float, news: list[News], is_first: bool) -> None:
         request = sequence.request
         self._leave_decoders(sequence, self.steps)
         del self._running[request.request_id]

@@ -89,9 +89,7 @@ def state_of_stepping(engine: Engine) -> dict[str, object]:
     }
 
 
-submits = st.tuples(
-    st.just("submit"), st.integers(1, 48), st.integers(1, 40), st.integers(0, 6), st.booleans()
-)
+submits = st.tuples(st.just("submit"), st.integers(1, 48), st.integers(1, 40), st.integers(0, 6))
 aborts = st.tuples(st.just("abort"), st.integers(0, 200))
 slows = st.tuples(st.just("slow"), st.sampled_from([1.0, 3.0, 0.5]))
 thaws = st.tuples(st.just("thaw"), st.floats(0.0, 0.4))
@@ -122,7 +120,7 @@ def run_both(spec: EngineSpec, plan: list[tuple[object, ...]]) -> None:
             leaping.abort(now_s, f"{numbers[0]}")
             stepped.engine.abort(now_s, f"{numbers[0]}")
         else:
-            prompt, output, shared, at_once = numbers
+            prompt, output, shared = numbers
             hashes = tuple(range(min(int(shared), int(prompt) // spec.block_size)))  # type: ignore[call-overload]
             request = Request(f"{serial}", int(prompt), int(output), block_hashes=hashes)  # type: ignore[call-overload]
             serial += 1
@@ -155,7 +153,7 @@ def test_news_is_foreseen_to_the_instant() -> None:
 
 
 def test_a_full_cache_preempts_as_the_stepping_engine_does() -> None:
-    plan = [("submit", 40, 40, 0, False)] * 6
+    plan = [("submit", 40, 40, 0)] * 6
     run_both(TIGHT, [*plan, ("wait", 0.3), ("abort", 2), ("wait", 1.0)])
     engine = LeapingEngine(TIGHT)
     for number in range(6):

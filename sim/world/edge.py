@@ -1,0 +1,316 @@
+"""One edge process: the very routing table, dispatch and policy, without sockets.
+
+Rules: this file stands for edge/{feed,admission,proxy,attempt}.py and does what they do, in their
+order. Whoever changes those, changes this. Every answer is a stream.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping
+
+from edge.core import problems
+from edge.core.dispatch import Dispatch
+from edge.core.table import RoutingTable
+from sim.world.controlplane import POOL, ControlPlane, EdgePeer
+from sim.world.loop import Loop
+from sim.world.network import Network, Stream
+from sim.world.replica import Attempt, Replica
+from sim.world.requests import Call, Reply
+from sim.world.trace import Trace
+from trimtab.model import Ack, EdgeHello, EdgeReport, EdgeUpdate, Outcome, Serving
+from trimtab.policy.classify import Failure, Fault, classify
+from trimtab.policy.dice import Dice
+from trimtab.policy.queue import Ticket
+from trimtab.policy.retry import History, Move, next_move
+from trimtab.runtime.backoff import Backoff
+
+PUMP_PERIOD_S = 0.25
+REPORT_PERIOD_S = 1.0
+CONNECT_S = 1.0  # until a connection into a partition is given up
+QUEUE_SHARE = 0.9  # of the caller's patience
+LOST = Failure(Fault.LOST)
+SILENT = Failure(Fault.SILENT)
+
+
+class NoAnswer:
+    """What a caller gets from an edge that is not there."""
+
+    status = 0
+    retry_after_s: float | None = None
+    retry: bool | None = None
+
+
+class Ride:
+    """One call on its way through this edge: it waits, or it has an attempt."""
+
+    __slots__ = ("attempt", "call", "history", "started", "ticket")
+
+    def __init__(self, call: Call, ticket: Ticket) -> None:
+        self.call = call
+        self.ticket = ticket
+        self.history = History()
+        self.attempt: Attempt | None = None
+        self.started = False
+
+
+class Edge:
+    """See the rules at the top of this file."""
+
+    def __init__(
+        self,
+        name: str,
+        loop: Loop,
+        network: Network,
+        replicas: Mapping[str, Replica],
+        dice: Dice,
+        trace: Trace,
+    ) -> None:
+        self.name = name
+        self._loop = loop
+        self._network = network
+        self._replicas = replicas
+        self._dice = dice
+        self._trace = trace
+        self._life = 0
+        self.is_up = False
+        self._boot()
+
+    # Life
+
+    def start(self, controlplane: ControlPlane) -> None:
+        """Begin to serve, knowing nothing."""
+        self._life += 1
+        self.is_up = True
+        self._boot(controlplane)
+        self._connect(self._life)
+        self._loop.after(REPORT_PERIOD_S * self._dice.random(), self._report, self._life)
+        self._loop.after(PUMP_PERIOD_S * self._dice.random(), self._pump_again, self._life)
+
+    def stop(self) -> None:
+        """The process is gone; its callers' connections are cut."""
+        self.is_up = False
+        self._life += 1
+        if self._stream is not None:
+            self._stream.end()
+        running = [ride for rides in self._running.values() for ride in rides.values()]
+        for ride in [*self._waiting.values(), *running]:
+            if ride.attempt is not None:
+                self._replicas[ride.attempt.replica].abort(ride.attempt)
+            if ride.started:
+                self._break(ride)
+            else:
+                self._refuse(ride, NoAnswer())
+        self._boot()
+
+    def _boot(self, controlplane: ControlPlane | None = None) -> None:
+        self._controlplane = controlplane
+        self.table = RoutingTable()
+        self.dispatch = Dispatch(self.table, self._dice)
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, Ride] = {}
+        self._running: defaultdict[str, dict[str, Ride]] = defaultdict(dict)
+        self._stream: Stream | None = None
+        self._peer: EdgePeer | None = None
+        self._backoff = Backoff(self._dice)
+        self._seq = 0
+
+    # Callers
+
+    def submit(self, call: Call) -> None:
+        """Take a call in, or refuse it."""
+        now_s, policy = self._loop.now_s, self.table.policy
+        budget_s = min(policy.queue_wait_ms / 1000, QUEUE_SHARE * call.patience_s)
+        ride = Ride(call, Ticket(next(self._numbers), now_s, budget_s))
+        call.cancel = lambda: self._leave(ride)
+        if not self.is_up:
+            self._refuse(ride, NoAnswer())
+        elif not self.table.ready:
+            self._refuse(ride, problems.not_ready())
+        else:
+            self._acquire(ride, again=False)
+
+    def takes(self, replica: str) -> bool:
+        """Whether a request may go to the replica now, were there room."""
+        credit = self.table.credits.get(replica)
+        routes = self.table.routes(POOL)
+        is_open = any(r.replica == replica and r.serving is Serving.OPEN for r in routes)
+        if not is_open or credit is None or credit.slots < 1:
+            return False
+        return not self.dispatch.replica(replica).suspicion.active(self._loop.now_s)
+
+    # As edge/admission.py
+
+    def _acquire(self, ride: Ride, *, again: bool) -> None:
+        now_s, ticket = self._loop.now_s, ride.ticket
+        if not self.dispatch.has_open(POOL):
+            self._refuse(ride, problems.no_replica(POOL, len(self.table.routes(POOL))))
+            return
+        if again:
+            self.dispatch.requeue(POOL, ticket)
+        elif refusal := self.dispatch.offer(POOL, ticket, now_s):
+            self._refuse(ride, problems.overloaded(refusal))
+            return
+        self._waiting[ticket.number] = ride
+        self._pump()
+        if ticket.number in self._waiting:
+            within_s = max(0.0, ticket.since_s + ticket.budget_s - now_s)
+            self._loop.after(within_s, self._expire, ride, self._life)
+
+    def _pump(self) -> None:
+        now_s = self._loop.now_s
+        for placement in self.dispatch.place(now_s):
+            ride = self._waiting.pop(placement.number)
+            self._send(ride, placement.route.replica)
+
+    def _expire(self, ride: Ride, life: int) -> None:
+        if life != self._life or ride.ticket.number not in self._waiting:
+            return
+        now_s = self._loop.now_s
+        if now_s < ride.ticket.since_s + ride.ticket.budget_s:
+            return  # it was placed and came back; another timer runs
+        del self._waiting[ride.ticket.number]
+        refusal = self.dispatch.expire(POOL, ride.ticket, now_s)
+        if self.dispatch.has_open(POOL):
+            self._refuse(ride, problems.overloaded(refusal))
+        else:
+            self._refuse(ride, problems.no_replica(POOL, len(self.table.routes(POOL))))
+
+    def _release(self, attempt: Attempt, outcome: Outcome) -> Ride:
+        ride = self._running[attempt.replica].pop(attempt.name)
+        ride.attempt = None
+        self.dispatch.finish(attempt.replica, outcome, self._loop.now_s)
+        self._pump()
+        return ride
+
+    def _pump_again(self, life: int) -> None:
+        if life == self._life:
+            if self._waiting:
+                self._pump()
+            self._loop.after(PUMP_PERIOD_S, self._pump_again, life)
+
+    # As edge/proxy.py and edge/attempt.py
+
+    def _send(self, ride: Ride, replica: str) -> None:
+        now_s = self._loop.now_s
+        attempt = ride.attempt = Attempt(ride.call.job, replica, self, now_s)
+        self._running[replica][attempt.name] = ride
+        self._trace.decide(now_s, self.name, ride.call.job.number, replica)
+        self._replicas[replica].post(attempt)
+        idle_s = self.table.policy.idle_timeout_ms / 1000
+        self._loop.after(idle_s, self._guard, attempt)
+
+    def began(self, attempt: Attempt) -> None:
+        """The first data event arrived."""
+        ride = self._running[attempt.replica][attempt.name]
+        ride.started = True
+        ride.call.caller.began(ride.call)
+
+    def ended(self, attempt: Attempt) -> None:
+        """The answer is whole."""
+        call = self._release(attempt, Outcome.OK).call
+        call.live = False
+        call.caller.ended(call)
+
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
+        """The attempt failed so."""
+        ride = self._release(attempt, classify(failure))
+        attempts = ride.history.attempts + 1
+        if ride.started:
+            self._break(ride)
+            return
+        budget, now_s = self.dispatch.pool(POOL).budget, self._loop.now_s
+        if next_move(ride.history, failure, attempt.replica, budget, now_s) is Move.GIVE_UP:
+            self._refuse(ride, problems.attempt_failed(failure, attempts, started=False))
+            return
+        old, tried = ride.ticket, frozenset(ride.history.tried)
+        ride.ticket = Ticket(old.number, old.since_s, old.budget_s, tried)
+        self._acquire(ride, again=True)
+
+    def _guard(self, attempt: Attempt) -> None:
+        """Nothing may be silent for the idle time."""
+        if attempt.over:
+            return
+        idle_s = self.table.policy.idle_timeout_ms / 1000
+        due_s = self._replicas[attempt.replica].last_token_s(attempt) + idle_s
+        if due_s > self._loop.now_s:
+            self._loop.at(due_s, self._guard, attempt)
+        else:
+            self._interrupt(attempt, SILENT)
+
+    def _interrupt(self, attempt: Attempt, failure: Failure) -> None:
+        if not attempt.over:
+            self._replicas[attempt.replica].abort(attempt)
+            self.failed(attempt, failure)
+
+    def _leave(self, ride: Ride) -> None:
+        """The caller is gone."""
+        if self._waiting.pop(ride.ticket.number, None) is not None:
+            self.dispatch.withdraw(POOL, ride.ticket.number)
+        elif ride.attempt is not None:
+            self._replicas[ride.attempt.replica].abort(ride.attempt)
+            self._release(ride.attempt, Outcome.CLIENT)
+
+    def _refuse(self, ride: Ride, reply: Reply) -> None:
+        call = ride.call
+        call.live = False
+        self._trace.decide(self._loop.now_s, "refuse", call.job.number, self.name)
+        call.caller.refused(call, reply)
+
+    def _break(self, ride: Ride) -> None:
+        ride.call.live = False
+        ride.call.caller.broke(ride.call)
+
+    # As edge/feed.py
+
+    def _connect(self, life: int) -> None:
+        controlplane = self._controlplane
+        if life != self._life or controlplane is None:
+            return
+        if self._network.is_cut(self.name, controlplane.name):
+            self._loop.after(CONNECT_S + self._backoff.next_s(), self._connect, life)
+            return
+        if not controlplane.is_up:
+            self._loop.after(self._backoff.next_s(), self._connect, life)
+            return
+        stream = Stream(self._network, self.name, controlplane.name)
+        peer = controlplane.open_edge(stream, self._receive)
+        stream.on_end = (lambda: self._lost(life), lambda: controlplane.edge_gone(peer))
+        self._stream, self._peer = stream, peer
+        hello = EdgeHello(edge=self.name, term=self.table.term, version=self.table.version)
+        stream.up(controlplane.edge_said, peer, hello)
+
+    def _lost(self, life: int) -> None:
+        if life == self._life:
+            self._stream = self._peer = None
+            self._loop.after(self._backoff.next_s(), self._connect, life)
+
+    def _receive(self, update: EdgeUpdate) -> None:
+        self._backoff.reset()
+        error = self._apply(update)
+        if self._stream is not None and self._peer is not None and self._controlplane is not None:
+            ack = Ack(update.nonce, error)
+            self._stream.up(self._controlplane.edge_said, self._peer, ack)
+
+    def _apply(self, update: EdgeUpdate) -> str:
+        refusal = self.table.apply(update)
+        if not refusal:
+            self.dispatch.resize()
+            for route in self.table.snapshot.routes:
+                if route.serving is Serving.LOST:
+                    for ride in self._running[route.replica].values():
+                        self._loop.after(0.0, self._interrupt, ride.attempt, LOST)
+            self._pump()
+        return refusal
+
+    def _report(self, life: int) -> None:
+        if life != self._life:
+            return
+        if self._stream is not None and self._peer is not None and self._controlplane is not None:
+            self._seq += 1
+            now_s = self._loop.now_s
+            uses, pools = self.dispatch.report_replicas(now_s), self.dispatch.report_pools(now_s)
+            report = EdgeReport(self._seq, uses, pools)
+            self._stream.up(self._controlplane.edge_said, self._peer, report)
+        self._loop.after(REPORT_PERIOD_S, self._report, life)

@@ -1,0 +1,181 @@
+"""A whole fleet in virtual time: builds it from a scenario, runs it, and says how it went.
+
+Rules: every part draws from dice of its own, seeded by the run's seed and its name, so that two
+policies meet the same requests, and a change in one part moves no other's chance; parts start
+BOOT_S before time 0, so that traffic meets a fleet that stands.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sim.world.agent import Agent
+from sim.world.arrivals import times
+from sim.world.client import Client
+from sim.world.controlplane import ControlPlane
+from sim.world.edge import Edge
+from sim.world.faults import Parts, plan
+from sim.world.loop import Loop
+from sim.world.metrics import Metrics, Run, Samples, measure
+from sim.world.network import Network
+from sim.world.replica import Replica
+from sim.world.requests import Gateway, Job
+from sim.world.scenario import Scenario, SourceSpec
+from sim.world.shapes import Worth, worth
+from sim.world.trace import Trace
+
+POLICIES = ("trimtab",)
+BOOT_S = 3.0
+SAMPLE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run."""
+
+    metrics: Metrics
+    trace: Trace
+    events: int
+
+
+class Source:
+    """One stream of jobs."""
+
+    def __init__(self, number: int, spec: SourceSpec, cost: Worth, client: Client) -> None:
+        self.number = number
+        self.spec = spec
+        self.cost = cost
+        self.client = client
+        self.arrivals: Iterator[float] = iter(())
+        self.dice = random.Random()
+
+
+class World:
+    """See the rules at the top of this file."""
+
+    def __init__(self, scenario: Scenario, policy: str, seed: int) -> None:
+        self.scenario = scenario
+        self._seed = seed
+        self.loop = Loop(-BOOT_S)
+        self.trace = Trace()
+        self.samples = Samples()
+        self.jobs: list[Job] = []
+        self.network = Network(self.loop, scenario.network, self._dice("network"))
+        names = scenario.replica_names()
+        specs = [spec.engine() for spec in scenario.replicas]
+        self.replicas = {
+            name: Replica(name, spec, self.loop, self.network, self._dice(name))
+            for name, spec in zip(names, specs, strict=True)
+        }
+        first = scenario.sources[0].shape
+        base = worth(specs[0], first).rate_per_s
+        self.capacities = tuple(worth(spec, first).rate_per_s / base for spec in specs)
+        self.parts = self._fleet()
+        self.gateways: Sequence[Gateway] = list(self.parts.edges.values())
+        self._targets = list(self.gateways)
+        self.sources = [self._source(n, spec) for n, spec in enumerate(scenario.sources)]
+
+    def run(self) -> Result:
+        """From the start to the end."""
+        scenario = self.scenario
+        for fault in scenario.faults:
+            plan(fault, self.parts)
+        for source in self.sources:
+            self._next_arrival(source)
+        self.loop.at(0.0, self._sample)
+        self.loop.run(scenario.duration_s)
+        return Result(measure(self._outcome()), self.trace, self.loop.events)
+
+    # Building
+
+    def _dice(self, name: str) -> random.Random:
+        return random.Random(f"{self._seed}/{name}")
+
+    def _fleet(self) -> Parts:
+        loop, network, trace = self.loop, self.network, self.trace
+        controlplane = ControlPlane(loop, self.scenario.policy(), trace)
+        agents = {
+            name: Agent(replica, loop, network, self._dice(f"agent-{name}"))
+            for name, replica in self.replicas.items()
+        }
+        edges = {
+            name: Edge(name, loop, network, self.replicas, self._dice(name), trace)
+            for name in self.scenario.edge_names()
+        }
+        controlplane.start()
+        for agent in agents.values():
+            agent.start(controlplane)
+        for edge in edges.values():
+            edge.start(controlplane)
+        return Parts(loop, network, trace, self.replicas, agents, edges, controlplane, self._shift)
+
+    def _source(self, number: int, spec: SourceSpec) -> Source:
+        scenario = self.scenario
+        cost = worth(scenario.replicas[0].engine(), spec.shape)
+        dice = self._dice(f"client-{number}")
+        client = Client(spec.client, self.loop, self._targets, dice, scenario.duration_s)
+        source = Source(number, spec, cost, client)
+        source.dice = self._dice(f"source-{number}")
+        rate = cost.rate_per_s * sum(self.capacities)
+        arrivals = self._dice(f"arrivals-{number}")
+        source.arrivals = times(scenario.plans()[number], rate, scenario.duration_s, arrivals)
+        return source
+
+    # Running
+
+    def _next_arrival(self, source: Source) -> None:
+        at_s = next(source.arrivals, None)
+        if at_s is not None:
+            self.loop.at(at_s, self._arrive, source)
+
+    def _arrive(self, source: Source) -> None:
+        shape, dice, now_s = source.spec.shape, source.dice, self.loop.now_s
+        job = Job(len(self.jobs), source.number, source.spec.tenant, now_s)
+        job.prompt_tokens = shape.prompt(dice.gauss(0.0, 1.0))
+        job.output_tokens = shape.output(dice.gauss(0.0, 1.0))
+        job.hashes = shape.shared_blocks(job.prompt_tokens, self._block_size)
+        job.work = source.cost.work(job.prompt_tokens, job.output_tokens)
+        self.jobs.append(job)
+        source.client.submit(job)
+        self._next_arrival(source)
+
+    @property
+    def _block_size(self) -> int:
+        return next(iter(self.replicas.values())).spec.block_size
+
+    def _shift(self, edge: str) -> None:
+        """All clients call one edge; an empty name undoes it."""
+        self._targets[:] = [g for g in self.gateways if g.name == edge] or self.gateways
+
+    def _sample(self) -> None:
+        samples, replicas = self.samples, self.replicas.values()
+        samples.times_s.append(self.loop.now_s)
+        samples.healthy.append(tuple(replica.is_healthy for replica in replicas))
+        samples.eligible.append(tuple(self._eligible(replica.name) for replica in replicas))
+        samples.tokens.append(tuple(replica.tokens_made for replica in replicas))
+        self.loop.after(SAMPLE_S, self._sample)
+
+    def _eligible(self, replica: str) -> float:
+        return sum(gateway.takes(replica) for gateway in self.gateways) / len(self.gateways)
+
+    # Ending
+
+    def _outcome(self) -> Run:
+        scenario, replicas = self.scenario, list(self.replicas.values())
+        progress = {job: share for replica in replicas for job, share in replica.progress()}
+        posts = [(at_s, i) for i, replica in enumerate(replicas) for at_s in replica.posts_s]
+        self.samples.dispatches = sorted(posts)
+        return Run(
+            jobs=self.jobs,
+            progress=progress,
+            samples=self.samples,
+            capacities=self.capacities,
+            start_s=scenario.warmup_s,
+            end_s=scenario.duration_s,
+            calm_from_s=scenario.calm_from_s,
+            wasted_tokens=sum(replica.wasted_tokens for replica in replicas),
+            useful_tokens=sum(replica.useful_tokens for replica in replicas),
+            waits_asked_s=[w for source in self.sources for w in source.client.waits_asked_s],
+        )
