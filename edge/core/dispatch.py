@@ -117,13 +117,18 @@ class Dispatch:
 
     def pool(self, name: str) -> PoolState:
         """The pool's accounting, with the limits of the newest policy."""
-        state = self._pools.setdefault(name, PoolState(Queue(self._table.policy.queue_limit)))
+        state = self._pools.get(name)
+        if state is None:
+            state = self._pools[name] = PoolState(Queue(self._table.policy.queue_limit))
         state.queue.limit = self._table.policy.queue_limit
         return state
 
     def replica(self, name: str) -> ReplicaState:
         """The replica's accounting."""
-        return self._replicas.setdefault(name, ReplicaState())
+        state = self._replicas.get(name)
+        if state is None:
+            state = self._replicas[name] = ReplicaState()
+        return state
 
     def resize(self) -> None:
         """The table changed: fit the budgets to it, forget what is gone and idle."""
