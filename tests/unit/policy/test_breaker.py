@@ -1,0 +1,316 @@
+"""The breaker: every move of its table, its ramp, its waits. Its invariants have their own file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes.dice import Loaded
+from trimtab.model import BreakerState as S
+from trimtab.policy import breaker as policy
+from trimtab.policy.breaker import TABLE, Breaker, Cause, Evidence, Word, step
+
+FULL_SLOTS = 132
+NOW_S = 1000.0
+WELL = Evidence(Word.SERVES, epoch=7, full_slots=FULL_SLOTS)
+USED = replace(WELL, dispatched=40)
+SOFT = replace(USED, failed=3)
+HARD = replace(WELL, dispatched=8, failed=8)
+NEW_START = replace(WELL, epoch=8)
+GOOD_PROBE, BAD_PROBE = replace(WELL, probe=True), replace(WELL, probe=False)
+REFUSED = replace(WELL, refusing_edges=2)
+TOKENS = replace(WELL, first_tokens=1)
+
+
+def said(word: Word) -> Evidence:
+    return replace(WELL, word=word)
+
+
+NEW = Breaker()
+COLD = Breaker(cold=True)
+PROBING = Breaker(S.PROBING, since_s=NOW_S, due_s=NOW_S, epoch=7)
+RAMPING = Breaker(S.RAMPING, since_s=NOW_S, due_s=NOW_S + 2, cap_slots=6.6, epoch=7)
+HEALTHY = Breaker(S.HEALTHY, epoch=7)
+DEGRADED = Breaker(S.DEGRADED, epoch=7)
+DRAINING = Breaker(S.DRAINING, epoch=7)
+
+
+def ejected(cause: Cause, count: int = 1) -> Breaker:
+    return Breaker(S.EJECTED, cause, NOW_S, count, until_s=NOW_S + 5, epoch=7)
+
+
+DEAD = ejected(Cause.LOST)
+
+MOVES: dict[str, tuple[Breaker, Evidence, float, S, Cause | None]] = {
+    "serves at first sight": (NEW, WELL, 0, S.HEALTHY, Cause.FOUND),
+    "nothing said yet": (NEW, Evidence(), 0, S.JOINING, None),
+    "not there yet": (NEW, said(Word.STOPPED), 0, S.JOINING, None),
+    "dead before it served": (NEW, said(Word.LOST), 0, S.JOINING, None),
+    "started before our eyes": (COLD, WELL, 0, S.PROBING, Cause.STARTED),
+    "still loading": (COLD, said(Word.STOPPED), 0, S.JOINING, None),
+    "one good probe": (PROBING, GOOD_PROBE, 0, S.PROBING, None),
+    "the last good probe": (replace(PROBING, probes=2), GOOD_PROBE, 2, S.RAMPING, Cause.PROBED),
+    "a bad probe": (replace(PROBING, probes=2), BAD_PROBE, 2, S.EJECTED, Cause.PROBE_FAILED),
+    "dies while probed": (PROBING, said(Word.LOST), 0, S.EJECTED, Cause.LOST),
+    "starts anew while probed": (PROBING, NEW_START, 0, S.EJECTED, Cause.STOPPED),
+    "sleeps while probed": (PROBING, said(Word.LEAVING), 0, S.DRAINING, Cause.LEAVING),
+    "agent away, a moment": (PROBING, replace(WELL, agent_silent=True), 1, S.PROBING, None),
+    "agent away": (PROBING, replace(WELL, agent_silent=True), 3, S.RAMPING, Cause.UNPROBED),
+    "agent away, it had been lost": (
+        PROBING,
+        replace(said(Word.STUCK), agent_silent=True),
+        9,
+        S.PROBING,
+        None,
+    ),
+    "ramps on": (RAMPING, TOKENS, 0, S.RAMPING, None),
+    "ramped": (replace(RAMPING, cap_slots=88.0, due_s=NOW_S), TOKENS, 0, S.HEALTHY, Cause.FULL),
+    "one failure of few": (
+        RAMPING,
+        replace(WELL, dispatched=9, failed=1),
+        0,
+        S.EJECTED,
+        Cause.STUMBLED,
+    ),
+    "one failure of many": (RAMPING, replace(WELL, dispatched=20, failed=1), 0, S.RAMPING, None),
+    "fails while kept": (
+        RAMPING,
+        replace(WELL, dispatched=9, failed=9, kept=True),
+        0,
+        S.RAMPING,
+        None,
+    ),
+    "a bad probe while it ramps": (RAMPING, BAD_PROBE, 2, S.EJECTED, Cause.PROBE_FAILED),
+    "dies while it ramps": (RAMPING, said(Word.LOST), 0, S.EJECTED, Cause.LOST),
+    "starts anew while it ramps": (RAMPING, NEW_START, 0, S.EJECTED, Cause.STOPPED),
+    "leaves while it ramps": (RAMPING, said(Word.LEAVING), 0, S.DRAINING, Cause.LEAVING),
+    "refused while it ramps": (RAMPING, REFUSED, 0, S.EJECTED, Cause.REFUSED),
+    "stuck while it ramps": (RAMPING, said(Word.STUCK), 0, S.RAMPING, None),
+    "well": (HEALTHY, USED, 0, S.HEALTHY, None),
+    "stuck": (HEALTHY, said(Word.STUCK), 0, S.HEALTHY, None),
+    "silent agent": (HEALTHY, replace(USED, agent_silent=True), 0, S.HEALTHY, None),
+    "an agent that knows nothing": (HEALTHY, said(Word.NONE), 0, S.HEALTHY, None),
+    "dies": (HEALTHY, said(Word.LOST), 0, S.EJECTED, Cause.LOST),
+    "its engine starts": (HEALTHY, said(Word.STOPPED), 0, S.EJECTED, Cause.STOPPED),
+    "it is another start": (HEALTHY, NEW_START, 0, S.EJECTED, Cause.STOPPED),
+    "its start becomes known": (replace(HEALTHY, epoch=0), NEW_START, 0, S.HEALTHY, None),
+    "its start becomes unknown": (HEALTHY, replace(WELL, epoch=0), 0, S.HEALTHY, None),
+    "leaves": (HEALTHY, said(Word.LEAVING), 0, S.DRAINING, Cause.LEAVING),
+    "refused at one edge": (HEALTHY, replace(WELL, refusing_edges=1), 0, S.HEALTHY, None),
+    "refused at two edges": (HEALTHY, REFUSED, 0, S.EJECTED, Cause.REFUSED),
+    "refused at two, kept": (HEALTHY, replace(REFUSED, kept=True), 0, S.HEALTHY, None),
+    "refused at one, agent silent": (
+        HEALTHY,
+        replace(WELL, refusing_edges=1, agent_silent=True),
+        0,
+        S.EJECTED,
+        Cause.REFUSED,
+    ),
+    "fails all of eight": (HEALTHY, HARD, 0, S.EJECTED, Cause.FAILING),
+    "fails all of seven": (HEALTHY, replace(WELL, dispatched=7, failed=7), 0, S.HEALTHY, None),
+    "fails all, kept": (HEALTHY, replace(HARD, kept=True), 0, S.DEGRADED, Cause.IMPAIRED),
+    "fails some": (HEALTHY, SOFT, 0, S.DEGRADED, Cause.IMPAIRED),
+    "fails some, spared": (HEALTHY, replace(SOFT, spared=True), 0, S.EJECTED, Cause.SPARED),
+    "fails some, spared and kept": (
+        HEALTHY,
+        replace(SOFT, spared=True, kept=True),
+        0,
+        S.DEGRADED,
+        Cause.IMPAIRED,
+    ),
+    "spared for nothing": (HEALTHY, replace(USED, spared=True), 0, S.HEALTHY, None),
+    "fails 5 %": (HEALTHY, replace(USED, failed=2), 0, S.HEALTHY, None),
+    "fails 2 of 19": (HEALTHY, replace(WELL, dispatched=19, failed=2), 0, S.HEALTHY, None),
+    "still fails some": (DEGRADED, SOFT, 0, S.DEGRADED, None),
+    "fails less, not little": (DEGRADED, replace(USED, failed=2), 0, S.DEGRADED, None),
+    "fails little": (DEGRADED, replace(USED, failed=1), 0, S.HEALTHY, Cause.RECOVERED),
+    "unused": (DEGRADED, WELL, 0, S.HEALTHY, Cause.RECOVERED),
+    "fails on, spared": (DEGRADED, replace(SOFT, spared=True), 0, S.EJECTED, Cause.SPARED),
+    "fails all by now": (DEGRADED, HARD, 0, S.EJECTED, Cause.FAILING),
+    "degraded, dies": (DEGRADED, said(Word.LOST), 0, S.EJECTED, Cause.LOST),
+    "degraded, starts": (DEGRADED, said(Word.STOPPED), 0, S.EJECTED, Cause.STOPPED),
+    "degraded, leaves": (DEGRADED, said(Word.LEAVING), 0, S.DRAINING, Cause.LEAVING),
+    "degraded, refused": (DEGRADED, REFUSED, 0, S.EJECTED, Cause.REFUSED),
+    "waits": (DEAD, WELL, 4.9, S.EJECTED, None),
+    "waited": (DEAD, WELL, 5, S.PROBING, Cause.WAITED),
+    "waited, still dead": (DEAD, said(Word.LOST), 5, S.EJECTED, None),
+    "waited, stuck": (DEAD, said(Word.STUCK), 5, S.EJECTED, None),
+    "a clean restart": (DEAD, NEW_START, 0.5, S.PROBING, Cause.RESTARTED),
+    "a restart that still loads": (
+        DEAD,
+        replace(NEW_START, word=Word.STOPPED),
+        9,
+        S.EJECTED,
+        None,
+    ),
+    "a second restart": (ejected(Cause.LOST, 2), NEW_START, 0.5, S.EJECTED, None),
+    "pardoned": (
+        ejected(Cause.SPARED, 3),
+        replace(NEW_START, pardoned=True),
+        0.5,
+        S.DEGRADED,
+        Cause.PARDONED,
+    ),
+    "pardoned, but dead": (
+        ejected(Cause.FAILING),
+        replace(said(Word.LOST), pardoned=True),
+        0.5,
+        S.EJECTED,
+        None,
+    ),
+    "no pardon for what its agent said": (DEAD, replace(WELL, pardoned=True), 0.5, S.EJECTED, None),
+    "still away": (DRAINING, said(Word.LEAVING), 0, S.DRAINING, None),
+    "away, agent unsure": (DRAINING, said(Word.NONE), 0, S.DRAINING, None),
+    "back": (DRAINING, WELL, 0, S.JOINING, Cause.RETURNED),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_moves(name: str) -> None:
+    before, seen, later_s, state, cause = MOVES[name]
+    after = step(before, seen, NOW_S + later_s, Loaded())
+    assert after.state is state
+    if cause is not None:
+        assert after.cause is cause
+        assert after.since_s == NOW_S + later_s
+    else:
+        assert (after.cause, after.since_s) == (before.cause, before.since_s)
+
+
+def test_every_row_of_the_table_is_tried() -> None:
+    tried = {(b.state, cause, to) for b, _, _, to, cause in MOVES.values() if cause is not None}
+    assert tried == {(of, cause, to) for of, row in TABLE.items() for cause, to in row}
+
+
+def test_every_state_has_a_way_on() -> None:
+    assert set(TABLE) == set(S) - {S.UNSPECIFIED}
+    assert {cause for row in TABLE.values() for cause, _ in row} == set(Cause)
+
+
+def live(breaker: Breaker, seen: Evidence, seconds: float, from_s: float) -> Breaker:
+    """So long with the same evidence, twice a second; probes are answered as the evidence says."""
+    for tick in range(round(seconds * 2)):
+        now_s = from_s + tick / 2
+        asked = policy.wants_probe(breaker, seen.word, now_s)
+        breaker = step(breaker, replace(seen, probe=True if asked else None), now_s, Loaded())
+    return breaker
+
+
+def test_a_cold_start_is_back_in_seconds() -> None:
+    started = live(COLD, replace(WELL, first_tokens=3), 3.5, NOW_S)
+    assert (started.state, started.cap_slots) == (S.RAMPING, 0.05 * FULL_SLOTS)
+    grown = live(started, TOKENS, 8, NOW_S + 3.5)
+    assert grown.cap_slots == pytest.approx(0.05 * FULL_SLOTS * 1.5**4)
+    assert live(grown, TOKENS, 8, NOW_S + 11.5).state is S.HEALTHY
+
+
+def test_small_engines_begin_with_four() -> None:
+    small = replace(GOOD_PROBE, full_slots=12)
+    began = step(replace(PROBING, probes=2), small, NOW_S, Loaded())
+    assert (began.cap_slots, policy.slots(began, 12)) == (4, 4)
+
+
+HOLDS = {
+    "no token": WELL,
+    "its queue grows": replace(TOKENS, waiting=5),
+    "slower than its peers": replace(TOKENS, itl_ratio=1.6),
+    "failures, kept": replace(TOKENS, dispatched=10, failed=2, kept=True),
+}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_the_ramp_holds(name: str) -> None:
+    for now_s in (NOW_S + 2, NOW_S + 60):
+        assert step(RAMPING, HOLDS[name], now_s, Loaded()).cap_slots == RAMPING.cap_slots
+
+
+def test_the_ramp_grows_on_evidence_that_came_before_it_was_due() -> None:
+    fine = replace(WELL, waiting=4, itl_ratio=1.5)
+    early = step(RAMPING, TOKENS, NOW_S + 0.5, Loaded())
+    assert early.cap_slots == RAMPING.cap_slots
+    grown = step(early, fine, NOW_S + 2, Loaded())
+    assert grown.cap_slots == pytest.approx(1.5 * RAMPING.cap_slots)
+    assert step(grown, fine, NOW_S + 4, Loaded()).cap_slots == grown.cap_slots
+
+
+def test_who_is_probed() -> None:
+    assert policy.wants_probe(PROBING, Word.SERVES, NOW_S)
+    assert not policy.wants_probe(PROBING, Word.STUCK, NOW_S)
+    once = step(PROBING, GOOD_PROBE, NOW_S + 0.1, Loaded())
+    assert not policy.wants_probe(once, Word.SERVES, NOW_S + 1.0)
+    assert policy.wants_probe(once, Word.SERVES, NOW_S + 1.1)
+    assert not policy.wants_probe(RAMPING, Word.SERVES, NOW_S + 1)
+    assert policy.wants_probe(RAMPING, Word.SERVES, NOW_S + 2)
+    busy = replace(RAMPING, first_token=True)
+    assert not policy.wants_probe(busy, Word.SERVES, NOW_S + 2)
+    assert not policy.wants_probe(HEALTHY, Word.SERVES, NOW_S + 99)
+
+
+@pytest.mark.parametrize(
+    ("breaker", "slots"),
+    [
+        (NEW, 0),
+        (PROBING, 0),
+        (RAMPING, 6),
+        (replace(RAMPING, cap_slots=140.0), FULL_SLOTS),
+        (HEALTHY, FULL_SLOTS),
+        (DEGRADED, FULL_SLOTS),
+        (DEAD, 0),
+        (DRAINING, 0),
+    ],
+)
+def test_slots(breaker: Breaker, slots: int) -> None:
+    assert policy.slots(breaker, FULL_SLOTS) == slots
+
+
+@pytest.mark.parametrize(
+    ("breaker", "seen", "condemned"),
+    [
+        (HEALTHY, USED, False),
+        (HEALTHY, SOFT, False),
+        (HEALTHY, HARD, True),
+        (DEGRADED, REFUSED, True),
+        (RAMPING, SOFT, True),
+        (RAMPING, USED, False),
+        (DEAD, HARD, False),
+    ],
+)
+def test_who_is_condemned(breaker: Breaker, seen: Evidence, *, condemned: bool) -> None:
+    assert policy.is_condemned(breaker, seen) is condemned
+
+
+def test_what_a_pardon_may_undo() -> None:
+    assert policy.is_pardonable(ejected(Cause.FAILING))
+    assert not policy.is_pardonable(DEAD)
+    assert not policy.is_pardonable(replace(HEALTHY, cause=Cause.FAILING))
+
+
+@pytest.mark.parametrize(("dice", "factor"), [(0.0, 0.8), (0.5, 1.0), (0.999999, 1.2)])
+def test_waits_double_up_to_five_minutes(dice: float, factor: float) -> None:
+    waits_s, breaker = [], HEALTHY
+    for _ in range(9):
+        breaker = step(replace(breaker, state=S.DEGRADED), said(Word.LOST), NOW_S, Loaded(dice))
+        waits_s.append(breaker.until_s - NOW_S)
+    expected = [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert waits_s == pytest.approx([factor * wait_s for wait_s in expected], rel=1e-4)
+    assert breaker.ejections == policy.EJECTIONS_MAX
+
+
+def test_time_in_use_forgives() -> None:
+    entered = step(replace(RAMPING, cap_slots=FULL_SLOTS, ejections=3), WELL, NOW_S, Loaded())
+    assert (entered.state, entered.ejections) == (S.HEALTHY, 3)
+    counts = {at_s: live(entered, WELL, at_s, NOW_S).ejections for at_s in (180, 181, 301, 361)}
+    assert counts == {180: 3, 181: 2, 301: 1, 361: 0}
+    assert live(entered, WELL, 3600, NOW_S).ejections == 0
+
+
+def test_another_life_is_not_held_against_it() -> None:
+    assert step(NEW, WELL, NOW_S, Loaded()).counts_from_s == NOW_S
+    ramping = step(replace(PROBING, probes=2), GOOD_PROBE, NOW_S, Loaded())
+    assert ramping.counts_from_s == NOW_S
+    full = step(replace(ramping, cap_slots=FULL_SLOTS), WELL, NOW_S + 20, Loaded())
+    assert (full.state, full.counts_from_s) == (S.HEALTHY, NOW_S)
+    assert step(full, SOFT, NOW_S + 30, Loaded()).counts_from_s == NOW_S
+    pardoned = step(ejected(Cause.SPARED), replace(WELL, pardoned=True), NOW_S + 1, Loaded())
+    assert pardoned.counts_from_s == NOW_S + 1
