@@ -111,6 +111,8 @@ class Driver:
         self.responsive = asyncio.Event()  # cleared while the API process hangs
         self.on_death: Callable[[str], None] = lambda _mode: None
         self.dead = False
+        self.arrived_total = 0  # these two count on over restarts, for who watches from outside
+        self.tokens_total = 0
         self.faults = Faults()
         self.restart()
 
@@ -171,6 +173,7 @@ class Driver:
             warming = now_s() < self._cold_until_s
             self.engine.slowdown = self.faults.slow * (_WARMING_SLOWDOWN if warming else 1.0)
             for event in self.engine.step(max(due_s, now_s())).tokens:
+                self.tokens_total += event.n_tokens
                 self._deliver(event)
 
     def _submit(self, live: Live, call: Call, prompt: list[bytes], answer: Answer) -> None:

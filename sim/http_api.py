@@ -83,6 +83,8 @@ class HttpApi:
     @web.middleware
     async def _gate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """While the process hangs, nothing is answered."""
+        if request.method == "POST" and request.path.endswith("/completions"):
+            self._driver.arrived_total += 1
         await self._driver.responsive.wait()
         return await handler(request)
 

@@ -3,7 +3,7 @@
 The data port is bound before it listens, so that it is known, and refuses, as vLLM's does while it
 starts. One task compares what should be with what is (rule: nothing else opens or closes the
 port). Orders come over HTTP on a port of their own, which works whatever the engine's state:
-GET, POST (a JSON object to merge) and DELETE (health, revived) of /sim/faults.
+GET, POST (a JSON object to merge) and DELETE (health, revived) of /sim/faults; GET of /sim/counts.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class Lifecycle:
 
 
 class Control:
-    """The handlers of /sim/faults."""
+    """The handlers of /sim/faults and /sim/counts."""
 
     def __init__(self, lifecycle: Lifecycle, driver: Driver) -> None:
         self._lifecycle = lifecycle
@@ -113,11 +113,23 @@ class Control:
         app.router.add_get("/sim/faults", self._show)
         app.router.add_post("/sim/faults", self._change)
         app.router.add_delete("/sim/faults", self._clear)
+        app.router.add_get("/sim/counts", self._counts)
         return app
 
     async def _show(self, _request: web.Request) -> web.Response:
         body = msgspec.json.encode(self._driver.faults)
         return web.Response(body=body, content_type="application/json")
+
+    async def _counts(self, _request: web.Request) -> web.Response:
+        """What an observer wants to know even of a dead engine: never reset, never refused."""
+        driver = self._driver
+        counts = {
+            "arrived_total": driver.arrived_total,
+            "tokens_total": driver.tokens_total,
+            "running": driver.engine.num_running,
+            "waiting": driver.engine.num_waiting,
+        }
+        return web.json_response(counts)
 
     async def _change(self, request: web.Request) -> web.Response:
         try:
