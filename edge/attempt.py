@@ -51,13 +51,13 @@ class Watchdog:
         self.waits_for_client = False
 
     def within(self, seconds: float) -> None:
-        """The next sign of life must come within this time."""
-        self._timeout.reschedule(self._loop.time() + seconds)
+        """The next sign of life must come within this time; too late once time was up."""
+        if not self._timeout.expired():
+            self._timeout.reschedule(self._loop.time() + seconds)
 
     def now(self) -> None:
-        """Stop waiting; nothing to do once that has begun."""
-        if not self._timeout.expired():
-            self.within(0.0)
+        """Stop waiting."""
+        self.within(0.0)
 
 
 @contextlib.asynccontextmanager
