@@ -56,4 +56,5 @@ def test_one_change_is_one_entry() -> None:
     delta = diff(old, new, 3)
     assert delta is not None
     assert delta.routes == (changed,)
-    assert not (delta.routes_gone or delta.pools or delta.keys or delta.policy)
+    untouched = (delta.routes_gone, delta.pools, delta.keys, delta.policy)
+    assert not any(untouched)
