@@ -23,8 +23,11 @@ def main(argv: list[str] | None = None) -> int:
     result = World(scenario, args.policy, args.seed).run()
     lines = result.trace.lines if args.trace else []
     figures = msgspec.json.format(msgspec.json.encode(result.metrics)).decode()
+    checks = [
+        f"{name}: {'; '.join(found[:3]) or 'holds'}" for name, found in result.violations.items()
+    ]
     ending = f"trace {result.trace.digest()}, {result.events} events"
-    sys.stdout.write("\n".join([*lines, figures, ending, ""]))
+    sys.stdout.write("\n".join([*lines, figures, *checks, ending, ""]))
     return 0
 
 

@@ -7,15 +7,19 @@ changes this. What it reads is what vLLM's /metrics would say, which is not alwa
 
 from __future__ import annotations
 
+import math
+from functools import cache
+from itertools import accumulate
 from typing import Literal
 
 from agent.core import sampler
 from agent.core.exposition import Histogram, Reading
 from sim.counters import Histogram as Counts
-from sim.world.controlplane import POOL, AgentPeer, ControlPlane
+from sim.world.controlplane import EPOCH_S, POOL, AgentPeer, ControlPlane
 from sim.world.loop import Loop
 from sim.world.network import KEEPALIVE_S, Network, Stream
-from sim.world.replica import Replica
+from sim.world.replica import Attempt, Replica
+from sim.world.requests import Job
 from trimtab.model import (
     AgentDirective,
     AgentMessage,
@@ -27,15 +31,13 @@ from trimtab.model import (
     Report,
 )
 from trimtab.policy import progress
+from trimtab.policy.classify import Failure
 from trimtab.policy.dice import Dice
 from trimtab.policy.progress import Answer, Observation, Vitals
 from trimtab.runtime.backoff import Backoff
 
 PERIOD_S = 0.5
 CONNECT_S = 1.0  # until a connection into a partition is given up
-EPOCH_S = 1_000_000.0  # virtual time begins here, in seconds since 1970
-TELLS_HISTOGRAMS = False
-"""No decision is made by them yet, and they would cost a quarter of a run."""
 Lie = Literal["", "idle", "stuck"]
 
 
@@ -80,6 +82,7 @@ class Agent:
         self._track = sampler.begin(self._replica.name, self._loop.now_s)
         self._seq = 0
         self._told: EngineFacts | None = None
+        self._probes: dict[str, Probe] = {}
         self._old_vitals: Vitals | None = None
 
     # The uplink
@@ -115,8 +118,34 @@ class Agent:
 
     def _take(self, directive: AgentDirective) -> None:
         if isinstance(directive, Probe) and self.is_up:
-            well = self._replica.is_up and not self._replica.is_frozen
-            self._send(ProbeResult(directive.probe_id, directive.replica, well))
+            probe = Job(-directive.probe_id, -1, "", self._loop.now_s)
+            attempt = Attempt(probe, self._replica.name, self, self._loop.now_s)
+            self._probes[attempt.name] = directive
+            self._replica.post(attempt, is_probe=True)
+            self._loop.after(directive.timeout_ms / 1000, self._give_up, attempt)
+
+    # Probes
+
+    def began(self, attempt: Attempt) -> None:
+        """The probe's token came."""
+
+    def ended(self, attempt: Attempt) -> None:
+        """The probe's answer is whole."""
+        self._probed(attempt, ok=True)
+
+    def failed(self, attempt: Attempt, failure: Failure) -> None:
+        """The probe failed so."""
+        self._probed(attempt, ok=False, detail=failure.fault.name)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        if not attempt.over:
+            self._replica.abort(attempt)
+            self._probed(attempt, ok=False, detail="no answer in time")
+
+    def _probed(self, attempt: Attempt, *, ok: bool, detail: str = "") -> None:
+        probe = self._probes.pop(attempt.name, None)
+        if probe is not None and self.is_up:
+            self._send(ProbeResult(probe.probe_id, probe.replica, ok, detail))
 
     # Looking and judging
 
@@ -170,8 +199,8 @@ class Agent:
             rejections=engine.rejections,
             prefix_queries_tokens=engine.prefix_cache_queries,
             prefix_hits_tokens=engine.prefix_cache_hits,
-            ttft=_cumulative(engine.ttft) if TELLS_HISTOGRAMS else None,
-            itl=_cumulative(engine.itl) if TELLS_HISTOGRAMS else None,
+            ttft=_cumulative(engine.ttft),
+            itl=_cumulative(engine.itl),
             start_time_s=EPOCH_S + self._replica.started_s,
         )
 
@@ -193,8 +222,9 @@ class Agent:
 
 
 def _cumulative(counts: Counts) -> Histogram:
-    total, cumulative = 0, []
-    for count in counts.counts:
-        total += count
-        cumulative.append(total)
-    return Histogram((*counts.bounds, float("inf")), tuple(cumulative), counts.total)
+    return Histogram(_bounds(counts.bounds), tuple(accumulate(counts.counts)), counts.total)
+
+
+@cache
+def _bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    return (*bounds, math.inf)

@@ -60,6 +60,7 @@ class Plan:
         self._points = tuple(plan)
         self._times = [point.at_s for point in plan]
         self.highest = max(point.load for point in plan)
+        self.changes_s = tuple(self._times)
 
     def at(self, now_s: float) -> float:
         """The load at a time."""

@@ -14,6 +14,7 @@ import msgspec
 
 from sim.world.loop import Loop
 from sim.world.requests import Call, Fate, Gateway, Job, Reply
+from sim.world.seen import Refusal
 from trimtab.policy.dice import Dice
 
 BACKOFF_FIRST_S, BACKOFF_CAP_S = 0.5, 8.0
@@ -42,13 +43,16 @@ class Client:
         self._gateways = gateways
         self._dice = dice
         self._end_s = end_s
-        self.refusals = 0
-        self.waits_asked_s: list[float] = []
+        self.refusals: list[Refusal] = []
+        self.returned = 0
+        self.returned_taken = 0
+        self.double_ends = 0
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: Job, *, is_return: bool = False) -> None:
         """Call some gateway, by chance, as a balancer in front of them does."""
         now_s = self._loop.now_s
         call = Call(job, self, now_s, self._spec.timeout_s)
+        call.is_return = is_return
         if now_s + self._spec.timeout_s < self._end_s:
             self._loop.after(self._spec.timeout_s, self._lose_patience, call)
         gateways = self._gateways
@@ -56,22 +60,28 @@ class Client:
 
     def began(self, call: Call) -> None:
         """The first token came."""
+        self.returned += call.is_return
+        self.returned_taken += call.is_return
         call.job.first_s = self._loop.now_s
 
     def ended(self, call: Call) -> None:
         """The answer is whole."""
+        self._end(call)
         self._settle(call.job, Fate.DONE)
 
     def broke(self, call: Call) -> None:
         """The stream ended in an error: what came is shown, nothing is repeated."""
+        self._end(call)
         self._settle(call.job, Fate.BROKEN)
 
     def refused(self, call: Call, reply: Reply) -> None:
         """An error status before any token."""
+        self._end(call)
         job = call.job
         if reply.status in REFUSALS:
-            self.refusals += 1
-            self.waits_asked_s.append(reply.retry_after_s or 0.0)
+            refusal = Refusal(self._loop.now_s, reply.status, reply.retry_after_s)
+            self.refusals.append(refusal)
+            self.returned += call.is_return
         if job.submissions > self._spec.retries or not _may_retry(reply):
             fate = Fate.REFUSED if reply.status in REFUSALS else Fate.FAILED
             self._settle(job, fate)
@@ -81,7 +91,10 @@ class Client:
         if wait_s > RETRY_AFTER_MAX_S:
             self._settle(job, Fate.REFUSED)
         else:
-            self._loop.after(wait_s, self.submit, job)
+            self._loop.after(wait_s, self._come_back, job, asked_s is not None)
+
+    def _come_back(self, job: Job, is_return: bool) -> None:
+        self.submit(job, is_return=is_return)
 
     def _backoff_s(self, job: Job) -> float:
         ceiling_s = min(BACKOFF_CAP_S, BACKOFF_FIRST_S * 2.0 ** (job.submissions - 1))
@@ -98,6 +111,10 @@ class Client:
             self._settle(job, Fate.LEFT)
         else:
             self._loop.after(self._backoff_s(job), self.submit, job)
+
+    def _end(self, call: Call) -> None:
+        self.double_ends += call.settled
+        call.settled = True
 
     def _settle(self, job: Job, fate: Fate) -> None:
         job.fate = fate

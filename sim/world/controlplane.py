@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from controlplane.core import snapshot
-from controlplane.core.credits import split
+from controlplane.core.credits import slots, split
 from controlplane.core.events import (
     AgentGone,
     AgentSaid,
@@ -34,11 +34,13 @@ from controlplane.core.registry import STALE_S, Registry
 from controlplane.core.subscription import Subscription
 from sim.world.loop import Loop
 from sim.world.network import Stream
+from sim.world.seen import Steering
 from sim.world.trace import Trace
 from trimtab.model import (
     Ack,
     AgentDirective,
     AgentMessage,
+    BreakerState,
     Credits,
     EdgeHello,
     EdgeMessage,
@@ -46,13 +48,17 @@ from trimtab.model import (
     EdgeUpdate,
     Intent,
     Pool,
+    Serving,
     Snapshot,
 )
+from trimtab.policy.dice import Dice
 
 T = TypeVar("T")
 POOL = "m"
 TICK_S = 0.5
 COALESCE_S = 0.05
+EPOCH_S = 1_000_000.0
+"""Virtual time begins here, in seconds since 1970."""
 
 
 class AgentPeer:
@@ -80,8 +86,9 @@ class ControlPlane:
 
     name = "controlplane"
 
-    def __init__(self, loop: Loop, policy: EdgePolicy, trace: Trace) -> None:
+    def __init__(self, loop: Loop, policy: EdgePolicy, dice: Dice, trace: Trace) -> None:
         self._loop = loop
+        self._dice = dice
         self._policy = policy
         self._trace = trace
         self._store: dict[str, bytes] = {}
@@ -165,10 +172,30 @@ class ControlPlane:
         if self.is_up:
             self._handle(IntentSet(replica, wish))
 
+    def seen(self, replica: str) -> Steering:
+        """What it means to do with a replica, as the checks see it."""
+        known = self.registry.replicas.get(replica)
+        if known is None or known.route is None:
+            return Steering()
+        breaker = known.standing.breaker
+        ramps = breaker.state is BreakerState.RAMPING
+        return Steering(
+            limit_slots=slots(known) if known.route.serving is Serving.OPEN else None,
+            breaker=breaker.state.name,
+            cap_slots=breaker.cap_slots if ramps else None,
+            ejections=breaker.ejections,
+        )
+
     # Inside
 
     def _boot(self) -> None:
-        self.registry = Registry(self._placement, self._loop.now_s, STALE_S)
+        self.registry = Registry(
+            placement=self._placement,
+            dice=self._dice,
+            now_s=self._loop.now_s,
+            stale_s=STALE_S,
+            wall_offset_s=EPOCH_S,
+        )
         self._agents: dict[int, AgentPeer] = {}
         self._edges: dict[int, EdgePeer] = {}
         self._version = 0
@@ -198,8 +225,7 @@ class ControlPlane:
             case Transition():
                 self._trace.note(self._loop.now_s, _words(effect))
             case Noted(what, fields):
-                names = [str(fields[key]) for key in ("node", "edge", "replica") if key in fields]
-                self._trace.note(self._loop.now_s, f"{what} {' '.join(names)}".rstrip())
+                self._trace.note(self._loop.now_s, f"{what} {_told(fields)}".rstrip())
 
     def _tick(self, life: int) -> None:
         if life != self._life:
@@ -257,6 +283,11 @@ class ControlPlane:
             if record is not None:
                 found[key.removeprefix(prefix)] = record
         return found
+
+
+def _told(fields: Mapping[str, object]) -> str:
+    told = ("node", "edge", "replica", "from", "to", "cause", "wait_s", "alarm")
+    return " ".join(str(fields[key]) for key in told if fields.get(key))
 
 
 def _words(transition: Transition) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edge.core import problems
 from edge.core.dispatch import Dispatch
@@ -18,6 +18,7 @@ from sim.world.loop import Loop
 from sim.world.network import Network, Stream
 from sim.world.replica import Attempt, Replica
 from sim.world.requests import Call, Reply
+from sim.world.seen import EdgeSeen
 from sim.world.trace import Trace
 from trimtab.model import Ack, EdgeHello, EdgeReport, EdgeUpdate, Outcome, Serving
 from trimtab.policy.classify import Failure, Fault, classify
@@ -75,6 +76,7 @@ class Edge:
         self._trace = trace
         self._life = 0
         self.is_up = False
+        self.late_dispatches = 0
         self._boot()
 
     # Life
@@ -140,6 +142,24 @@ class Edge:
             return False
         return not self.dispatch.replica(replica).suspicion.active(self._loop.now_s)
 
+    def seen(self, replicas: Sequence[Replica]) -> EdgeSeen:
+        """This edge as the checks see it."""
+        states = [self.dispatch.replica(replica.name) for replica in replicas]
+        running = [self._running.get(replica.name, {}) for replica in replicas]
+        credits = [self.table.credits.get(replica.name) for replica in replicas]  # noqa: A001
+        return EdgeSeen(
+            is_up=self.is_up,
+            applied=(self.table.term, self.table.version),
+            queued=len(self._waiting),
+            inflight=tuple(state.inflight for state in states),
+            live=tuple(len(rides) for rides in running),
+            unstarted=tuple(
+                sum(not ride.started for ride in rides.values()) if replica.is_stopped else 0
+                for replica, rides in zip(replicas, running, strict=True)
+            ),
+            leases=tuple(credit.slots if credit else 0 for credit in credits),
+        )
+
     # As edge/admission.py
 
     def _acquire(self, ride: Ride, *, again: bool) -> None:
@@ -197,6 +217,7 @@ class Edge:
         attempt = ride.attempt = Attempt(ride.call.job, replica, self, now_s)
         self._running[replica][attempt.name] = ride
         self._trace.decide(now_s, self.name, ride.call.job.number, replica)
+        self.late_dispatches += now_s > ride.call.since_s + ride.call.patience_s
         self._replicas[replica].post(attempt)
         idle_s = self.table.policy.idle_timeout_ms / 1000
         self._loop.after(idle_s, self._guard, attempt)

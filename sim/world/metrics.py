@@ -18,9 +18,11 @@ ttr          seconds from the calm to the end of the last bad 10 s of arrivals (
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
+from sim.world.history import History
 from sim.world.requests import Fate, Job
 
 FLIP_WINDOW = 40
@@ -29,33 +31,6 @@ PING_PONG_S = 60.0
 BUCKET_S = 10.0
 BAD_TTFT_S = 2.0
 SLOS_S = (60.0, 15.0)
-
-
-@dataclass(slots=True)
-class Samples:
-    """What the world looks at periodically, and each dispatch."""
-
-    times_s: list[float] = field(default_factory=list)
-    healthy: list[tuple[bool, ...]] = field(default_factory=list)
-    eligible: list[tuple[float, ...]] = field(default_factory=list)  # share of gateways
-    tokens: list[tuple[int, ...]] = field(default_factory=list)  # made in all, by replica
-    dispatches: list[tuple[float, int]] = field(default_factory=list)  # when, to which replica
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What a run leaves behind."""
-
-    jobs: Sequence[Job]
-    progress: Mapping[int, float]  # share done of jobs still running, by number
-    samples: Samples
-    capacities: tuple[float, ...]  # of each replica, work per second
-    start_s: float
-    end_s: float
-    calm_from_s: float | None
-    wasted_tokens: int
-    useful_tokens: int
-    waits_asked_s: Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +60,7 @@ class Metrics:
     """Good work (15 s) of each tenant / what it asked for."""
 
 
-def measure(run: Run) -> Metrics:
+def measure(run: History) -> Metrics:
     """All figures of a run."""
     seconds = run.end_s - run.start_s
     capacity = sum(run.capacities) * seconds
@@ -118,7 +93,7 @@ def measure(run: Run) -> Metrics:
     )
 
 
-def _good_work(job: Job, run: Run, slo_s: float) -> float:
+def _good_work(job: Job, run: History, slo_s: float) -> float:
     """The work of a good job that was done while we measured."""
     if job.first_s is None or job.first_s - job.arrived_s > slo_s:
         return 0.0
@@ -139,42 +114,34 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-def _measured(run: Run) -> Iterable[int]:
-    times = run.samples.times_s
-    return (i for i in range(len(times)) if run.start_s <= times[i] <= run.end_s)
-
-
-def _availability(run: Run) -> float:
+def _availability(run: History) -> float:
     ratios = []
-    for i in _measured(run):
-        pairs = list(zip(run.capacities, run.samples.healthy[i], strict=True))
-        healthy = sum(c for c, well in pairs if well)
+    for look in run.measured():
+        pairs = list(zip(run.capacities, look.replicas, strict=True))
+        healthy = sum(capacity for capacity, r in pairs if r.is_healthy)
         if healthy:
-            eligible = run.samples.eligible[i]
-            got = sum(c * e for (c, well), e in zip(pairs, eligible, strict=True) if well)
+            got = sum(capacity * r.eligible for capacity, r in pairs if r.is_healthy)
             ratios.append(got / healthy)
     return sum(ratios) / len(ratios) if ratios else 1.0
 
 
-def _ping_pong(run: Run) -> tuple[float, float]:
+def _ping_pong(run: History) -> tuple[float, float]:
     """Falls of healthy replicas to zero eligibility, and those soon after another's, per hour."""
     falls: list[tuple[float, int]] = []
-    samples = run.samples
-    for i in _measured(run):
-        for r in range(len(run.capacities) if i else 0):
-            well = samples.healthy[i - 1][r] and samples.healthy[i][r]
-            if well and samples.eligible[i - 1][r] > 0.0 == samples.eligible[i][r]:
-                falls.append((samples.times_s[i], r))
+    for before, look in pairwise(run.measured()):
+        for r, (was, now) in enumerate(zip(before.replicas, look.replicas, strict=True)):
+            if was.is_healthy and now.is_healthy and was.eligible > 0.0 == now.eligible:
+                falls.append((look.now_s, r))
     pairs = sum(
-        any(r != other and 0.0 <= at_s - then_s <= PING_PONG_S for then_s, other in falls[:k])
+        any(r != other and at_s - then_s <= PING_PONG_S for then_s, other in falls[:k])
         for k, (at_s, r) in enumerate(falls)
     )
     hours = (run.end_s - run.start_s) / 3600
     return len(falls) / hours, pairs / hours
 
 
-def _flips_per_minute(run: Run) -> float:
-    to = [r for at_s, r in run.samples.dispatches if run.start_s <= at_s <= run.end_s]
+def _flips_per_minute(run: History) -> float:
+    to = [r for at_s, r in run.dispatches if run.start_s <= at_s <= run.end_s]
     flips, last = 0, None
     for k in range(0, len(to) - FLIP_WINDOW + 1, FLIP_WINDOW):
         window = to[k : k + FLIP_WINDOW]
@@ -186,21 +153,20 @@ def _flips_per_minute(run: Run) -> float:
     return flips / ((run.end_s - run.start_s) / 60)
 
 
-def _jain(run: Run) -> float:
-    made = [0.0] * len(run.capacities)
-    before: tuple[int, ...] | None = None
-    for i in _measured(run):
-        now = run.samples.tokens[i]
-        if before is not None:
-            for r, tokens in enumerate(now):
-                made[r] += max(0, tokens - before[r]) / run.capacities[r]
-        before = now
-    squares = sum(m * m for m in made)
-    return sum(made) ** 2 / (len(made) * squares) if squares else 1.0
+def _jain(run: History) -> float:
+    looks = run.measured()
+    done = [
+        (last.tokens - first.tokens) / capacity
+        for first, last, capacity in zip(
+            looks[0].replicas, looks[-1].replicas, run.capacities, strict=True
+        )
+    ]
+    squares = sum(tokens * tokens for tokens in done)
+    return sum(done) ** 2 / (len(done) * squares) if squares else 1.0
 
 
-def _recovery_s(run: Run) -> float | None:
-    calm_s = run.calm_from_s
+def _recovery_s(run: History) -> float | None:
+    calm_s = run.scenario.calm_from_s
     if calm_s is None:
         return None
     buckets: defaultdict[int, list[Job]] = defaultdict(list)
@@ -217,12 +183,22 @@ def _is_bad(jobs: Sequence[Job]) -> bool:
     return errors or _quantile(waits, 0.9) > BAD_TTFT_S
 
 
-def _tenants(run: Run) -> Mapping[str, float]:
+def _tenants(run: History) -> Mapping[str, float]:
     asked: defaultdict[str, float] = defaultdict(float)
     good: defaultdict[str, float] = defaultdict(float)
     for job in run.jobs:
         if run.start_s <= job.arrived_s <= run.end_s:
             asked[job.tenant] += job.work
-            in_time = job.first_s is not None and job.first_s - job.arrived_s <= SLOS_S[1]
-            good[job.tenant] += job.work * (in_time and job.fate in {Fate.DONE, Fate.PENDING})
+            good[job.tenant] += job.work * _in_time(job)
     return {tenant: good[tenant] / asked[tenant] for tenant in sorted(asked)}
+
+
+def good_share(run: History, from_s: float, until_s: float) -> float:
+    """Of the jobs that arrived then, those served in time."""
+    jobs = [job for job in run.jobs if from_s <= job.arrived_s < until_s]
+    return sum(_in_time(job) for job in jobs) / max(1, len(jobs))
+
+
+def _in_time(job: Job) -> bool:
+    in_time = job.first_s is not None and job.first_s - job.arrived_s <= SLOS_S[1]
+    return in_time and job.fate in {Fate.DONE, Fate.PENDING}

@@ -16,6 +16,7 @@ from sim.world.leaping import LeapingEngine, News
 from sim.world.loop import Loop
 from sim.world.network import Network
 from sim.world.requests import Job
+from sim.world.seen import ReplicaSeen, Steering
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.dice import Dice
 
@@ -95,8 +96,12 @@ class Replica:
     @property
     def is_healthy(self) -> bool:
         """Whether it does all the work it is given: the truth that steering can only guess."""
-        stopped = self.is_frozen or self.rejects or not self.is_up
-        return not (stopped or self.fail_ratio or self.cut_ratio)
+        return not (self.is_stopped or self.rejects or self.fail_ratio or self.cut_ratio)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it does no work at all."""
+        return self.is_frozen or not self.is_up
 
     @property
     def in_flight(self) -> int:
@@ -109,10 +114,19 @@ class Replica:
         self._advance()
         return self._engine
 
-    @property
-    def tokens_made(self) -> int:
-        """Tokens by all its engines so far."""
-        return self._tokens_before + self.engine.generation_tokens
+    def seen(self, eligible: float, steering: Steering) -> ReplicaSeen:
+        """This replica as the checks see it, with what others make of it."""
+        engine = self.engine
+        return ReplicaSeen(
+            is_healthy=self.is_healthy,
+            is_stopped=self.is_stopped,
+            slots=self.spec.max_num_seqs,
+            running=engine.num_running,
+            waiting=engine.num_waiting,
+            tokens=self._tokens_before + engine.generation_tokens,
+            eligible=eligible,
+            steering=steering,
+        )
 
     def progress(self) -> list[tuple[int, float]]:
         """The jobs inside and how much of each is done."""
@@ -122,9 +136,10 @@ class Replica:
             for name, attempt in self._live.items()
         ]
 
-    def post(self, attempt: Attempt) -> None:
+    def post(self, attempt: Attempt, *, is_probe: bool = False) -> None:
         """An attempt sets out; it arrives after the network's delay."""
-        self.posts_s.append(self._loop.now_s)
+        if not is_probe:
+            self.posts_s.append(self._loop.now_s)
         if self._network.is_cut(attempt.sink.name, self.name):
             self._loop.after(CONNECT_TIMEOUT_S, _fail, attempt, UNREACHABLE)
         else:

@@ -81,7 +81,7 @@ class Caller(Protocol):
 class Call:
     """One submission; `live` until the caller heard its end or left."""
 
-    __slots__ = ("caller", "cancel", "job", "live", "patience_s", "since_s")
+    __slots__ = ("caller", "cancel", "is_return", "job", "live", "patience_s", "settled", "since_s")
 
     def __init__(self, job: Job, caller: Caller, now_s: float, patience_s: float) -> None:
         job.submissions += 1
@@ -90,6 +90,8 @@ class Call:
         self.since_s = now_s
         self.patience_s = patience_s
         self.live = True
+        self.settled = False
+        self.is_return = False  # made at the time that a refusal named
         self.cancel: Callable[[], None] | None = None
 
 

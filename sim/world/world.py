@@ -11,24 +11,27 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sim.world import peers
 from sim.world.agent import Agent
 from sim.world.arrivals import times
+from sim.world.checks import check
 from sim.world.client import Client
 from sim.world.controlplane import ControlPlane
 from sim.world.edge import Edge
 from sim.world.faults import Parts, plan
+from sim.world.history import History
 from sim.world.loop import Loop
-from sim.world.metrics import Metrics, Run, Samples, measure
+from sim.world.metrics import Metrics, measure
 from sim.world.network import Network
 from sim.world.replica import Replica
 from sim.world.requests import Gateway, Job
 from sim.world.scenario import Scenario, SourceSpec
+from sim.world.seen import SAMPLE_S, Observation, Steering
 from sim.world.shapes import Worth, worth
 from sim.world.trace import Trace
 
-POLICIES = ("trimtab",)
+POLICIES = ("trimtab", *peers.KINDS)
 BOOT_S = 3.0
-SAMPLE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Result:
     """One run."""
 
     metrics: Metrics
+    violations: dict[str, list[str]]
+    """What each check that applied found."""
     trace: Trace
     events: int
 
@@ -60,7 +65,7 @@ class World:
         self._seed = seed
         self.loop = Loop(-BOOT_S)
         self.trace = Trace()
-        self.samples = Samples()
+        self.looks: list[Observation] = []
         self.jobs: list[Job] = []
         self.network = Network(self.loop, scenario.network, self._dice("network"))
         names = scenario.replica_names()
@@ -72,8 +77,7 @@ class World:
         first = scenario.sources[0].shape
         base = worth(specs[0], first).rate_per_s
         self.capacities = tuple(worth(spec, first).rate_per_s / base for spec in specs)
-        self.parts = self._fleet()
-        self.gateways: Sequence[Gateway] = list(self.parts.edges.values())
+        self.parts, self.gateways = self._fleet() if policy == "trimtab" else self._peers(policy)
         self._targets = list(self.gateways)
         self.sources = [self._source(n, spec) for n, spec in enumerate(scenario.sources)]
 
@@ -84,18 +88,26 @@ class World:
             plan(fault, self.parts)
         for source in self.sources:
             self._next_arrival(source)
-        self.loop.at(0.0, self._sample)
+        self.loop.at(0.0, self._look)
         self.loop.run(scenario.duration_s)
-        return Result(measure(self._outcome()), self.trace, self.loop.events)
+        history = self._history()
+        return Result(measure(history), check(history), self.trace, self.loop.events)
 
     # Building
 
     def _dice(self, name: str) -> random.Random:
         return random.Random(f"{self._seed}/{name}")
 
-    def _fleet(self) -> Parts:
+    def _peers(self, policy: str) -> tuple[Parts, Sequence[Gateway]]:
+        """Somebody else's gateway over the same engines."""
+        dice = self._dice(policy)
+        gateways = peers.build(policy, self.loop, self.replicas, dice, self.trace)
+        return Parts(self.loop, self.network, self.trace, self.replicas), gateways
+
+    def _fleet(self) -> tuple[Parts, Sequence[Gateway]]:
+        """Control plane, agents and edges."""
         loop, network, trace = self.loop, self.network, self.trace
-        controlplane = ControlPlane(loop, self.scenario.policy(), trace)
+        controlplane = ControlPlane(loop, self.scenario.policy(), self._dice("controlplane"), trace)
         agents = {
             name: Agent(replica, loop, network, self._dice(f"agent-{name}"))
             for name, replica in self.replicas.items()
@@ -109,7 +121,8 @@ class World:
             agent.start(controlplane)
         for edge in edges.values():
             edge.start(controlplane)
-        return Parts(loop, network, trace, self.replicas, agents, edges, controlplane, self._shift)
+        parts = Parts(loop, network, trace, self.replicas, agents, edges, controlplane, self._shift)
+        return parts, list(edges.values())
 
     def _source(self, number: int, spec: SourceSpec) -> Source:
         scenario = self.scenario
@@ -149,33 +162,44 @@ class World:
         """All clients call one edge; an empty name undoes it."""
         self._targets[:] = [g for g in self.gateways if g.name == edge] or self.gateways
 
-    def _sample(self) -> None:
-        samples, replicas = self.samples, self.replicas.values()
-        samples.times_s.append(self.loop.now_s)
-        samples.healthy.append(tuple(replica.is_healthy for replica in replicas))
-        samples.eligible.append(tuple(self._eligible(replica.name) for replica in replicas))
-        samples.tokens.append(tuple(replica.tokens_made for replica in replicas))
-        self.loop.after(SAMPLE_S, self._sample)
+    def _look(self) -> None:
+        replicas, controlplane = list(self.replicas.values()), self.parts.controlplane
+        nothing = Steering()
+        look = Observation(
+            now_s=self.loop.now_s,
+            controlplane_up=controlplane is not None and controlplane.is_up,
+            replicas=tuple(
+                replica.seen(
+                    self._eligible(replica.name),
+                    controlplane.seen(replica.name) if controlplane else nothing,
+                )
+                for replica in replicas
+            ),
+            edges=tuple(edge.seen(replicas) for edge in self.parts.edges.values()),
+        )
+        self.looks.append(look)
+        self.loop.after(SAMPLE_S, self._look)
 
     def _eligible(self, replica: str) -> float:
         return sum(gateway.takes(replica) for gateway in self.gateways) / len(self.gateways)
 
     # Ending
 
-    def _outcome(self) -> Run:
-        scenario, replicas = self.scenario, list(self.replicas.values())
-        progress = {job: share for replica in replicas for job, share in replica.progress()}
-        posts = [(at_s, i) for i, replica in enumerate(replicas) for at_s in replica.posts_s]
-        self.samples.dispatches = sorted(posts)
-        return Run(
-            jobs=self.jobs,
-            progress=progress,
-            samples=self.samples,
+    def _history(self) -> History:
+        replicas, clients = list(self.replicas.values()), [s.client for s in self.sources]
+        edges = self.parts.edges.values()
+        return History(
+            scenario=self.scenario,
+            plans=self.scenario.plans(),
             capacities=self.capacities,
-            start_s=scenario.warmup_s,
-            end_s=scenario.duration_s,
-            calm_from_s=scenario.calm_from_s,
+            looks=self.looks,
+            jobs=self.jobs,
+            progress={job: share for replica in replicas for job, share in replica.progress()},
+            dispatches=sorted((t, i) for i, r in enumerate(replicas) for t in r.posts_s),
+            refusals=[refusal for client in clients for refusal in client.refusals],
+            returns=(sum(c.returned for c in clients), sum(c.returned_taken for c in clients)),
+            double_ends=sum(client.double_ends for client in clients),
+            late_dispatches=sum(edge.late_dispatches for edge in edges),
             wasted_tokens=sum(replica.wasted_tokens for replica in replicas),
             useful_tokens=sum(replica.useful_tokens for replica in replicas),
-            waits_asked_s=[w for source in self.sources for w in source.client.waits_asked_s],
         )
