@@ -8,6 +8,8 @@ began; a state's age starts when the state changes.
 
 from __future__ import annotations
 
+import operator
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 from agent.core.exposition import Histogram, Reading
@@ -110,12 +112,11 @@ def delta(new: Histogram | None, sent: Histogram | None) -> HistogramDelta | Non
     """What `new` has more than `sent`, only of buckets that moved."""
     if new is None or sent is None:
         return None
-    before = dict(zip(sent.le_s, _by_bucket(sent), strict=True))
-    moved = [
-        (bound, count - before.get(bound, 0))
-        for bound, count in zip(new.le_s, _by_bucket(new), strict=True)
-        if count > before.get(bound, 0)
-    ]
+    same_bounds = sent.le_s == new.le_s
+    before = sent.cumulative if same_bounds else _rebucket(sent, new.le_s)
+    grown = [now - then for now, then in zip(new.cumulative, before, strict=True)]
+    counts = map(operator.sub, grown, (0, *grown))
+    moved = [(bound, count) for bound, count in zip(new.le_s, counts, strict=False) if count > 0]
     return HistogramDelta(
         le_s=tuple(bound for bound, _ in moved),
         count=tuple(count for _, count in moved),
@@ -123,9 +124,10 @@ def delta(new: Histogram | None, sent: Histogram | None) -> HistogramDelta | Non
     )
 
 
-def _by_bucket(histogram: Histogram) -> list[int]:
-    counts = histogram.cumulative
-    return [max(high - low, 0) for low, high in zip((0, *counts), counts, strict=False)]
+def _rebucket(histogram: Histogram, le_s: tuple[float, ...]) -> list[int]:
+    """What it has at or below other bounds."""
+    counts = (0, *histogram.cumulative)
+    return [counts[bisect_right(histogram.le_s, bound_s)] for bound_s in le_s]
 
 
 def _restarted(track: Track, new: Reading) -> bool:

@@ -162,7 +162,7 @@ class Dispatch:
 
     def _place_pool(self, pool: str, queue: Queue, now_s: float) -> Iterator[Placement]:
         placed = True
-        while placed:
+        while placed and len(queue):
             placed = False
             candidates = self._candidates(pool, now_s)
             if not any(c.inflight < c.slots for c in candidates):
