@@ -147,11 +147,13 @@ class EngineWatch:
         self.known = True
 
     async def _ask_facts(self) -> None:
-        self._models = await self._client.models() or self._models
-        self._version = await self._client.version() or self._version
-        if self._local:
-            found = await asyncio.to_thread(process.find, self._config.port)
-            self._process = found or self._process
+        models = await self._client.models()
+        version = await self._client.version()
+        found = await asyncio.to_thread(process.find, self._config.port) if self._local else None
+        # At once: with its models told before its limit, a new engine would be given far too much.
+        self._models = models or self._models
+        self._version = version or self._version
+        self._process = found or self._process
 
     async def probe(self, timeout_s: float) -> str:
         """Ask for one token; empty when it came, else what was wrong."""

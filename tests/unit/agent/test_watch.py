@@ -152,6 +152,20 @@ async def test_facts(watch: EngineWatch, engine: FakeEngine) -> None:
     assert watch.facts().served_models == ("m",)
 
 
+async def test_facts_are_told_whole_or_not_at_all(watch: EngineWatch, engine: FakeEngine) -> None:
+    told_meanwhile = []
+
+    async def version() -> str:
+        told_meanwhile.append(watch.facts())
+        return "0.32.0"
+
+    engine.version = version  # type: ignore[method-assign]
+    await looked(watch)
+    await watch.learn()
+    assert [facts.served_models for facts in told_meanwhile] == [()]
+    assert watch.facts().served_models == ("m",)
+
+
 async def test_a_new_start_is_learned_about_at_once(watch: EngineWatch, engine: FakeEngine) -> None:
     await looked(watch)
     await watch.learn()
