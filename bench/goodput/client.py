@@ -13,6 +13,7 @@ import enum
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import msgspec
@@ -66,7 +67,7 @@ class _Choice(msgspec.Struct):
 
 class _Event(msgspec.Struct):
     choices: list[_Choice] = []
-    error: msgspec.Raw | None = None
+    error: Any = None
 
 
 _DECODER = msgspec.json.Decoder(_Event)
@@ -203,10 +204,11 @@ async def _read(response: aiohttp.ClientResponse, outcome: Outcome, started_s: f
         for event in events:
             for line in event.split(b"\n"):
                 if line.startswith(b"data:") and not line.endswith(b"[DONE]"):
-                    _take(line[5:], outcome, at_s)
+                    take(line[5:], outcome, at_s)
 
 
-def _take(data: bytes, outcome: Outcome, at_s: float) -> None:
+def take(data: bytes, outcome: Outcome, at_s: float) -> None:
+    """One event of a stream. An end is BROKEN until there is a better word for it."""
     try:
         event = _DECODER.decode(data)
     except msgspec.MsgspecError:

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from bench.goodput.client import advised_wait_s, backoff_s, should_retry
+from bench.goodput.client import End, Outcome, advised_wait_s, backoff_s, should_retry, take
+from bench.goodput.scenario import Arrival
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,29 @@ def test_own_wait_doubles_with_jitter() -> None:
         assert min(waits) >= 0.75 * most_s
         assert max(waits) <= most_s
         assert max(waits) - min(waits) > 0.2 * most_s
+
+
+ROLE = b'{"choices":[{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}'
+TEXT = b'{"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":null}]}'
+LAST = b'{"choices":[{"index":0,"delta":{"content":"!"},"finish_reason":"length"}],"error":null}'
+ABORT = b'{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"abort"}]}'
+ERROR = b'{"error":{"message":"no room","code":503}}'
+
+
+@pytest.mark.parametrize(
+    ("events", "end", "tokens"),
+    [
+        ([], End.BROKEN, 0),
+        ([ROLE, TEXT], End.BROKEN, 1),
+        ([ROLE, TEXT, LAST], End.FINISHED, 2),
+        ([ROLE, TEXT, ABORT], End.BROKEN, 1),
+        ([ROLE, TEXT, ERROR], End.ERROR_EVENT, 1),
+        ([ERROR, LAST], End.ERROR_EVENT, 1),
+        ([b"no JSON"], End.BROKEN, 0),
+    ],
+)
+def test_how_a_stream_ends(events: list[bytes], end: End, tokens: int) -> None:
+    outcome = Outcome(Arrival(0.0, "", 2), end=End.BROKEN)
+    for event in events:
+        take(event, outcome, 1.0)
+    assert (outcome.end, len(outcome.token_times_s)) == (end, tokens)
