@@ -7,13 +7,13 @@ takes 20-60 s to start, so fixtures start it, outside of any event loop.
 """
 
 import contextlib
-import http.client
 import os
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -30,6 +30,7 @@ FLAGS = (
     *("--num-gpu-blocks-override", "64"),
     *("--block-size", "32"),
 )
+MODEL = "real-80m"
 POLL_S = 0.25
 
 
@@ -52,8 +53,7 @@ def free_port() -> int:
 class RealEngine:
     """One vLLM server on a fixed port and core; may be started again after it was killed."""
 
-    def __init__(self, real_dir: Path, core: int, model: str = "mid") -> None:
-        self.model = model
+    def __init__(self, real_dir: Path, core: int) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._real_dir = real_dir
@@ -69,12 +69,12 @@ class RealEngine:
         self.kill()
         self._scratch.cleanup()
 
-    def start(self, *flags: str) -> None:
-        """Begin to start; flags come after our own and so win over them."""
+    def start(self) -> None:
+        """Begin to start."""
         command = [
             *(str(self._real_dir / "venv/bin/python"), "-m", "vllm.entrypoints.openai.api_server"),
-            *("--model", str(self._real_dir / self.model), "--served-model-name", self.model),
-            *("--port", str(self.port), *FLAGS, *flags),
+            *("--model", str(self._real_dir / "model"), "--served-model-name", MODEL),
+            *("--port", str(self.port), *FLAGS),
         ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -103,14 +103,19 @@ class RealEngine:
 
     def is_healthy(self) -> bool:
         """True if /health answers 200: the API process is up, which says little of the core."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        with contextlib.suppress(OSError):
+            self._get("/health")
+            return True
+        return False
+
+    def metric(self, name: str) -> int:
+        """A gauge or counter of its /metrics, over all labels; 0 when it is not there."""
+        lines = self._get("/metrics").splitlines()
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(f"{name}{{"))
+
+    def running(self) -> int:
+        """Requests in its batch."""
+        return self.metric("vllm:num_requests_running")
 
     def pids(self) -> Pids:
         """Only once ready; the core and the worker name themselves when they start."""
@@ -125,14 +130,6 @@ class RealEngine:
 
     def sigcont_core(self) -> None:
         os.kill(self.pids().core, signal.SIGCONT)
-
-    def stop(self, grace_s: float = 10) -> None:
-        """End it as an operator would (SIGTERM); what is still there after the grace is killed."""
-        if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(grace_s)
-        self.kill()
 
     def kill(self) -> None:
         """SIGKILL everything at once, and wait until it is gone.
@@ -151,6 +148,10 @@ class RealEngine:
             time.sleep(POLL_S)
         _kill(session_members(session))
         self._process = None
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=2) as answer:  # noqa: S310
+            return str(answer.read().decode())
 
     def _environment(self) -> dict[str, str]:
         return {

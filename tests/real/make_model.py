@@ -1,14 +1,13 @@
 """Make a small Llama model with random weights that vLLM can serve, from nothing but local text.
 
-Runs inside the engines' environment (torch, safetensors, tokenizers): `make_model.py tiny DIR`.
-The same name always gives the same model, so that two engines answer alike. `tiny` takes 1-2 ms a
-token; `mid` 12-15 ms, slow enough for a test to act in the middle of a stream.
+Runs inside the engines' environment (torch, safetensors, tokenizers): `make_model.py DIR`. Each run
+gives the same model, so that two engines answer alike. With 80 M parameters it takes 12-15 ms a
+token, slow enough for a test to act in the middle of a stream.
 """
 
 import json
 import sys
 import sysconfig
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch  # type: ignore[import-not-found]  # lives in the engines' environment only
@@ -23,31 +22,14 @@ from tokenizers import (  # type: ignore[import-not-found]
 
 VOCABULARY = 4096
 CONTEXT_TOKENS = 8192
+LAYERS, HEADS, KV_HEADS = 8, 16, 4
 HEAD_SIZE = 64  # the CPU attention kernel takes 64 or 128
+HIDDEN, INNER, KV = HEADS * HEAD_SIZE, HEADS * HEAD_SIZE * 2, KV_HEADS * HEAD_SIZE
 SPECIAL = ["<|pad|>", "<|bos|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes that decide how long a token takes."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-
-    @property
-    def hidden(self) -> int:
-        return self.heads * HEAD_SIZE
-
-
-SHAPES = {
-    "tiny": Shape(layers=2, heads=4, kv_heads=2),  # 3 M parameters
-    "mid": Shape(layers=8, heads=16, kv_heads=4),  # 80 M parameters
-}
 
 
 def write_tokenizer(out: Path) -> None:
@@ -75,18 +57,18 @@ def write_tokenizer(out: Path) -> None:
     (out / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def write_config(out: Path, shape: Shape) -> None:
+def write_config(out: Path) -> None:
     """The architecture, and the token ids that end a text (positions in SPECIAL)."""
     special_ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "vocab_size": VOCABULARY,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.hidden * 2,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
         "head_dim": HEAD_SIZE,
         "max_position_embeddings": CONTEXT_TOKENS,
         "rms_norm_eps": 1e-5,
@@ -100,37 +82,36 @@ def write_config(out: Path, shape: Shape) -> None:
     (out / "generation_config.json").write_text(json.dumps(special_ids))
 
 
-def write_weights(out: Path, shape: Shape) -> None:
+def write_weights(out: Path) -> None:
     """Random matrices from a fixed seed, and norms of one."""
     dice = torch.Generator().manual_seed(0)
-    hidden, inner, kv = shape.hidden, shape.hidden * 2, shape.kv_heads * HEAD_SIZE
-    matrices = {"model.embed_tokens": (VOCABULARY, hidden), "lm_head": (VOCABULARY, hidden)}
+    matrices = {"model.embed_tokens": (VOCABULARY, HIDDEN), "lm_head": (VOCABULARY, HIDDEN)}
     norms = ["model.norm"]
-    for layer in (f"model.layers.{i}" for i in range(shape.layers)):
+    for layer in (f"model.layers.{i}" for i in range(LAYERS)):
         matrices |= {
-            f"{layer}.self_attn.q_proj": (hidden, hidden),
-            f"{layer}.self_attn.k_proj": (kv, hidden),
-            f"{layer}.self_attn.v_proj": (kv, hidden),
-            f"{layer}.self_attn.o_proj": (hidden, hidden),
-            f"{layer}.mlp.gate_proj": (inner, hidden),
-            f"{layer}.mlp.up_proj": (inner, hidden),
-            f"{layer}.mlp.down_proj": (hidden, inner),
+            f"{layer}.self_attn.q_proj": (HIDDEN, HIDDEN),
+            f"{layer}.self_attn.k_proj": (KV, HIDDEN),
+            f"{layer}.self_attn.v_proj": (KV, HIDDEN),
+            f"{layer}.self_attn.o_proj": (HIDDEN, HIDDEN),
+            f"{layer}.mlp.gate_proj": (INNER, HIDDEN),
+            f"{layer}.mlp.up_proj": (INNER, HIDDEN),
+            f"{layer}.mlp.down_proj": (HIDDEN, INNER),
         }
         norms += [f"{layer}.input_layernorm", f"{layer}.post_attention_layernorm"]
     weights = {
         f"{name}.weight": (torch.randn(*size, generator=dice) * 0.05).to(torch.bfloat16)
         for name, size in matrices.items()
     }
-    weights |= {f"{name}.weight": torch.ones(hidden, dtype=torch.bfloat16) for name in norms}
+    weights |= {f"{name}.weight": torch.ones(HIDDEN, dtype=torch.bfloat16) for name in norms}
     save_file(weights, str(out / "model.safetensors"), metadata={"format": "pt"})
 
 
 def main() -> None:
-    name, out = sys.argv[1], Path(sys.argv[2])
+    out = Path(sys.argv[1])
     out.mkdir(parents=True)
     write_tokenizer(out)
-    write_config(out, SHAPES[name])
-    write_weights(out, SHAPES[name])
+    write_config(out)
+    write_weights(out)
 
 
 if __name__ == "__main__":

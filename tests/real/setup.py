@@ -1,4 +1,4 @@
-"""Set up what the real-engine tests need: a CPU-only vLLM in its own environment, and two models.
+"""Set up what the real-engine tests need: a CPU-only vLLM in its own environment, and a model.
 
 `python tests/real/setup.py` fills `.real/` in the checkout (or the folder of its own that
 TRIMTAB_REAL_DIR names, so that several checkouts can share one): about 100 s and 2.6 GB once, and
@@ -20,7 +20,6 @@ from pathlib import Path
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements-vllm.txt"
 RECIPE = (HERE / "setup.py", HERE / "make_model.py", REQUIREMENTS)
-MODELS = ("tiny", "mid")
 CANNOT_BE_HAD = 75
 
 
@@ -29,7 +28,7 @@ class CannotBeHadError(Exception):
 
 
 def real_dir() -> Path:
-    """The folder that holds the environment, the models and the stamp."""
+    """The folder that holds the environment, the model and the stamp."""
     return Path(os.environ.get("TRIMTAB_REAL_DIR") or HERE.parents[1] / ".real").absolute()
 
 
@@ -81,15 +80,14 @@ def _build(root: Path) -> None:
         raise SystemExit(f"{venv} was not made by this script: point TRIMTAB_REAL_DIR elsewhere")
     python = _find_python311()
     stamp.write_text("unfinished")
-    for old in ("venv", *MODELS):
+    for old in ("venv", "model"):
         shutil.rmtree(root / old, ignore_errors=True)
     _say("environment: a fresh one")
     subprocess.run([python, "-m", "venv", venv], check=True)
     _say("packages: CPU-only torch, vLLM and what they need (1-2 minutes, 2.6 GB)")
     _install(venv, root / "setup.log")
-    for name in MODELS:
-        _say(f"model: {name}")
-        subprocess.run([venv / "bin/python", HERE / "make_model.py", name, root / name], check=True)
+    _say("model")
+    subprocess.run([venv / "bin/python", HERE / "make_model.py", root / "model"], check=True)
     stamp.write_text(_recipe_hash())
 
 
