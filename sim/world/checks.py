@@ -30,20 +30,23 @@ EVACUATED_S = 11.0 + 0.6
 RETRY_AFTER_S = (1.0, 120.0)
 RETURNS_MIN = 50
 FULL_SPEED_S = 20.0
+TAKES_AWAY = frozenset({"drain", "edge_kill", "agent_stuck"})
+"""Faults that hide a healthy engine, or a gateway, on purpose."""
 CONVERGED_S, CONVERGED_VARIANCE = 30.0, 2.0
 
 Found = list[str] | None
 
 
 def i2_overload_ejects_nobody(run: History) -> Found:
-    """While all are healthy, all are eligible at every gateway."""
-    if any(not all(r.is_healthy for r in look.replicas) for look in run.looks):
+    """While all are healthy, and nobody says otherwise, all are eligible at every gateway."""
+    unwell = any(not r.is_healthy for look in run.looks for r in look.replicas)
+    if unwell or any(fault.kind in TAKES_AWAY for fault in run.scenario.faults):
         return None
     return [
         f"{look.now_s:.1f} s: r{i} is eligible at {replica.eligible:.0%} of the gateways"
         for look in run.measured()
         for i, replica in enumerate(look.replicas)
-        if replica.eligible < 1.0 and not _asked_for(run)
+        if replica.eligible < 1.0
     ]
 
 
@@ -356,11 +359,6 @@ def check(run: History) -> dict[str, list[str]]:
     """What every check that applies found, by its name."""
     results = {name: look(run) for name, look in CHECKS.items()}
     return {name: found for name, found in results.items() if found is not None}
-
-
-def _asked_for(run: History) -> bool:
-    """An operator took capacity away."""
-    return any(fault.kind in {"drain", "edge_kill"} for fault in run.scenario.faults)
 
 
 def _all_healthy(run: History, start_s: float, end_s: float) -> bool:

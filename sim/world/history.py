@@ -61,7 +61,7 @@ class History:
             for at_s in strikes_s(fault, self.end_s):
                 mended_s = at_s + (fault.for_s or 0.0)
                 times += [at_s, mended_s, mended_s + fault.cold_s]
-        return tuple(sorted(times))
+        return tuple(sorted(set(times)))
 
     def calm_s(self, now_s: float) -> float:
         """How long nothing has disturbed."""

@@ -190,7 +190,9 @@ class LeapingEngine:
         """Run every step that ends by `until_s`; what was new, in order."""
         news: list[News] = []
         while self.step_ends_at is not None and self.step_ends_at <= until_s:
-            now_s = self.step_ends_at
+            now_s = self._leap(until_s)
+            if now_s > until_s:
+                break
             if self._in_step:
                 self._end_step(now_s, news)
             if self._in_step or self._gauges_stale:
@@ -201,15 +203,9 @@ class LeapingEngine:
 
     def next_news_s(self) -> float | None:
         """When to call `advance` at the latest to miss nothing; None while there is no work."""
-        ends_s = self.step_ends_at
-        if ends_s is None or self._prefills or not self._decoders:
+        ends_s, more = self.step_ends_at, self._uneventful_steps()
+        if ends_s is None or not more:
             return ends_s
-        if self._waiting and len(self._running) < self.spec.max_num_seqs:
-            return ends_s  # its head may be admitted at the end of any step
-        finishing = self._finishing
-        while not self._is_due(finishing[0]):
-            heapq.heappop(finishing)
-        more = finishing[0][0] - self.steps - 1
         growth = self._decoders * (more // self.spec.block_size + 1)
         if growth > self.kv.capacity - self.kv.used:
             return ends_s  # blocks may run out before
@@ -217,6 +213,44 @@ class LeapingEngine:
         for _ in range(more):  # not a product: `advance` adds step by step, and rounds so
             ends_s += step_s
         return ends_s
+
+    def _leap(self, until_s: float) -> float:
+        """Run the steps in which all only decode and nobody ends; when the next one ends."""
+        ends_s = self.step_ends_at or 0.0
+        steps = self._uneventful_steps()
+        if steps == 0 or ends_s > until_s:
+            return ends_s
+        decoders, began_s, used = self._decoders, self._began_s, self.kv.used
+        step_s = self.slowdown * self.spec.step_s(decoders, 0)
+        phases, itl = self._phases, self.itl
+        last = self.steps + steps
+        while self.steps < last and ends_s <= until_s:
+            used = self.kv.used
+            needed = phases[-self.steps % len(phases)]
+            if needed and not self._grow(needed):
+                break  # somebody will be preempted at this step's end
+            self.steps += 1
+            self.generation_tokens += decoders
+            took_s = ends_s - began_s
+            itl.counts[bisect_left(itl.bounds, took_s)] += decoders
+            itl.total += took_s * decoders
+            began_s, ends_s = ends_s, ends_s + step_s
+        if began_s != self._began_s:
+            self._began_s, self.step_ends_at = began_s, ends_s
+            self._gauges = (len(self._running), len(self._waiting), used)
+            self._gauges_stale = False
+        return ends_s
+
+    def _uneventful_steps(self) -> int:
+        """How many steps will end from now on before one that admits, starts or ends anybody."""
+        if self._prefills or not self._decoders or not self._in_step:
+            return 0
+        if self._waiting and len(self._running) < self.spec.max_num_seqs:
+            return 0
+        finishing = self._finishing
+        while not self._is_due(finishing[0]):
+            heapq.heappop(finishing)
+        return finishing[0][0] - self.steps - 1
 
     # The end of a step
 

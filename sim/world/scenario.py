@@ -92,6 +92,20 @@ class FaultSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """It happens again after each such time."""
 
 
+class Targets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a run should reach, where the scenario is about that."""
+
+    goodput_60: float | None = None
+    """At least; share of capacity."""
+    goodput_15: float | None = None
+    attempts_per_job: float | None = None
+    """At most."""
+    ttr_s: float | None = None
+    """At most."""
+    light_tenant: float | None = None
+    """At least; good work of the tenant that asks least, as a share of what it asks."""
+
+
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """See the rules at the top of this file."""
 
@@ -106,6 +120,9 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     sources: tuple[SourceSpec, ...]
     network: NetworkSpec = NetworkSpec()
     faults: tuple[FaultSpec, ...] = ()
+    targets: Targets = Targets()
+    grid: bool = False
+    """It is one of those that are run over many seeds."""
     queue_limit: int = 256
     queue_wait_s: float = 45.0
     idle_timeout_s: float = 120.0

@@ -1,15 +1,13 @@
 """What was decided, in order: lines for people, and a hash over everything for machines.
 
 Rules: the hash covers each dispatch, refusal and transition with its time, so two runs with the
-same hash were the same run; lines cover what a reviewer wants to see change: faults, transitions,
-and a summary every SUMMARY_S. Nothing here depends on the process (no ids, no hash seeds).
+same hash were the same run; lines are what a reviewer wants to see change: faults, transitions, and
+a summary now and then. Nothing here depends on the process (no ids, no hash seeds).
 """
 
 from __future__ import annotations
 
 import hashlib
-
-SUMMARY_S = 10.0
 
 
 class Trace:

@@ -30,8 +30,8 @@ from sim.world.seen import SAMPLE_S, Observation, Steering
 from sim.world.shapes import Worth, worth
 from sim.world.trace import Trace
 
-POLICIES = ("trimtab", *peers.KINDS)
 BOOT_S = 3.0
+LOOKS_PER_SUMMARY = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class World:
         self.loop = Loop(-BOOT_S)
         self.trace = Trace()
         self.looks: list[Observation] = []
+        self._summed = [0] * (len(scenario.replicas) + 1)
         self.jobs: list[Job] = []
         self.network = Network(self.loop, scenario.network, self._dice("network"))
         names = scenario.replica_names()
@@ -178,7 +179,20 @@ class World:
             edges=tuple(edge.seen(replicas) for edge in self.parts.edges.values()),
         )
         self.looks.append(look)
+        if len(self.looks) % LOOKS_PER_SUMMARY == 0:
+            self._summarize(look)
         self.loop.after(SAMPLE_S, self._look)
+
+    def _summarize(self, look: Observation) -> None:
+        """A line on the time since the last one."""
+        totals = [len(replica.posts_s) for replica in self.replicas.values()]
+        totals.append(sum(len(source.client.refusals) for source in self.sources))
+        *sent, refused = (now - then for now, then in zip(totals, self._summed, strict=True))
+        self._summed = totals
+        queued = sum(edge.queued for edge in look.edges)
+        running = [f"{replica.running}+{replica.waiting}" for replica in look.replicas]
+        words = f"sent {sent} running+waiting {running} queued {queued} refused {refused}"
+        self.trace.note(look.now_s, words.replace("'", ""))
 
     def _eligible(self, replica: str) -> float:
         return sum(gateway.takes(replica) for gateway in self.gateways) / len(self.gateways)
