@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -43,7 +44,11 @@ def main() -> int:
     command = shlex.join(["./run", "bench", "goodput", *sys.argv[1:]])
     results = report.Results(command, _machine(), quick=args.quick)
     programs = _install(peers, results)
-    uvloop.run(_measure(scenarios, peers, programs, results, args))
+    try:
+        uvloop.run(_measure(scenarios, peers, programs, results, args))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print(f"bench: stopped; what was complete is in {args.out}")
+        return 130
     return 0
 
 
@@ -54,6 +59,8 @@ async def _measure(
     results: report.Results,
     args: argparse.Namespace,
 ) -> None:
+    if (task := asyncio.current_task()) is not None:  # ends proxies and engines in order
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     capacities: dict[EngineKind, float] = {}
     for scenario in scenarios:
         kind = replace(scenario.kind, queue_limit=None)

@@ -17,7 +17,7 @@ import psutil
 
 from bench.goodput import client, install
 from bench.goodput.client import Client, End, Outcome
-from bench.goodput.engines import Engine, engines
+from bench.goodput.engines import Engine, engines, leashed
 from bench.goodput.peers import Peer, Place, Program
 from bench.goodput.scenario import SLO_S, Arrival, EngineKind, Scenario, Trouble, prompt_text
 from bench.goodput.stats import Record, Sample
@@ -135,8 +135,7 @@ async def _proxy(
     log = _fresh(folder)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *program.command,
-            *peer.arguments(place),
+            *leashed(*program.command, *peer.arguments(place)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import aiohttp
 
 from bench.goodput.client import MODEL
 from bench.goodput.scenario import EngineKind, Trouble
+from standalone import leash
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +53,18 @@ class Engine:
             answer.raise_for_status()
 
 
+def leashed(*command: str) -> tuple[str, ...]:
+    """A command whose program can't outlive us."""
+    return (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command)
+
+
 @asynccontextmanager
 async def engines(kind: EngineKind) -> AsyncIterator[list[Engine]]:
     """Two of them on free ports, until the block ends."""
-    command = ("-P", "-m", "sim.engine_http", "--port", "0", "--model", MODEL, *kind.flags())
+    module = (sys.executable, "-P", "-m", "sim.engine_http", "--port", "0", "--model", MODEL)
+    command = leashed(*module, *kind.flags())
     processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdout=asyncio.subprocess.PIPE
-        )
+        await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         for _ in range(2)
     ]
     try:
