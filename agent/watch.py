@@ -171,6 +171,7 @@ class EngineWatch:
             return Observation(Answer.BLIND, dead=True)
         if not isinstance(page, Answered):
             return Observation(Answer.SILENT)
+        self._loading = False  # what was loading is up; when it refuses again, it died
         reading = exposition.parse(page.body.decode(errors="replace"))
         if page.status != 200 or not reading.is_vllm:
             return Observation(Answer.BLIND)

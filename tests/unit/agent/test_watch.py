@@ -128,6 +128,12 @@ async def test_starting_while_a_new_process_loads(engine: FakeEngine) -> None:
         process.stdout.readline()
         await watch.learn()
         assert await looked(watch) is S.STARTING
+        engine.page = Answered(200, PAGE)
+        assert await looked(watch) is S.READY
+        engine.page = Refused()
+        assert await looked(watch) is S.DEAD  # what was loading then has died now
+        await watch.learn()
+        assert await looked(watch) is S.STARTING
         process.stdin.close()
     await watch.learn()
     assert await looked(watch) is S.DEAD
