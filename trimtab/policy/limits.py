@@ -1,11 +1,12 @@
 """How many requests one replica may have at once, over all edges: its limit, in slots.
 
-The backlog belongs to the edges, so the limit is steered to leave QUEUE_TARGET requests waiting in
-the engine: enough that a finished request's place is taken in the very next step, few enough that
-nobody waits long behind them.
+The backlog belongs to the edges, so the limit is steered to leave a target of requests waiting in
+the engine: one, and what ends in a round trip through the edges (ROUND_TRIP_S), at most
+QUEUE_TARGET_MAX. That is enough to take a finished request's place in the very next step; more
+would only make everybody wait where nobody can help them.
 
-Rules: L += GAIN x (QUEUE_TARGET - waiting) a second, on a fresh report only, between FLOOR (or
-max_num_seqs, if that is less) and max_num_seqs + QUEUE_TARGET; it grows only while GROWS_ABOVE of
+Rules: L += GAIN x (target - waiting) a second, on a fresh report only, between FLOOR (or
+max_num_seqs, if that is less) and max_num_seqs + target; it grows only while GROWS_ABOVE of
 it is used, since an unused limit says nothing. The loop is stable while its gain is below
 2 sin(pi / (2 (2d + 1))) for a delay of d periods, .45 at d = 3, so .2 has room.
 KV memory enters as a cap on slots: the requests that run now, scaled to KV_CEILING of the cache
@@ -18,9 +19,12 @@ it never closes anything.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-QUEUE_TARGET = 4
+QUEUE_TARGET_MAX = 4
+ROUND_TRIP_S = 0.6  # an edge's report, a tick, a push: half a period of each on average
+FINISHED_TAU_S = 10.0
 GAIN_PER_S = 0.2
 FLOOR_SLOTS = 8
 GROWS_ABOVE = 0.9
@@ -45,31 +49,39 @@ class Reading:
     waiting: int | None = None
     kv_ratio: float | None = None
     preemptions_total: int | None = None
+    finished_total: int | None = None
 
 
 class Limit:
     """One replica's."""
 
     def __init__(self, max_num_seqs: int) -> None:
-        self._slots = float(max_num_seqs + QUEUE_TARGET)
+        self.finished_per_s: float | None = None
+        self._slots = float(max_num_seqs + QUEUE_TARGET_MAX)
+        self._finished: int | None = None
         self._preemptions = 0
         self._read_s: float | None = None
         self._cut_s = self._refused_s = float("-inf")
 
+    @property
+    def target(self) -> float:
+        """How many requests should wait in the engine."""
+        if self.finished_per_s is None:
+            return QUEUE_TARGET_MAX
+        return min(QUEUE_TARGET_MAX, 1.0 + ROUND_TRIP_S * self.finished_per_s)
+
     def observe(self, reading: Reading, now_s: float) -> None:
         """A new report came."""
-        before_s = now_s if self._read_s is None else self._read_s
+        elapsed_s = 0.0 if self._read_s is None else max(0.0, now_s - self._read_s)
         self._read_s = now_s
-        elapsed_s = min(STEP_LIMIT_S, max(0.0, now_s - before_s))
-        step = 0.0
+        self._count_finished(reading.finished_total, elapsed_s)
         if reading.waiting is not None:
-            step = GAIN_PER_S * elapsed_s * (QUEUE_TARGET - reading.waiting)
-        if step < 0.0 or reading.used >= GROWS_ABOVE * self._slots:
-            self._slots += step
+            step = GAIN_PER_S * min(STEP_LIMIT_S, elapsed_s) * (self.target - reading.waiting)
+            if step < 0.0 or reading.used >= GROWS_ABOVE * self._slots:
+                self._slots += step
         self._mind_kv(reading, now_s)
-        most = reading.max_num_seqs + QUEUE_TARGET
         least = min(FLOOR_SLOTS, reading.max_num_seqs)
-        self._slots = min(max(self._slots, least), most)
+        self._slots = min(max(self._slots, least), reading.max_num_seqs + self.target)
 
     def refused(self, now_s: float) -> None:
         """The engine turned requests away."""
@@ -87,7 +99,15 @@ class Limit:
         preempted = preemptions > self._preemptions > 0
         self._preemptions = preemptions
         if ratio > KV_TELLS_ABOVE and reading.running:
-            self._slots = min(self._slots, QUEUE_TARGET + reading.running * KV_CEILING / ratio)
+            self._slots = min(self._slots, self.target + reading.running * KV_CEILING / ratio)
         if (preempted or ratio > KV_CEILING) and now_s - self._cut_s >= CUT_GAP_S:
             self._cut_s = now_s
             self._slots *= CUT
+
+    def _count_finished(self, total: int | None, elapsed_s: float) -> None:
+        before, self._finished = self._finished, total
+        if total is None or before is None or total < before or elapsed_s <= 0.0:
+            return  # nothing to compare with, or another start of the engine
+        rate = (total - before) / elapsed_s
+        old = rate if self.finished_per_s is None else self.finished_per_s
+        self.finished_per_s = old + (rate - old) * -math.expm1(-elapsed_s / FINISHED_TAU_S)

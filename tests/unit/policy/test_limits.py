@@ -13,7 +13,7 @@ from trimtab.policy.limits import (
     BLIND_RATIO,
     CUT,
     FLOOR_SLOTS,
-    QUEUE_TARGET,
+    QUEUE_TARGET_MAX,
     Limit,
     Reading,
 )
@@ -33,7 +33,7 @@ def observed(limit: Limit, count: int = 1, start_s: float = 0.0, **fields: float
 
 
 def test_it_begins_with_what_the_engine_says_it_can_run() -> None:
-    assert Limit(100).slots(0.0) == 100 + QUEUE_TARGET
+    assert Limit(100).slots(0.0) == 100 + QUEUE_TARGET_MAX
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,24 @@ def test_a_refusal_is_a_cut_at_most_once_a_second() -> None:
     assert limit.slots(300.0) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("per_period", "expected"), [(0, 100 + 1.0), (1, 100 + 1.0 + 0.6 * 2), (50, 104.0)]
+)
+def test_few_wait_in_an_engine_that_finishes_few(per_period: int, expected: float) -> None:
+    limit = Limit(100)
+    for number in range(200):
+        reading = Reading(100, 104, waiting=1, finished_total=number * per_period)
+        limit.observe(reading, number * PERIOD_S)
+    assert limit.slots(100.0) == pytest.approx(expected)
+
+
+def test_a_restart_of_the_engine_is_no_negative_rate() -> None:
+    limit = Limit(100)
+    for now_s, total in enumerate((100, 102, 0, 2)):
+        limit.observe(Reading(100, 104, waiting=4, finished_total=total), float(now_s))
+    assert limit.finished_per_s == pytest.approx(2.0)
+
+
 def test_silence_freezes_it_and_blindness_lowers_it_without_closing() -> None:
     limit = Limit(100)
     observed(limit, waiting=4)
@@ -120,7 +138,7 @@ def test_it_settles_whatever_the_delay(delay: int, runs: int) -> None:
         history.append(allowed)
     settled = history[-60:]
     assert max(settled) - min(settled) <= 2.0
-    assert abs(settled[-1] - (runs + QUEUE_TARGET)) <= 2.0
+    assert abs(settled[-1] - (runs + QUEUE_TARGET_MAX)) <= 2.0
 
 
 @given(
@@ -134,6 +152,7 @@ def test_it_settles_whatever_the_delay(delay: int, runs: int) -> None:
             waiting=st.none() | st.integers(0, 10_000),
             kv_ratio=st.none() | st.floats(0, 1),
             preemptions_total=st.none() | st.integers(0, 100),
+            finished_total=st.none() | st.integers(0, 10_000),
         ),
         max_size=40,
     ),
@@ -147,4 +166,4 @@ def test_it_stays_within_what_the_engine_can_run(
         now_s += gap_s
         limit.observe(reading, now_s)
         least = min(FLOOR_SLOTS, reading.max_num_seqs)
-        assert least <= limit.slots(now_s) <= reading.max_num_seqs + QUEUE_TARGET
+        assert least <= limit.slots(now_s) <= reading.max_num_seqs + QUEUE_TARGET_MAX
