@@ -197,10 +197,11 @@ class Edge:
         else:
             self._refuse(ride, problems.no_replica(POOL, len(self.table.routes(POOL))))
 
-    def _release(self, attempt: Attempt, outcome: Outcome) -> Ride:
+    def _release(self, attempt: Attempt, outcome: Outcome, *, refused: bool = False) -> Ride:
         ride = self._running[attempt.replica].pop(attempt.name)
         ride.attempt = None
-        self.dispatch.finish(attempt.replica, outcome, self._loop.now_s)
+        started_s, now_s = attempt.posted_s, self._loop.now_s
+        self.dispatch.finish(attempt.replica, outcome, now_s, started_s, refused=refused)
         self._pump()
         return ride
 
@@ -236,7 +237,8 @@ class Edge:
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """The attempt failed so."""
-        ride = self._release(attempt, classify(failure))
+        refused = failure.fault is Fault.REFUSED
+        ride = self._release(attempt, classify(failure), refused=refused)
         attempts = ride.history.attempts + 1
         if ride.started:
             self._break(ride)

@@ -16,8 +16,8 @@ Call = Callable[..., None]
 class Loop:
     """A heap of calls and the time of the last one."""
 
-    def __init__(self, start_s: float = 0.0) -> None:
-        self.now_s = start_s
+    def __init__(self) -> None:
+        self.now_s = 0.0
         self.events = 0
         self._heap: list[tuple[float, int, Call, tuple[Any, ...]]] = []
         self._serial = 0

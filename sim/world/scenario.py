@@ -112,7 +112,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     about: str
     duration_s: Seconds
     warmup_s: Seconds = 0.0
-    """What comes before is not measured."""
+    """What comes before is not measured. Traffic begins at 3 s, when the fleet stands."""
     calm_from_s: Seconds | None = None
     """From here on nothing disturbs: recovery is measured from here."""
     replicas: tuple[ReplicaSpec, ...] = (ReplicaSpec(), ReplicaSpec())

@@ -1,8 +1,8 @@
 """A whole fleet in virtual time: builds it from a scenario, runs it, and says how it went.
 
 Rules: every part draws from dice of its own, seeded by the run's seed and its name, so that two
-policies meet the same requests, and a change in one part moves no other's chance; parts start
-BOOT_S before time 0, so that traffic meets a fleet that stands.
+policies meet the same requests, and a change in one part moves no other's chance; traffic begins
+at BOOT_S, so that it meets a fleet that stands.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class World:
     def __init__(self, scenario: Scenario, policy: str, seed: int) -> None:
         self.scenario = scenario
         self._seed = seed
-        self.loop = Loop(-BOOT_S)
+        self.loop = Loop()
         self.trace = Trace()
         self.looks: list[Observation] = []
         self._summed = [0] * (len(scenario.replicas) + 1)
@@ -140,7 +140,7 @@ class World:
     # Running
 
     def _next_arrival(self, source: Source) -> None:
-        at_s = next(source.arrivals, None)
+        at_s = next((at_s for at_s in source.arrivals if at_s >= BOOT_S), None)
         if at_s is not None:
             self.loop.at(at_s, self._arrive, source)
 

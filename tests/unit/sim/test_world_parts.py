@@ -27,7 +27,7 @@ class Fixed:
 
 
 def test_events_happen_in_order_of_time_and_then_of_planning() -> None:
-    loop, seen = Loop(-1.0), list[tuple[float, str]]()
+    loop, seen = Loop(), list[tuple[float, str]]()
     for when_s, name in ((2.0, "c"), (1.0, "a"), (2.0, "d"), (1.5, "b")):
         loop.at(when_s, lambda name=name: seen.append((loop.now_s, name)))
     loop.at(1.0, loop.after, 0.5, lambda: seen.append((loop.now_s, "e")))
