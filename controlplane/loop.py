@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -90,7 +91,14 @@ class ControlLoop:
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
-        self._registry = Registry(settings.placement, clock.now_s(), settings.stale_s)
+        now_s = clock.now_s()
+        self._registry = Registry(
+            settings.placement,
+            random.SystemRandom(),
+            now_s,
+            settings.stale_s,
+            wall_offset_s=clock.wall_s() - now_s,
+        )
         self._routing: Snapshot | None = None
         self._routing_version = -1
         self._faults: list[str] = []

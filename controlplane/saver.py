@@ -51,7 +51,8 @@ class Saver:
                 self._note_failure(error)
                 raise
             for key, value in batch.items():
-                if self._pending[key] is value:  # else it changed while we wrote
+                # else it changed while we wrote, or the other of two flushes has written it
+                if key in self._pending and self._pending[key] is value:
                     del self._pending[key]
         self._waiting.clear()
         if self._failing:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.core import problems
-from edge.core.dispatch import Dispatch
+from edge.core.dispatch import Dispatch, Placement
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from trimtab.model import EdgeUpdate, Outcome, Route, Serving
@@ -35,6 +35,9 @@ class Permit:
     """The right to run one attempt on one replica."""
 
     route: Route
+    started_s: float = 0.0
+    refused: bool = False
+    """Nothing listened on the replica's port."""
     lost: bool = False
     on_lost: Callable[[], None] | None = None
 
@@ -51,7 +54,7 @@ class Admission:
     def __init__(self, table: RoutingTable, dispatch: Dispatch) -> None:
         self._table = table
         self._dispatch = dispatch
-        self._waiting: dict[int, asyncio.Future[Route]] = {}
+        self._waiting: dict[int, asyncio.Future[Placement]] = {}
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
         self._released = asyncio.Event()
 
@@ -67,15 +70,21 @@ class Admission:
             self._dispatch.requeue(pool, ticket)
         elif refusal := self._dispatch.offer(pool, ticket, now_s):
             raise RefusedError(problems.overloaded(refusal))
-        route = await self._place(pool, ticket, ticket.since_s + ticket.budget_s - now_s)
-        permit = Permit(route)
-        self._running[route.replica].add(permit)
+        placed = await self._place(pool, ticket, ticket.since_s + ticket.budget_s - now_s)
+        permit = Permit(placed.route, placed.started_s)
+        self._running[permit.route.replica].add(permit)
         return permit
 
     def release(self, permit: Permit, outcome: Outcome) -> None:
         """The attempt ended so."""
         self._running[permit.route.replica].discard(permit)
-        self._dispatch.finish(permit.route.replica, outcome, clock.now_s())
+        self._dispatch.finish(
+            permit.route.replica,
+            outcome,
+            clock.now_s(),
+            permit.started_s,
+            refused=permit.refused,
+        )
         self._released.set()
         self.pump()
 
@@ -99,7 +108,7 @@ class Admission:
             if future.done():  # its caller has just left, but did not run since
                 self._dispatch.finish(placement.route.replica, Outcome.CLIENT, now_s)
             else:
-                future.set_result(placement.route)
+                future.set_result(placement)
 
     async def idle(self) -> None:
         """Wait until nothing waits or runs."""
@@ -114,9 +123,9 @@ class Admission:
             if self._waiting:
                 self.pump()
 
-    async def _place(self, pool: str, ticket: Ticket, within_s: float) -> Route:
+    async def _place(self, pool: str, ticket: Ticket, within_s: float) -> Placement:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Route] = loop.create_future()
+        future: asyncio.Future[Placement] = loop.create_future()
         self._waiting[ticket.number] = future
         timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
         self.pump()
@@ -126,7 +135,7 @@ class Admission:
             if future.cancelled():
                 self._dispatch.withdraw(pool, ticket.number)
             elif future.exception() is None:  # placed, but the caller has left meanwhile
-                self._dispatch.finish(future.result().replica, Outcome.CLIENT, clock.now_s())
+                self._dispatch.finish(future.result().route.replica, Outcome.CLIENT, clock.now_s())
             raise
         finally:
             timer.cancel()

@@ -182,6 +182,7 @@ class Proxy:
             result = await self._send(job, permit)
             failure = result.failure if isinstance(result, Rejected) else result
             outcome = classify(failure if isinstance(failure, Failure) else None)
+            permit.refused = isinstance(failure, Failure) and failure.fault is Fault.REFUSED
             return result, permit.route.replica
         finally:
             self._admission.release(permit, outcome)

@@ -1,9 +1,9 @@
 """How many requests each edge may have on each replica, and the published weights.
 
-Rules: a replica that is OPEN has L = max_num_seqs + QUEUE_TARGET slots over all edges, split
-evenly: the rest of the division goes to edges picked by the replica's name, so that no edge gets
-every rest. An edge gets at least 1, so that it can serve at all; the sum is at most L + E.
-Others have 0. A weight is the replica's share of its pool's open slots.
+Rules: a replica that is OPEN has L = max_num_seqs + QUEUE_TARGET slots over all edges, fewer while
+its breaker ramps, split evenly: the rest of the division goes to edges picked by the replica's
+name, so that no edge gets every rest. An edge gets at least 1, so that it can serve at all; the sum
+is at most L + E. Others have 0. A weight is the replica's share of its pool's open slots.
 
 Stands until limits adapt and grants follow demand; then `slots` and `split` are what changes.
 """
@@ -16,15 +16,21 @@ from collections.abc import Iterable, Sequence
 
 from controlplane.core.replica import Replica
 from trimtab.model import Credit, Credits, Serving
+from trimtab.policy import breaker
 
 # Waiting in the engine: enough that a finished request's place is taken in the very next step,
 # few enough that a request behind them waits for a fraction of a second.
 QUEUE_TARGET = 4
 
 
-def slots(replica: Replica) -> int:
-    """Attempts allowed at once over all edges, if it is open."""
+def full_slots(replica: Replica) -> int:
+    """Attempts allowed at once over all edges, if it is open and does not ramp."""
     return replica.facts.max_num_seqs + QUEUE_TARGET if replica.facts else 0
+
+
+def slots(replica: Replica) -> int:
+    """Attempts allowed at once over all edges, if it is open: its effective limit."""
+    return breaker.slots(replica.standing.breaker, full_slots(replica))
 
 
 def weights(replicas: Iterable[Replica]) -> dict[str, float]:

@@ -81,6 +81,10 @@ class Edges:
             edge.minute.add(("shed", pool.pool), pool.shed, now_s)
         return []
 
+    def speaker(self, stream: int) -> str | None:
+        """The edge that speaks on a stream; None before its hello."""
+        return self._names.get(stream)
+
     def gone(self, stream: int) -> list[EndStream | Noted]:
         """An edge's stream ended."""
         name = self._names.pop(stream, None)

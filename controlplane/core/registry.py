@@ -23,6 +23,7 @@ from controlplane.core.bounds import (
     clip,
     facts_fault,
 )
+from controlplane.core.breakers import Breakers
 from controlplane.core.edges import Edges
 from controlplane.core.events import (
     AgentGone,
@@ -39,8 +40,17 @@ from controlplane.core.events import (
     Tick,
     Transition,
 )
+from controlplane.core.gpu_faults import fatal
 from controlplane.core.placement import Placement
-from controlplane.core.records import INTENTS, REPLICAS, ReplicaRecord, Wish, pack
+from controlplane.core.records import (
+    INTENTS,
+    REPLICAS,
+    ReplicaRecord,
+    Wish,
+    pack,
+    recall,
+    remember,
+)
 from controlplane.core.replica import Node, Replica
 from controlplane.core.serving import combine, explain, judge
 from controlplane.core.window import Minute
@@ -56,6 +66,8 @@ from trimtab.model import (
     Route,
     Serving,
 )
+from trimtab.policy.capacity import Capacity
+from trimtab.policy.dice import Dice
 
 STALE_S = 2.0  # a report older than this is silence (four of the default periods)
 BLACKOUT_S = 3.0
@@ -66,13 +78,23 @@ FORGET_S = 24 * 3600.0
 class Registry:
     """Replicas, nodes and edges; `handle` is the only way in."""
 
-    def __init__(self, placement: Placement, now_s: float, stale_s: float = STALE_S) -> None:
+    def __init__(
+        self,
+        placement: Placement,
+        dice: Dice,
+        now_s: float,
+        stale_s: float = STALE_S,
+        wall_offset_s: float = 0.0,
+    ) -> None:
+        """`wall_offset_s` turns `now_s` into seconds since 1970, for what is stored."""
         self.placement = placement
         self.replicas: dict[str, Replica] = {}
         self.agents = Agents()
         self.edges = Edges()
+        self.breakers = Breakers(dice, stale_s)
         self.routing_version = 0
         self._stale_s = stale_s
+        self._wall_offset_s = wall_offset_s
         self._started_at_s = now_s
         self._settled = False
         self._wishes: dict[str, Wish] = {}  # of replicas that are not known yet
@@ -84,8 +106,10 @@ class Registry:
     def handle(self, event: Event, now_s: float) -> Sequence[Effect]:
         """Take one event in; what the shell must do about it, in order."""
         match event:
-            case AgentSaid() | AgentGone():
+            case AgentSaid():
                 return self._from_agent(event, now_s)
+            case AgentGone(stream):
+                return self.agents.gone(stream)
             case EdgeSaid() | EdgeGone():
                 return self._from_edge(event, now_s)
             case IntentSet(name, wish):
@@ -119,11 +143,12 @@ class Registry:
             return self.edges.gone(event.stream)
         if isinstance(event.message, EdgeHello):
             return self.edges.hello(event.stream, event.message, now_s)
+        name = self.edges.speaker(event.stream)
+        if name is not None:
+            self.breakers.used(name, event.message, self.replicas, now_s)
         return self.edges.report(event.stream, event.message, self.replicas, self.pools(), now_s)
 
-    def _from_agent(self, event: AgentSaid | AgentGone, now_s: float) -> Sequence[Effect]:
-        if isinstance(event, AgentGone):
-            return self.agents.gone(event.stream)
+    def _from_agent(self, event: AgentSaid, now_s: float) -> Sequence[Effect]:
         if isinstance(event.message, NodeHello):
             return self.agents.hello(event.stream, event.message, now_s)
         node = self.agents.speaker(event.stream)
@@ -137,9 +162,15 @@ class Registry:
                 return self._report(node, bounded_report(report), now_s)
             case Bye(reason):
                 node.bye = clip(reason)
-            case ProbeResult():
-                pass  # for the breaker; nothing sends probes yet
+            case ProbeResult() as result:
+                return self._probed(node, result, now_s)
         return []
+
+    def _probed(self, node: Node, result: ProbeResult, now_s: float) -> Sequence[Effect]:
+        replica = self.replicas.get(result.replica)
+        if replica is None or replica.node != node.hello.node:
+            return []
+        return [*self.breakers.probed(replica, node, result, now_s), *self._review(replica, now_s)]
 
     def _facts(self, node: Node, facts: EngineFacts, now_s: float) -> Sequence[Effect]:
         fault = facts_fault(facts) or self._claim_fault(node, facts.replica)
@@ -154,7 +185,7 @@ class Registry:
         replica.configured = self.placement.spec(facts.replica, facts.url) is not None
         replica.node, replica.url, replica.facts = node.hello.node, facts.url, facts
         replica.facts_at_s = now_s
-        return [*effects, *self._review(replica, now_s), *self._keep(replica)]
+        return [*effects, *self._review(replica, now_s), *self._keep(replica, now_s)]
 
     def _claim_fault(self, node: Node, name: str) -> str:
         """Why a node may not speak for a replica; empty if it may."""
@@ -189,21 +220,28 @@ class Registry:
                 text = f"sample refused: replica {replica.name} belongs to node {replica.node}"
                 effects += self.agents.refuse(node, text)
             else:
-                effects += self._sample(replica, sample, now_s)
+                effects += self._sample(replica, node, sample, now_s)
         return effects
 
-    def _sample(self, replica: Replica, sample: EngineSample, now_s: float) -> Sequence[Effect]:
+    def _sample(
+        self, replica: Replica, node: Node, sample: EngineSample, now_s: float
+    ) -> Sequence[Effect]:
         before, old_state, old_health = replica.sample, replica.state, replica.health
         _count(replica.minute, before, sample, now_s)
+        self.breakers.sampled(replica, before, sample, now_s)
         replica.sample, replica.sampled_at_s = sample, now_s
         if old_state is not sample.state or before is None:
             replica.cause = sample.reason
             replica.stalled_warming = (
                 old_state is EngineState.WARMING and sample.state is EngineState.STALLED
             )
-        replica.health = judge(sample, old_health, replica.stalled_warming)
-        effects = self._review(replica, now_s, old_state)
-        return effects if replica.health is old_health else effects + self._keep(replica)
+        replica.gpu_fault = fatal(node.gpus, sample.gpus, _uptime_ms(replica, sample, now_s))
+        health = judge(sample, old_health, replica.stalled_warming)
+        replica.health = Serving.LOST if replica.gpu_fault else health
+        news = before is None or before.epoch != sample.epoch or replica.health is not old_health
+        effects = self.breakers.judge(replica, node, now_s) if news else []
+        effects += self._review(replica, now_s, old_state)
+        return effects + self._keep(replica, now_s) if news else effects
 
     # Operators, the store, time
 
@@ -224,6 +262,9 @@ class Registry:
                 continue  # the configuration has moved it: what is stored is another engine's
             replica.url, replica.node, replica.facts = record.facts.url, record.node, record.facts
             replica.health, replica.loaded, replica.saved = record.health, True, pack(record)
+            offset_s = self._wall_offset_s
+            replica.standing.breaker = recall(record.breaker, record.health, now_s, offset_s)
+            replica.standing.capacity = Capacity(record.capacity_work_per_s)
             replica.route = None
         effects: list[Effect] = []
         for replica in self.replicas.values():
@@ -232,7 +273,7 @@ class Registry:
         return effects
 
     def _tick(self, now_s: float) -> Sequence[Effect]:
-        effects: list[Effect] = []
+        effects = self.breakers.tick(self.replicas.values(), self.agents.by_node, now_s)
         for replica in list(self.replicas.values()):
             abandoned = self._abandoned(replica, now_s)
             if not replica.configured and (abandoned or replica.unheard_s(now_s) >= FORGET_S):
@@ -241,8 +282,9 @@ class Registry:
             if abandoned:
                 replica.health, replica.sample, replica.sampled_at_s = Serving.CLOSED, None, None
                 replica.cause = "its agent does not watch it any more"
-                effects += self._keep(replica)
+                replica.standing.unsaved = True
             effects += self._review(replica, now_s)
+            effects += self._keep(replica, now_s) if replica.standing.unsaved else []
         self.agents.forget(FORGET_S, now_s)
         return effects
 
@@ -287,12 +329,20 @@ class Registry:
         self.routing_version += replica.route != old
         return _transition(replica, old, old_state or replica.state)
 
-    def _keep(self, replica: Replica) -> list[Effect]:
+    def _keep(self, replica: Replica, now_s: float) -> list[Effect]:
         """Store what must outlive us, if it is not there already."""
         if replica.facts is None:
             return []
-        facts = replace(replica.facts, uptime_ms=None)  # true only for a moment
-        value = pack(ReplicaRecord(replica.node, facts, replica.health))
+        standing = replica.standing
+        standing.unsaved = False
+        record = ReplicaRecord(
+            node=replica.node,
+            facts=replace(replica.facts, uptime_ms=None),  # true only for a moment
+            health=replica.health,
+            breaker=remember(standing.breaker, self._wall_offset_s),
+            capacity_work_per_s=_roughly(standing.capacity.work_per_s(now_s)),
+        )
+        value = pack(record)
         if value == replica.saved:
             return []
         replica.saved = value
@@ -308,10 +358,22 @@ class Registry:
             node=replica.node,
             url=replica.url,
             served_as=served_as,
-            serving=combine(replica.health, replica.wish.intent),
+            serving=combine(replica.health, replica.wish.intent, replica.standing.breaker.state),
             reason=explain(replica, node, now_s, self._stale_s),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
+            breaker=replica.standing.breaker.state,
         )
+
+
+def _roughly(value: float) -> float:
+    """Two digits of it, so that what is stored changes rarely."""
+    return float(f"{value:.2g}")
+
+
+def _uptime_ms(replica: Replica, sample: EngineSample, now_s: float) -> int | None:
+    """How long the engine of this sample has been up; 0 while its facts are an older start's."""
+    same_start = replica.facts is not None and replica.facts.epoch == sample.epoch
+    return replica.uptime_ms(now_s) if same_start else 0
 
 
 def _with_models_known(facts: EngineFacts, before: EngineFacts | None) -> EngineFacts:
@@ -332,7 +394,11 @@ def _transition(replica: Replica, old: Route | None, old_state: EngineState) -> 
         return []
     if (old.serving, old_state) == (route.serving, replica.state):
         return []
-    evidence: dict[str, object] = {"node": replica.node, "intent": replica.wish.intent.name}
+    evidence: dict[str, object] = {
+        "node": replica.node,
+        "intent": replica.wish.intent.name,
+        "breaker": route.breaker.name,
+    }
     if sample is not None:
         evidence |= {
             "state_age_ms": sample.state_age_ms,

@@ -1,8 +1,8 @@
 """What the leader holds in memory about replicas and the nodes they run on.
 
 Rules: three facts about a replica have three writers and are never merged: `health` (its agent's
-word, kept while there is no newer one), `wish` (the operator's), and, once ejection by policy
-exists, the breaker. What an edge may do is computed from them, see `serving`.
+word, kept while there is no newer one), `wish` (the operator's), and the breaker in `standing` (the
+policy's). What an edge may do is computed from them, see `serving`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from controlplane.core.records import Wish
+from controlplane.core.standing import Standing
 from controlplane.core.window import Minute
 from trimtab.model import (
     EngineFacts,
@@ -52,9 +53,11 @@ class Replica:
     sampled_at_s: float | None = None
     health: Serving = Serving.CLOSED
     cause: str = ""  # the agent's words when the state began; the live ones change too often
+    gpu_fault: str = ""  # what makes its GPU useless
     stalled_warming: bool = False  # it was WARMING when it stalled
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)
+    standing: Standing = field(default_factory=Standing)
     route: Route | None = None
     saved: bytes = b""
     minute: Minute = field(default_factory=Minute)
@@ -67,6 +70,12 @@ class Replica:
     def age_s(self, now_s: float) -> float | None:
         """Age of the newest sample; None before the first."""
         return None if self.sampled_at_s is None else now_s - self.sampled_at_s
+
+    def uptime_ms(self, now_s: float) -> int | None:
+        """How long its engine has been up, as far as known."""
+        if self.facts is None or self.facts.uptime_ms is None:
+            return None
+        return self.facts.uptime_ms + max(0, round(1000 * (now_s - self.facts_at_s)))
 
     def unheard_s(self, now_s: float) -> float:
         """How long nobody has said anything about it."""

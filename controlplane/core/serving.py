@@ -3,13 +3,15 @@
 Rules: READY and WARMING are OPEN; STALLED is CLOSED at once and LOST after LOST_AFTER_MS without
 progress; DEAD is LOST; STARTING, SLEEPING and DRAINING are CLOSED; UNKNOWN says nothing, and
 neither does a silent agent: the last decision stands. The operator can only take away: any intent
-but ACTIVE turns OPEN into CLOSED, and LOST stays LOST, since requests on it must still move.
+but ACTIVE turns OPEN into CLOSED, and LOST stays LOST, since requests on it must still move. So
+can the breaker: what it has not in use is CLOSED, and keeps the requests that it has.
 """
 
 from __future__ import annotations
 
 from controlplane.core.replica import Node, Replica
-from trimtab.model import EngineSample, EngineState, Intent, Serving
+from trimtab.model import BreakerState, EngineSample, EngineState, Intent, Serving
+from trimtab.policy.breaker import SERVING
 
 LOST_AFTER_MS = 10_000  # hang_eject of the defaults: far above any step of a working engine
 WARMING_PATIENCE = 6  # compilation and graph capture may take a minute in one step
@@ -23,6 +25,7 @@ _BY_STATE = {
     EngineState.SLEEPING: Serving.CLOSED,
     EngineState.DRAINING: Serving.CLOSED,
 }
+_QUIET = frozenset({BreakerState.JOINING, BreakerState.HEALTHY})
 _WISHES = {
     Intent.CORDONED: "cordoned",
     Intent.DRAINING: "draining",
@@ -38,14 +41,16 @@ def judge(sample: EngineSample, before: Serving, stalled_warming: bool) -> Servi
     return _BY_STATE.get(sample.state, before)
 
 
-def combine(health: Serving, intent: Intent) -> Serving:
-    """Health and intent together."""
-    return Serving.CLOSED if intent in _WISHES and health is Serving.OPEN else health
+def combine(health: Serving, intent: Intent, breaker: BreakerState) -> Serving:
+    """Health, intent and breaker together."""
+    in_use = intent not in _WISHES and breaker in SERVING
+    return health if in_use or health is not Serving.OPEN else Serving.CLOSED
 
 
 def explain(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
     """Why the decision is what it is; changes only when something did, or in steps of age."""
-    parts = [_wish(replica), _word(replica), _silence(replica, node, now_s, stale_s)]
+    silence = _silence(replica, node, now_s, stale_s)
+    parts = [_wish(replica), _breaker(replica), replica.gpu_fault, _word(replica), silence]
     return "; ".join(part for part in parts if part)
 
 
@@ -56,6 +61,13 @@ def _wish(replica: Replica) -> str:
     by = f" by {wish.actor}" if wish.actor else ""
     why = f": {wish.reason}" if wish.reason else ""
     return f"{_WISHES[wish.intent]}{by}{why}"
+
+
+def _breaker(replica: Replica) -> str:
+    breaker = replica.standing.breaker
+    if breaker.state in _QUIET or breaker.cause is None:
+        return ""
+    return f"{breaker.state.name.lower()}: {breaker.cause.value}"
 
 
 def _word(replica: Replica) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from controlplane.core.credits import slots, weights
+from controlplane.core.credits import full_slots, slots, weights
 from controlplane.core.edges import Edge
 from controlplane.core.registry import Registry
 from controlplane.core.replica import Node, Replica
@@ -18,6 +19,7 @@ from controlplane.core.subscription import Subscription
 from controlplane.core.window import Minute, quantile
 from trimtab.model import (
     AgentView,
+    BreakerState,
     EdgeView,
     Fleet,
     GpuSample,
@@ -26,6 +28,7 @@ from trimtab.model import (
     Route,
     Serving,
 )
+from trimtab.policy.breaker import Breaker
 
 RATE_SPAN_MIN_S = 1.0  # a rate over less says nothing
 
@@ -105,6 +108,7 @@ def _replica(
         state=replica.state,
         intent=replica.wish.intent,
         limit_slots=slots(replica) if route.serving is Serving.OPEN else 0,
+        full_slots=full_slots(replica),
         weight=traffic.weight,
         inflight=traffic.inflight,
         ttft_p50_s=quantile(_ttft(total), 0.50),
@@ -114,6 +118,7 @@ def _replica(
         failures_1m=total["failures"],
         overloads_1m=total["overloads"],
         report_age_ms=_ms(replica.age_s(now_s)),
+        **_breaker(replica.standing.breaker, now_s),
     )
     if facts is not None:
         view = replace(
@@ -121,7 +126,7 @@ def _replica(
             max_num_seqs=facts.max_num_seqs,
             max_num_seqs_source=facts.max_num_seqs_source,
             vllm_version=facts.vllm_version,
-            uptime_ms=_uptime_ms(replica, now_s),
+            uptime_ms=replica.uptime_ms(now_s),
         )
     if sample is not None:
         view = replace(
@@ -134,6 +139,16 @@ def _replica(
             gpus=_gpus(node, sample.gpus),
         )
     return view
+
+
+def _breaker(breaker: Breaker, now_s: float) -> dict[str, Any]:
+    ejected = breaker.state is BreakerState.EJECTED
+    return {
+        "breaker_reason": breaker.cause.value if breaker.cause else "",
+        "breaker_age_ms": _ms(now_s - breaker.since_s) if breaker.cause else 0,
+        "ejected_for_ms": _ms(breaker.until_s - now_s) if ejected else None,
+        "ejections": breaker.ejections,
+    }
 
 
 def _edge(edge: Edge, subscription: Subscription | None, now_s: float) -> EdgeView:
@@ -177,10 +192,11 @@ def _pools(
             count["requests_1m"] += total["requests", name]
             count["shed_1m"] += total["shed", name]
             count["queued"] += edge.pools[name].queued if name in edge.pools else 0
-    return tuple(_pool(name, counts[name]) for name in sorted(counts))
+    alarm = registry.breakers.alarm
+    return tuple(_pool(name, counts[name], alarm(name)) for name in sorted(counts))
 
 
-def _pool(name: str, count: Counter[str]) -> PoolView:
+def _pool(name: str, count: Counter[str], alarm: str) -> PoolView:
     return PoolView(
         pool=name,
         replicas=count["replicas"],
@@ -191,6 +207,7 @@ def _pool(name: str, count: Counter[str]) -> PoolView:
         queued=count["queued"],
         shed_1m=count["shed_1m"],
         requests_1m=count["requests_1m"],
+        alarm=alarm,
     )
 
 
@@ -198,7 +215,7 @@ def _count_replica(count: Counter[str], view: ReplicaView, replica: Replica) -> 
     count["replicas"] += 1
     count["open"] += view.route.serving is Serving.OPEN
     count["open_slots"] += view.limit_slots
-    count["healthy_slots"] += slots(replica) if replica.health is Serving.OPEN else 0
+    count["healthy_slots"] += full_slots(replica) if replica.health is Serving.OPEN else 0
     count["inflight"] += view.inflight
 
 
@@ -247,12 +264,6 @@ def _rate(total: Counter[Hashable], minute: Minute, now_s: float) -> float | Non
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
-
-
-def _uptime_ms(replica: Replica, now_s: float) -> int | None:
-    if replica.facts is None or replica.facts.uptime_ms is None:
-        return None
-    return replica.facts.uptime_ms + (_ms(now_s - replica.facts_at_s) or 0)
 
 
 def _age_ms(since_s: float | None, now_s: float) -> int | None:

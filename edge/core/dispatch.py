@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from edge.core.table import RoutingTable
 from trimtab.model import Outcome, OutcomeCount, PoolUse, ReplicaUse, Route, Serving
+from trimtab.policy.cohorts import Tally
 from trimtab.policy.dice import Dice
 from trimtab.policy.pick import Candidate, pick
 from trimtab.policy.queue import Queue, Refusal, Ticket
@@ -31,7 +32,9 @@ class ReplicaState:
 
     inflight: int = 0
     dispatched: int = 0
+    refused: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
+    tally: Tally = field(default_factory=Tally)
     suspicion: Suspicion = field(default_factory=Suspicion)
     full_at: int = 0
     """What it had when it last said that it has no room."""
@@ -58,6 +61,7 @@ class Placement:
 
     number: int
     route: Route
+    started_s: float
 
 
 class Dispatch:
@@ -106,10 +110,23 @@ class Dispatch:
             if len(state.queue):
                 yield from self._place_pool(name, state.queue, now_s)
 
-    def finish(self, replica: str, outcome: Outcome, now_s: float) -> None:
-        """An attempt on the replica ended so."""
+    def finish(
+        self,
+        replica: str,
+        outcome: Outcome,
+        now_s: float,
+        started_s: float | None = None,
+        *,
+        refused: bool = False,
+    ) -> None:
+        """An attempt on the replica that started then (None: just now) ended so.
+
+        `refused` when nothing listened on the replica's port.
+        """
         state = self.replica(replica)
         state.inflight -= 1
+        state.refused += refused
+        state.tally.ended(outcome, now_s if started_s is None else started_s, now_s)
         state.outcomes[outcome] += 1
         state.suspicion.observe(outcome, now_s)
         if outcome is Outcome.OVERLOAD:
@@ -171,16 +188,17 @@ class Dispatch:
                 replica = pick(candidates, ticket.tried, self._dice)
                 if replica is not None:
                     queue.depart(ticket.number, now_s)
-                    yield self._start(pool, ticket.number, replica)
+                    yield self._start(pool, ticket.number, replica, now_s)
                     placed = True
                     break
 
-    def _start(self, pool: str, number: int, replica: str) -> Placement:
+    def _start(self, pool: str, number: int, replica: str, now_s: float) -> Placement:
         state = self.replica(replica)
         state.inflight += 1
         state.dispatched += 1
+        state.tally.started(now_s)
         route = next(r for r in self._table.routes(pool) if r.replica == replica)
-        return Placement(number, route)
+        return Placement(number, route, now_s)
 
     def _candidates(self, pool: str, now_s: float) -> list[Candidate]:
         open_now = []
@@ -210,8 +228,10 @@ class Dispatch:
             dispatched=state.dispatched,
             outcomes=tuple(OutcomeCount(o, n) for o, n in sorted(state.outcomes.items())),
             suspect=state.suspicion.active(now_s),
+            cohorts=state.tally.report(now_s),
+            refused=state.refused,
         )
-        state.dispatched = 0
+        state.dispatched = state.refused = 0
         state.outcomes.clear()
         return use
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from trimtab.model import (
     LimitSource,
     NodeHello,
     PoolUse,
+    Probe,
+    ProbeResult,
     ReplicaUse,
     Report,
     Serving,
@@ -66,6 +69,8 @@ class FakeAgent:
     directives: list[AgentDirective] = field(default_factory=list)
     error: grpc.aio.AioRpcError | None = None
     seq: int = 0
+    probes_end: bool | None = None
+    """How it says that probes ended; None: it does not answer them."""
 
     async def say(self, message: AgentMessage) -> None:
         """Send anything."""
@@ -75,6 +80,12 @@ class FakeAgent:
         """Send a report."""
         self.seq += 1
         await self.say(Report(self.seq, tuple(samples)))
+
+    async def keep_reporting(self, *samples: EngineSample) -> None:
+        """Send the same report until cancelled, as often as an agent does."""
+        while True:
+            await self.report(*samples)
+            await asyncio.sleep(0.5)
 
     async def serve(self, *replicas: str) -> None:
         """Facts and a READY report of each."""
@@ -93,6 +104,8 @@ class FakeAgent:
                 body = decode_body(message)
                 assert body is not None
                 self.directives.append(body)
+                if isinstance(body, Probe) and self.probes_end is not None:
+                    await self.say(ProbeResult(body.probe_id, body.replica, self.probes_end))
         except grpc.aio.AioRpcError as error:
             self.error = error
 

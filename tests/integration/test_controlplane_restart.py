@@ -11,7 +11,17 @@ from controlplane.core.placement import EngineSpec
 from tests.fakes.peers import fake_agent, fake_edge, sample
 from tests.fakes.running_control_plane import admin, config, running
 from tests.fakes.wait import until
-from trimtab.model import EdgeHello, EngineState, Intent, Pool, Serving
+from trimtab.model import (
+    Cohort,
+    EdgeHello,
+    EngineState,
+    Intent,
+    Outcome,
+    OutcomeCount,
+    Pool,
+    ReplicaUse,
+    Serving,
+)
 from trimtab.v1 import admin_pb2, types_pb2
 
 
@@ -64,6 +74,22 @@ async def test_what_was_lost_stays_lost_over_a_restart(tmp_path: pathlib.Path) -
     async with running(settings) as target, fake_edge(target) as edge:
         await edge.until_serving("r1", Serving.LOST)
         assert edge.serving("r2") is Serving.OPEN
+
+
+async def test_an_ejection_outlives_a_restart(tmp_path: pathlib.Path) -> None:
+    settings = config(tmp_path)
+    failed = Cohort(0, 10, (OutcomeCount(Outcome.SOFT, 10),))
+    async with running(settings) as target, fake_agent(target) as agent, fake_edge(target) as edge:
+        await agent.serve("r1", "r2")
+        await edge.until_serving("r2", Serving.OPEN)
+        await edge.report([ReplicaUse("r1", cohorts=(failed,))])
+        await edge.until_serving("r1", Serving.CLOSED)
+
+    async with running(settings) as target, fake_agent(target) as agent, fake_edge(target) as edge:
+        await agent.serve("r1", "r2")
+        await edge.until_serving("r2", Serving.OPEN)
+        await edge.until_serving("r1", Serving.CLOSED)
+        assert edge.reason("r1").startswith("ejected: it fails nearly every request")
 
 
 async def test_an_edge_with_a_routing_hears_nothing_before_the_agents_do(

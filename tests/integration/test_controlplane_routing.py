@@ -13,16 +13,22 @@ from tests.fakes.running_control_plane import config, running
 from tests.fakes.wait import until
 from trimtab.model import (
     ApiKey,
+    Cohort,
     Credits,
     Delta,
     EdgeHello,
     EngineSample,
     EngineState,
+    Outcome,
+    OutcomeCount,
     Pool,
+    Probe,
     Refused,
+    ReplicaUse,
     Serving,
     Snapshot,
 )
+from trimtab.runtime.tasks import TaskRunner
 
 
 @pytest.fixture
@@ -84,9 +90,60 @@ async def test_a_bad_report_takes_the_room_away_at_once(
         await agent.report(bad)
         await edge.until_serving("r1", serving)
         await until(lambda: edge.slots("r1") == 0)
+
+
+async def test_a_stall_that_ends_in_time_gives_all_room_back_at_once(target: str) -> None:
+    async with fake_agent(target) as agent, fake_edge(target) as edge:
+        await agent.serve("r1")
+        await edge.until_serving("r1", Serving.OPEN)
+        await agent.report(sample(state=EngineState.STALLED, no_progress_ms=3_500))
+        await edge.until_serving("r1", Serving.CLOSED)
         await agent.report(sample())
         await edge.until_serving("r1", Serving.OPEN)
         await until(lambda: edge.slots("r1") == 20)
+
+
+async def test_a_restarted_engine_is_probed_and_gets_its_room_in_steps(target: str) -> None:
+    async with fake_agent(target) as agent, fake_edge(target) as edge:
+        agent.probes_end = True
+        await agent.serve("r1")
+        await edge.until_serving("r1", Serving.OPEN)
+        await agent.report(sample(state=EngineState.DEAD, reason="connection refused"))
+        await edge.until_serving("r1", Serving.LOST)
+        async with TaskRunner() as runner:
+            reports = runner.once("reports", agent.keep_reporting(sample(epoch=2)))
+            await edge.until_serving("r1", Serving.OPEN)
+            assert [type(told) for told in agent.directives] == [Probe] * 3
+            await until(lambda: edge.slots("r1") == 4)
+            await until(lambda: edge.slots("r1") == 6)
+            assert edge.reason("r1") == "ramping: 3 probes in a row answered; engine READY"
+            reports.cancel()
+
+
+async def test_a_restarted_engine_that_answers_no_probe_stays_out(target: str) -> None:
+    async with fake_agent(target) as agent, fake_edge(target) as edge:
+        agent.probes_end = False
+        await agent.serve("r1")
+        await edge.until_serving("r1", Serving.OPEN)
+        await agent.report(sample(epoch=2))
+        await until(lambda: edge.reason("r1").startswith("ejected: a probe failed"))
+        assert edge.serving("r1") is Serving.CLOSED
+        assert edge.slots("r1") == 0
+
+
+async def test_one_that_fails_what_edges_send_is_ejected_and_overload_is_not(target: str) -> None:
+    async with fake_agent(target) as agent, fake_edge(target) as edge:
+        await agent.serve("r1", "r2", "r3")
+        await edge.until_serving("r2", Serving.OPEN)
+        uses = [
+            ReplicaUse("r1", cohorts=(Cohort(0, 20, (OutcomeCount(Outcome.OVERLOAD, 20),)),)),
+            ReplicaUse("r2", cohorts=(Cohort(0, 20, (OutcomeCount(Outcome.SOFT, 20),)),)),
+            ReplicaUse("r3", cohorts=(Cohort(0, 20, (OutcomeCount(Outcome.OK, 20),)),)),
+        ]
+        await edge.report(uses)
+        await edge.until_serving("r2", Serving.CLOSED)
+        assert edge.reason("r2").startswith("ejected: it fails nearly every request")
+        assert [edge.serving(name) for name in ("r1", "r3")] == [Serving.OPEN, Serving.OPEN]
 
 
 async def test_a_lost_agent_takes_nothing_away(target: str) -> None:

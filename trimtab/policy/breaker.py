@@ -25,7 +25,10 @@ from trimtab.model import BreakerState
 from trimtab.policy.dice import Dice
 
 FAILING_MIN, FAILING_RATIO = 8, 0.9
-"""Fails nearly everything; at .6 of 8 noise ejects replicas that mostly work."""
+"""Fails nearly everything. Counts over the whole window: of the newest 8, a replica that fails .6
+of its requests fails 8 by chance every few minutes."""
+LATELY_MIN = 30
+"""The newest so many tell it sooner: chance does that to the same replica once in a day or two."""
 IMPAIRED_MIN, IMPAIRED_RATIO = 20, 0.05
 """Fails so much that clients feel it through the retries."""
 RECOVERED_RATIO = IMPAIRED_RATIO / 2
@@ -96,6 +99,9 @@ class Evidence:
     """Attempts that started since `counts_from_s`, of the last 30 s."""
     failed: int = 0
     """Those of them that failed by the replica's fault."""
+    lately_dispatched: int = 0
+    """The newest of them, LATELY_MIN or some more if there are."""
+    lately_failed: int = 0
     refusing_edges: int = 0
     """Edges that just found its port closed."""
     agent_silent: bool = False
@@ -223,6 +229,9 @@ def slots(breaker: Breaker, full_slots: int) -> int:
 
 def is_failing(seen: Evidence) -> bool:
     """Whether it fails nearly everything."""
+    lately = seen.lately_dispatched >= LATELY_MIN
+    if lately and seen.lately_failed >= FAILING_RATIO * seen.lately_dispatched:
+        return True
     return seen.dispatched >= FAILING_MIN and seen.failed >= FAILING_RATIO * seen.dispatched
 
 

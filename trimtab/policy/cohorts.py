@@ -80,6 +80,19 @@ class Window:
 
     def count(self, from_s: float, now_s: float) -> tuple[int, int]:
         """Attempts that started since then, at most WINDOW_S ago, and how many of them failed."""
-        oldest = max(int(from_s), now_s - WINDOW_S)
-        counted = [counts for second, counts in self._counts.items() if second >= oldest]
+        counted = self._since(from_s, now_s)
         return sum(n for n, _ in counted), sum(n for _, n in counted)
+
+    def newest(self, least: int, from_s: float, now_s: float) -> tuple[int, int]:
+        """The same of the newest attempts only, at least so many if there are."""
+        dispatched = failed = 0
+        for started, lost in self._since(from_s, now_s):
+            if dispatched >= least:
+                break
+            dispatched, failed = dispatched + started, failed + lost
+        return dispatched, failed
+
+    def _since(self, from_s: float, now_s: float) -> list[tuple[int, int]]:
+        """What started since then, newest first."""
+        oldest = max(int(from_s), now_s - WINDOW_S)
+        return [self._counts[s] for s in sorted(self._counts, reverse=True) if s >= oldest]

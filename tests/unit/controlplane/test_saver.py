@@ -67,6 +67,17 @@ async def test_a_broken_store_is_told_once_and_caught_up_with(
     ]
 
 
+async def test_two_flushes_at_once_write_everything() -> None:
+    store = FakeStore()
+    saver = Saver(store)
+    for number in range(300):
+        saver.save(f"k{number}", b"")
+    async with TaskRunner() as runner:
+        both = [runner.once(name, saver.flush()) for name in ("one", "two")]
+    assert all(task.done() for task in both)
+    assert len(store.entries) == 300
+
+
 async def test_flush_says_when_it_cannot() -> None:
     store = FakeStore()
     saver = Saver(store)

@@ -10,11 +10,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edge.core.dispatch import Dispatch, Placement
 from edge.core.table import RoutingTable
 from trimtab.model import (
+    Cohort,
     Credit,
     Credits,
     EdgePolicy,
     EdgeUpdate,
     Outcome,
+    OutcomeCount,
     Pool,
     Route,
     Serving,
@@ -70,6 +72,22 @@ def test_a_closed_replica_gets_nothing_new() -> None:
     fleet.serving["b"] = Serving.LOST
     fleet.push()
     assert not fleet.dispatch.has_open(POOL)
+
+
+def test_outcomes_are_told_by_when_their_attempt_started() -> None:
+    fleet = Fleet({"a": 3})
+    for number, now_s in enumerate((10.2, 10.7, 11.0)):
+        fleet.offer(number, now_s)
+    fleet.dispatch.finish("a", Outcome.SOFT, 12.0, started_s=10.7)
+    fleet.dispatch.finish("a", Outcome.HARD, 12.0, started_s=11.0, refused=True)
+    (use,) = fleet.dispatch.report_replicas(12.0)
+    assert use.refused == 1
+    assert use.cohorts == (
+        Cohort(2000, 2, (OutcomeCount(Outcome.SOFT, 1),)),
+        Cohort(1000, 1, (OutcomeCount(Outcome.HARD, 1),)),
+    )
+    (quiet,) = fleet.dispatch.report_replicas(13.0)
+    assert (quiet.refused, quiet.cohorts) == (0, ())
 
 
 def test_a_doubted_replica_is_avoided_until_the_doubt_expires() -> None:

@@ -60,6 +60,18 @@ def test_nothing_else_is_a_failure(outcome: Outcome) -> None:
     assert window.count(0.0, 200.0) == (3, 0)
 
 
+def test_the_newest_are_told_apart() -> None:
+    window = Window()
+    for second in range(10):
+        ended = failures(10) if second >= 7 else ()
+        window.add([Cohort(0, 10, ended)], 200.0 + second)
+    assert window.newest(30, 0.0, 209.0) == (30, 30)
+    assert window.newest(35, 0.0, 209.0) == (40, 30)
+    assert window.newest(500, 0.0, 209.0) == window.count(0.0, 209.0) == (100, 30)
+    assert window.newest(30, 208.0, 209.0) == (20, 20)
+    assert window.newest(30, 0.0, 300.0) == (0, 0)
+
+
 def test_the_window_moves_on() -> None:
     window = Window()
     window.add([Cohort(0, 7, failures(2))], 200.0)

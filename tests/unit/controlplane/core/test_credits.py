@@ -5,10 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.core.credits import QUEUE_TARGET, slots, split, weights
+from controlplane.core.credits import QUEUE_TARGET, full_slots, slots, split, weights
 from controlplane.core.replica import Replica
 from tests.fakes.peers import facts, sample
-from trimtab.model import Route, Serving
+from trimtab.model import BreakerState, Route, Serving
+from trimtab.policy.breaker import Breaker
 
 
 def replica(
@@ -17,6 +18,7 @@ def replica(
     known = Replica(name, "http://h:1", known_since_s=0.0)
     known.facts = facts(name, max_num_seqs=max_num_seqs)
     known.sample, known.sampled_at_s = sample(name, running=3, waiting=1), 9.5
+    known.standing.breaker = Breaker(BreakerState.HEALTHY)
     known.route = Route(name, pool, "n", "http://h:1", "m", serving)
     return known
 
@@ -25,6 +27,16 @@ def test_a_lone_edge_gets_all() -> None:
     (credit,) = split([replica("r1")], ["e1"], now_s=10.0)["e1"].credits
     assert credit.slots == 16 + QUEUE_TARGET
     assert (credit.running, credit.waiting, credit.report_age_ms) == (3, 1, 500)
+
+
+def test_one_that_ramps_gets_less() -> None:
+    ramping = replica("r1")
+    ramping.standing.breaker = Breaker(BreakerState.RAMPING, cap_slots=6.6)
+    (credit,) = split([ramping], ["e1"], now_s=10.0)["e1"].credits
+    assert credit.slots == slots(ramping) == 6
+    assert full_slots(ramping) == 16 + QUEUE_TARGET
+    weighed = weights([ramping, replica("r2", 50)])
+    assert weighed == {"r1": 0.1, "r2": 0.9}
 
 
 def test_without_edges_there_is_nothing_to_share() -> None:

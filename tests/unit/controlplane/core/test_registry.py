@@ -25,6 +25,7 @@ from controlplane.core.events import (
 from controlplane.core.placement import EngineSpec, Placement
 from controlplane.core.records import ReplicaRecord, Wish, unpack
 from controlplane.core.registry import Registry
+from tests.fakes.dice import Loaded as Dice
 from tests.fakes.peers import facts, sample
 from trimtab.model import (
     AgentMessage,
@@ -51,7 +52,7 @@ class Fleet:
 
     def __init__(self, *engines: EngineSpec, pools: Sequence[Pool] = ()) -> None:
         self.now_s = START_S
-        self.registry = Registry(Placement(pools, engines), self.now_s)
+        self.registry = Registry(Placement(pools, engines), Dice(), self.now_s)
         self.seq = 0
 
     def say(self, stream: int, message: AgentMessage) -> list[Effect]:

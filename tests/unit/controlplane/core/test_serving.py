@@ -7,7 +7,9 @@ import pytest
 from controlplane.core.records import Wish
 from controlplane.core.replica import Node, Replica
 from controlplane.core.serving import combine, explain, judge
-from trimtab.model import EngineSample, EngineState, Intent, NodeHello, Serving
+from controlplane.core.standing import Standing
+from trimtab.model import BreakerState, EngineSample, EngineState, Intent, NodeHello, Serving
+from trimtab.policy.breaker import SERVING, Breaker, Cause
 
 OPEN, CLOSED, LOST = Serving.OPEN, Serving.CLOSED, Serving.LOST
 
@@ -55,10 +57,13 @@ def test_every_state_is_judged() -> None:
         (LOST, Intent.CORDONED, LOST),
     ],
 )
-def test_the_operator_can_only_take_away(
+def test_operator_and_breaker_can_only_take_away(
     health: Serving, intent: Intent, together: Serving
 ) -> None:
-    assert combine(health, intent) is together
+    for breaker in BreakerState:
+        closed = CLOSED if health is OPEN else health
+        expected = together if breaker in SERVING else closed
+        assert combine(health, intent, breaker) is expected
 
 
 def replica(**changes: object) -> Replica:
@@ -115,6 +120,24 @@ GONE_MUTE = Node(NodeHello("n"), heard_at_s=0.0, bye="")
             CONNECTED,
             100.0,
             "cordoned by ada: fan; engine READY",
+        ),
+        (
+            replica(**HEARD, standing=Standing(Breaker(BreakerState.EJECTED, Cause.FAILING))),
+            CONNECTED,
+            100.0,
+            "ejected: it fails nearly every request; engine READY",
+        ),
+        (
+            replica(**HEARD, standing=Standing(Breaker(BreakerState.HEALTHY, Cause.FULL))),
+            CONNECTED,
+            100.0,
+            "engine READY",
+        ),
+        (
+            replica(**HEARD, gpu_fault="GPU 1 is lost"),
+            CONNECTED,
+            100.0,
+            "GPU 1 is lost; engine READY",
         ),
         (
             replica(wish=Wish(Intent.SPARE)),

@@ -10,6 +10,7 @@ from controlplane.core.registry import Registry
 from controlplane.core.replica import Replica
 from controlplane.core.subscription import Subscription
 from controlplane.core.view import Leader, fleet
+from tests.fakes.dice import Loaded
 from tests.fakes.peers import facts, sample
 from trimtab.model import (
     Ack,
@@ -35,7 +36,7 @@ LEADER = Leader("lab", "cp1", "0.1.0", term=4, version=17)
 
 def make() -> Registry:
     placement = Placement([], [EngineSpec("planned", "http://h:9", "m")])
-    registry = Registry(placement, 100.0)
+    registry = Registry(placement, Loaded(), 100.0)
 
     def say(message: AgentMessage, now_s: float) -> None:
         registry.handle(AgentSaid(1, message), now_s)
@@ -80,7 +81,7 @@ def edge(registry: Registry, stream: int, name: str, dispatched: int) -> None:
 
 
 def test_nothing_is_a_fleet_too() -> None:
-    registry = Registry(Placement(), 0.0)
+    registry = Registry(Placement(), Loaded(), 0.0)
     assert fleet(LEADER, registry, {}, 1.0) == Fleet("lab", "cp1", 4, 17, "0.1.0")
 
 
@@ -138,7 +139,7 @@ def test_a_minute_later_the_counters_are_empty() -> None:
 
 
 def test_a_replica_that_was_never_reviewed_is_a_bug() -> None:
-    registry = Registry(Placement(), 0.0)
+    registry = Registry(Placement(), Loaded(), 0.0)
     registry.replicas["r"] = Replica("r", "http://h:1", known_since_s=0.0)
     with pytest.raises(ValueError, match="never reviewed"):
         fleet(LEADER, registry, {}, 0.0)
