@@ -449,6 +449,7 @@ class PoolPace:
     pool: str
     work_per_s: float | None = None
     elsewhere: tuple[Elsewhere, ...] = ()
+    answer_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ OUTPUT_PRIOR_TOKENS = 256.0
 OUTPUT_PRIOR_WEIGHT = 4.0  # answers
 OUTPUT_MEMORY = 200.0  # answers; their mean is then right to about 8 % for a wide mix
 PACE_TAU_S = 10.0
+PACE_TRUSTED_AFTER_S = 2.0  # a batch that fills computes prompts and yields little
 GAP_LIMIT_S = 5.0  # between two readings; beyond, nobody knows what happened in it
 
 
@@ -55,8 +56,13 @@ class AnswerLength:
 class Pace:
     """Work per second while full: a mean that fades with PACE_TAU_S of full time."""
 
-    work_per_s: float | None = None
+    _per_s: float = 0.0
     _full_s: float = 0.0
+
+    @property
+    def work_per_s(self) -> float | None:
+        """None while too little was seen."""
+        return self._per_s if self._full_s >= PACE_TRUSTED_AFTER_S else None
 
     def observe(self, done: float, elapsed_s: float, *, full: bool) -> None:
         """So much was done since the last reading."""
@@ -65,5 +71,4 @@ class Pace:
         self._full_s += elapsed_s
         # young: the plain mean of all seen; then fading
         gain = max(elapsed_s / self._full_s, -math.expm1(-elapsed_s / PACE_TAU_S))
-        before = self.work_per_s or 0.0
-        self.work_per_s = before + gain * (max(0.0, done) / elapsed_s - before)
+        self._per_s += gain * (max(0.0, done) / elapsed_s - self._per_s)

@@ -776,10 +776,13 @@ class PoolPace(_message.Message):
     POOL_FIELD_NUMBER: _builtins.int
     WORK_PER_S_FIELD_NUMBER: _builtins.int
     ELSEWHERE_FIELD_NUMBER: _builtins.int
+    ANSWER_TOKENS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool."""
     work_per_s: _builtins.float
     """Work that its open replicas do in a second when they are full; absent while unknown."""
+    answer_tokens: _builtins.float
+    """Length of a mean answer, tokens; absent while unknown."""
     @_builtins.property
     def elsewhere(self) -> _containers.RepeatedCompositeFieldContainer[Global___Elsewhere]:
         """What the other edges hold; at most 64 entries."""
@@ -790,13 +793,19 @@ class PoolPace(_message.Message):
         pool: _builtins.str = ...,
         work_per_s: _builtins.float | None = ...,
         elsewhere: _abc.Iterable[Global___Elsewhere] | None = ...,
+        answer_tokens: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_work_per_s", b"_work_per_s", "work_per_s", b"work_per_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_tokens", b"_answer_tokens", "_work_per_s", b"_work_per_s", "answer_tokens", b"answer_tokens", "work_per_s", b"work_per_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_work_per_s", b"_work_per_s", "elsewhere", b"elsewhere", "pool", b"pool", "work_per_s", b"work_per_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_tokens", b"_answer_tokens", "_work_per_s", b"_work_per_s", "answer_tokens", b"answer_tokens", "elsewhere", b"elsewhere", "pool", b"pool", "work_per_s", b"work_per_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__answer_tokens: _TypeAlias = _typing.Literal["answer_tokens"]  # noqa: Y015
+    _WhichOneofArgType__answer_tokens: _TypeAlias = _typing.Literal["_answer_tokens", b"_answer_tokens"]  # noqa: Y015
     _WhichOneofReturnType__work_per_s: _TypeAlias = _typing.Literal["work_per_s"]  # noqa: Y015
     _WhichOneofArgType__work_per_s: _TypeAlias = _typing.Literal["_work_per_s", b"_work_per_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answer_tokens) -> _WhichOneofReturnType__answer_tokens | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__work_per_s) -> _WhichOneofReturnType__work_per_s | None: ...
 
 Global___PoolPace: _TypeAlias = PoolPace  # noqa: Y015

@@ -64,12 +64,14 @@ def test_a_length_is_at_least_one(steps: list[tuple[float, int]]) -> None:
     assert length.expected(None) >= 1.0
 
 
-def test_pace_is_measured_only_while_full() -> None:
+def test_pace_is_measured_only_while_full_and_told_once_enough_was_seen() -> None:
     pace = Pace()
-    pace.observe(500.0, 0.5, full=False)
-    assert pace.work_per_s is None
+    for _ in range(100):
+        pace.observe(500.0, 0.5, full=False)
+    for _ in range(3):
+        pace.observe(1000.0, 0.5, full=True)
+        assert pace.work_per_s is None
     pace.observe(1000.0, 0.5, full=True)
-    assert pace.work_per_s == 2000.0
     for _ in range(100):
         pace.observe(0.0, 0.5, full=False)
     assert pace.work_per_s == 2000.0
