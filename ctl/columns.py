@@ -11,8 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ctl.verdict import in_sync, is_open, why
-from trimtab.model import AgentView, EdgeView, Fleet, GpuSample, GpuState, PoolView, ReplicaView
+from ctl.verdict import in_full_use, in_sync, is_open, why
+from trimtab.model import (
+    AgentView,
+    BreakerState,
+    EdgeView,
+    Fleet,
+    GpuSample,
+    GpuState,
+    PoolView,
+    ReplicaView,
+)
 
 T = TypeVar("T")
 ABSENT = "-"
@@ -29,6 +38,8 @@ class Column(Generic[T]):
     age: bool = False
     toned: bool = False
     also: Callable[[T], bool] | None = None
+    still: Callable[[T], str] | None = None
+    """The cell without what time alone moves."""
 
     def shown(self, items: Sequence[T], wide: bool) -> bool:
         """Whether the table has this column."""
@@ -110,8 +121,23 @@ def gpus(samples: Sequence[GpuSample]) -> str:
     return " ".join(parts) or ABSENT
 
 
-def _closed(replica: ReplicaView) -> bool:
-    return not is_open(replica)
+def breaker(replica: ReplicaView) -> str:
+    """Its state, and how far it is on its way back."""
+    state = replica.route.breaker
+    if state is BreakerState.RAMPING:
+        return f"ramping {replica.limit_slots}/{replica.full_slots}"
+    if state is BreakerState.EJECTED and replica.ejected_for_ms:
+        return f"ejected {span(replica.ejected_for_ms)}"
+    return _breaker_word(replica)
+
+
+def _breaker_word(replica: ReplicaView) -> str:
+    state = replica.route.breaker
+    return ABSENT if state is BreakerState.UNSPECIFIED else state.name.lower()
+
+
+def _has_reason(replica: ReplicaView) -> bool:
+    return not is_open(replica) or not in_full_use(replica)
 
 
 REPLICAS: Noun[ReplicaView] = Noun(
@@ -125,6 +151,7 @@ REPLICAS: Noun[ReplicaView] = Noun(
         Column("MODEL(SERVED AS)", model),
         Column("STATE", lambda r: r.state.name.lower(), toned=True),
         Column("ROUTE", lambda r: r.route.serving.name.lower(), toned=True),
+        Column("BREAKER", breaker, toned=True, still=_breaker_word),
         Column("WEIGHT", lambda r: ratio(r.weight)),
         Column("SHARE 1m", lambda r: ratio(r.share_ratio)),
         Column("RUN", lambda r: count(r.running)),
@@ -139,7 +166,7 @@ REPLICAS: Noun[ReplicaView] = Noun(
         Column("VLLM", lambda r: text(r.vllm_version)),
         Column("AGE", lambda r: span(r.uptime_ms), age=True),
         Column("URL", lambda r: text(r.route.url), wide=True),
-        Column("WHY", lambda r: text(why(r)), wide=True, also=_closed),
+        Column("WHY", lambda r: text(why(r)), wide=True, also=_has_reason),
     ),
 )
 

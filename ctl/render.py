@@ -74,7 +74,10 @@ def news(noun: Noun[Any], fleet: Fleet, form: Format) -> object:
     items = noun.items(fleet)
     if form.is_table:
         shown = [c for c in noun.columns if c.shown(items, form is Format.WIDE) and not c.age]
-        return _table(shown, items)
+        return [
+            tuple(column.title for column in shown),
+            *(tuple((column.still or column.cell)(one) for column in shown) for one in items),
+        ]
     return [_timeless(item(value)) for value in items]
 
 

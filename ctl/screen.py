@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 WIDTH = 1_000  # wider than any table: the terminal wraps, files keep whole lines
 _ASCII = str.maketrans({"—": "--", "…": "...", "→": "->"})
-_TONES = {"ready": "green", "open": "green", "yes": "green"} | dict.fromkeys(
-    ("stalled", "dead", "lost", "no"), "red"
+_TONES = dict.fromkeys(("ready", "open", "healthy", "yes"), "green") | dict.fromkeys(
+    ("stalled", "dead", "lost", "ejected", "no"), "red"
 )
 _TONE_ELSE = "yellow"
 
@@ -106,6 +106,11 @@ class Board:
         self._live.update(drawn, refresh=True)
 
 
+def _tone(cell: str) -> str:
+    """By its first word."""
+    return _TONES.get(cell.partition(" ")[0], _TONE_ELSE)
+
+
 def _rich(table: Table) -> RichTable:
     from rich.table import Table as RichTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -116,7 +121,7 @@ def _rich(table: Table) -> RichTable:
     for row in table.rows:
         drawn.add_row(
             *(
-                Text(cell, style=_TONES.get(cell, _TONE_ELSE) if index in table.toned else "")
+                Text(cell, style=_tone(cell) if index in table.toned else "")
                 for index, cell in enumerate(row)
             )
         )

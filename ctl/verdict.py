@@ -10,9 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from trimtab.model import EdgeView, Fleet, Intent, PoolView, ReplicaView, Serving
+from trimtab.model import (
+    BreakerState,
+    EdgeView,
+    Fleet,
+    Intent,
+    PoolView,
+    ReplicaView,
+    Serving,
+)
 
 SHED_DEGRADED_RATIO = 0.01  # one refusal in a hundred: clients' own retries hide less than that
+_UNREMARKABLE = frozenset({BreakerState.UNSPECIFIED, BreakerState.JOINING, BreakerState.HEALTHY})
 SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
 
 
@@ -47,6 +56,11 @@ def judge(fleet: Fleet) -> Verdict:
 def is_open(replica: ReplicaView) -> bool:
     """Whether it may get new requests."""
     return replica.route.serving is Serving.OPEN
+
+
+def in_full_use(replica: ReplicaView) -> bool:
+    """Whether its breaker has nothing against it; JOINING is for the agent to explain."""
+    return replica.route.breaker in _UNREMARKABLE
 
 
 def in_sync(edge: EdgeView) -> bool:
@@ -90,6 +104,8 @@ def _by_intent(replica: ReplicaView) -> bool:
 def _problems(fleet: Fleet) -> tuple[str, ...]:
     lines = [f"pool {p.pool}: no replica takes requests" for p in fleet.pools if not p.open]
     lines += [_closed(r) for r in fleet.replicas if not is_open(r) and not _by_intent(r)]
+    lines += [_failing(r) for r in fleet.replicas if _is_failing(r)]
+    lines += [f"pool {p.pool}: {p.alarm}" for p in fleet.pools if p.alarm]
     lines += [f"edge {e.edge}: {_behind(e)}" for e in fleet.edges if not in_sync(e)]
     lines += [f"agent {a.node}: not connected" for a in fleet.agents if not a.connected]
     lines += [_shedding(pool) for pool in fleet.pools if _sheds(pool)]
@@ -99,6 +115,14 @@ def _problems(fleet: Fleet) -> tuple[str, ...]:
 def _closed(replica: ReplicaView) -> str:
     reason = why(replica) or f"engine {replica.state.name}"
     return f"replica {replica.route.replica}: {replica.route.serving.name.lower()}, {reason}"
+
+
+def _is_failing(replica: ReplicaView) -> bool:
+    return is_open(replica) and replica.route.breaker is BreakerState.DEGRADED
+
+
+def _failing(replica: ReplicaView) -> str:
+    return f"replica {replica.route.replica}: open, but {replica.breaker_reason}"
 
 
 def _behind(edge: EdgeView) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from ctl import columns
 from tests.fakes.fleet import FLEET, GPU0, GPU1
-from trimtab.model import GpuSample, GpuState
+from trimtab.model import BreakerState, GpuSample, GpuState
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,22 @@ def test_text_is_one_harmless_line(words: str, cell: str) -> None:
 )
 def test_gpus(samples: tuple[GpuSample, ...], cell: str) -> None:
     assert columns.gpus(samples) == cell
+
+
+@pytest.mark.parametrize(
+    ("state", "changes", "cell"),
+    [
+        (BreakerState.UNSPECIFIED, {}, "-"),
+        (BreakerState.HEALTHY, {}, "healthy"),
+        (BreakerState.RAMPING, {"limit_slots": 12, "full_slots": 68}, "ramping 12/68"),
+        (BreakerState.EJECTED, {"ejected_for_ms": 23_400}, "ejected 23s"),
+        (BreakerState.EJECTED, {"ejected_for_ms": 0}, "ejected"),
+        (BreakerState.DEGRADED, {}, "degraded"),
+    ],
+)
+def test_breaker(state: BreakerState, changes: dict[str, Any], cell: str) -> None:
+    route = replace(GPU0.route, breaker=state)
+    assert columns.breaker(replace(GPU0, route=route, **changes)) == cell
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ctl import render
 from ctl.columns import REPLICAS, VIEWS
 from ctl.options import Format
 from tests.fakes.fleet import FLEET, GPU0, WELL
-from trimtab.model import ReplicaView, Route
+from trimtab.model import BreakerState, ReplicaView, Route
 
 
 def test_why_is_there_when_a_replica_is_closed_and_url_only_when_wide() -> None:
@@ -51,8 +51,11 @@ def test_csv_leaves_absent_empty_and_keeps_zero() -> None:
 
 @pytest.mark.parametrize("form", [Format.TABLE, Format.WIDE, Format.JSON, Format.NAME])
 def test_time_alone_is_no_news(form: Format) -> None:
-    older = replace(GPU0, report_age_ms=900, uptime_ms=1, state_age_ms=1)
-    failed = replace(GPU0, failures_1m=1)
-    looks = [render.news(REPLICAS, replace(WELL, replicas=(r,)), form) for r in (GPU0, older)]
+    out = replace(GPU0, route=replace(GPU0.route, breaker=BreakerState.EJECTED))
+    young = replace(out, ejected_for_ms=9_000)
+    older = replace(out, report_age_ms=900, uptime_ms=1, state_age_ms=1)
+    older = replace(older, breaker_age_ms=5, ejected_for_ms=4_000)
+    failed = replace(young, failures_1m=1)
+    looks = [render.news(REPLICAS, replace(WELL, replicas=(r,)), form) for r in (young, older)]
     assert looks[0] == looks[1]
     assert render.news(REPLICAS, replace(WELL, replicas=(failed,)), form) != looks[0]

@@ -8,7 +8,16 @@ import pytest
 
 from ctl.verdict import SYNC_LAG_MAX, Level, in_sync, judge, why
 from tests.fakes.fleet import GPU0, GPU1, GPU2, WELL
-from trimtab.model import AgentView, EdgeView, Fleet, Intent, PoolView, ReplicaView, Serving
+from trimtab.model import (
+    AgentView,
+    BreakerState,
+    EdgeView,
+    Fleet,
+    Intent,
+    PoolView,
+    ReplicaView,
+    Serving,
+)
 
 SPARE = replace(GPU2, intent=Intent.SPARE)
 LAG = EdgeView("e", acked_version=0, sent_version=SYNC_LAG_MAX + 1)
@@ -44,6 +53,21 @@ def test_judge(fleet: Fleet, level: Level, said: str) -> None:
     assert verdict.level is level
     assert verdict.sentence.startswith(said)
     assert bool(verdict.problems) or level is not Level.DEGRADED
+
+
+def test_what_fails_in_use_is_a_problem() -> None:
+    failing = replace(
+        GPU0,
+        route=replace(GPU0.route, breaker=BreakerState.DEGRADED),
+        breaker_reason="it fails requests",
+    )
+    pool = replace(WELL.pools[0], alarm="2 of 2 fail")
+    assert judge(replace(WELL, replicas=(failing,), pools=(pool,))).problems == (
+        "replica gpu0: open, but it fails requests",
+        "pool gpt-oss-120b: 2 of 2 fail",
+    )
+    ramping = replace(GPU0, route=replace(GPU0.route, breaker=BreakerState.RAMPING))
+    assert judge(replace(WELL, replicas=(ramping,))).level is Level.OK
 
 
 def test_problems_name_the_culprit() -> None:
