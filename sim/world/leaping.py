@@ -220,15 +220,18 @@ class LeapingEngine:
         steps = self._uneventful_steps()
         if steps == 0 or ends_s > until_s:
             return ends_s
-        decoders, began_s, used = self._decoders, self._began_s, self.kv.used
+        decoders, began_s = self._decoders, self._began_s
+        used = used_next = self.kv.used
         step_s = self.slowdown * self.spec.step_s(decoders, 0)
         phases, itl = self._phases, self.itl
         last = self.steps + steps
         while self.steps < last and ends_s <= until_s:
-            used = self.kv.used
             needed = phases[-self.steps % len(phases)]
             if needed and not self._grow(needed):
                 break  # somebody will be preempted at this step's end
+            used = used_next
+            if needed:
+                used_next = self.kv.used
             self.steps += 1
             self.generation_tokens += decoders
             took_s = ends_s - began_s
