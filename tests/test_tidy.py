@@ -38,7 +38,7 @@ UNTESTED = {
 # Where this was written is nobody's business; spelled so that this file does not match itself.
 PRIVATE = re.compile(
     r"(?<![\w.])/[w]ork/|(?<![\w.])/[r]oot/|\bshared/[rdv](?:eference|esign|llm)\b"
-    r"|\b(?:[s]teering|[p]eers|[u]sers)\.md\b|\b[h]elper [A-Z]\b|\b[p]ypi\.org\b|\b[p]ythonhosted\b"
+    r"|\b(?:[p]eers|[u]sers)\.md\b|\b[h]elper [A-Z]\b|\b[p]ypi\.org\b|\b[p]ythonhosted\b"
 )
 UNFINISHED = re.compile(r"\b(?:[T]ODO|[F]IXME|[X]XX)\b(?!\(#\d+\))")
 
