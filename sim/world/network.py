@@ -7,6 +7,7 @@ notices. Requests to engines are connections of their own, without order among t
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable
@@ -44,6 +45,7 @@ class Network:
         self._dice = dice
         self._cuts: set[frozenset[str]] = set()
         self._streams: set[Stream] = set()
+        self._numbers = itertools.count(1)
         self.lag_s: dict[str, float] = {}
         """Extra delay of everything that a part sends or gets."""
 
@@ -72,7 +74,7 @@ class Network:
     def register(self, stream: Stream) -> int:
         """A stream begins; its number."""
         self._streams.add(stream)
-        return len(self._streams)
+        return next(self._numbers)
 
     def unregister(self, stream: Stream) -> None:
         """A stream ended."""
