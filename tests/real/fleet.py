@@ -25,7 +25,7 @@ from trimtab.runtime import clock
 KEY = "sk-real-fleet-key"
 PROMPT = "import os"
 BIN = Path(sys.executable).parent
-DEADLINE_S = 15.0
+DEADLINE_S = 60.0  # the longest wait: a replica that hung twice is probed after 10 s
 POLL_S = 0.05
 
 
