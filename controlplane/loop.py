@@ -51,12 +51,12 @@ from trimtab.model import (
     EdgeMessage,
     EdgePolicy,
     EdgeUpdate,
-    Fleet,
     Intent,
     Snapshot,
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
+from trimtab.views import Fleet
 
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge

@@ -20,10 +20,11 @@ import grpc
 
 from ctl.exits import CtlError, Exit
 from trimtab import codec
-from trimtab.model import Fleet, Intent
+from trimtab.model import Intent
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+from trimtab.views import Fleet
 
 DEADLINE_S = 10.0
 WATCH_PERIOD_MS = 1_000

@@ -12,16 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ctl.verdict import in_full_use, in_sync, is_open, why
-from trimtab.model import (
-    AgentView,
-    BreakerState,
-    EdgeView,
-    Fleet,
-    GpuSample,
-    GpuState,
-    PoolView,
-    ReplicaView,
-)
+from trimtab.model import BreakerState, GpuSample, GpuState
+from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
 
 T = TypeVar("T")
 ABSENT = "-"

@@ -16,8 +16,9 @@ from ctl.drain import DrainWatch
 from ctl.exits import CtlError, Exit
 from ctl.screen import Screen
 from ctl.verdict import is_open
-from trimtab.model import Fleet, Intent, ReplicaView
+from trimtab.model import Intent
 from trimtab.runtime import clock
+from trimtab.views import Fleet, ReplicaView
 
 if TYPE_CHECKING:
     from ctl.client import Client

@@ -18,7 +18,7 @@ from typing import Any
 from ctl.columns import Column, Noun, count, text
 from ctl.options import Format
 from ctl.verdict import in_sync, judge
-from trimtab.model import Fleet, PoolView
+from trimtab.views import Fleet, PoolView
 
 API_VERSION = "trimtab/v1"
 AGE_FIELDS = frozenset(

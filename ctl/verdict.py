@@ -10,15 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from trimtab.model import (
-    BreakerState,
-    EdgeView,
-    Fleet,
-    Intent,
-    PoolView,
-    ReplicaView,
-    Serving,
-)
+from trimtab.model import BreakerState, Intent, Serving
+from trimtab.views import EdgeView, Fleet, PoolView, ReplicaView
 
 SHED_DEGRADED_RATIO = 0.01  # one refusal in a hundred: clients' own retries hide less than that
 _UNREMARKABLE = frozenset({BreakerState.UNSPECIFIED, BreakerState.JOINING, BreakerState.HEALTHY})

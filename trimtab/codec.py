@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from trimtab import model
+from trimtab import model, views
 from trimtab.v1 import admin_pb2, agent_pb2, edge_pb2, types_pb2
 
 T = TypeVar("T")
@@ -161,7 +161,7 @@ def _message_classes() -> dict[str, type[Message]]:
 _MESSAGES = _message_classes()
 _PLANS: dict[type, _Plan] = {
     cls: _plan(cls, _MESSAGES[name])
-    for name, cls in vars(model).items()
+    for name, cls in (vars(model) | vars(views)).items()
     if dataclasses.is_dataclass(cls) and isinstance(cls, type) and cls is not model.EdgeUpdate
 }
 

@@ -17,18 +17,9 @@ from controlplane.core.registry import Registry
 from controlplane.core.replica import Node, Replica
 from controlplane.core.subscription import Subscription
 from controlplane.core.window import Minute, quantile
-from trimtab.model import (
-    AgentView,
-    BreakerState,
-    EdgeView,
-    Fleet,
-    GpuSample,
-    PoolView,
-    ReplicaView,
-    Route,
-    Serving,
-)
+from trimtab.model import BreakerState, GpuSample, Route, Serving
 from trimtab.policy.breaker import Breaker
+from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
 
 RATE_SPAN_MIN_S = 1.0  # a rate over less says nothing
 

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 
 from trimtab import codec
-from trimtab.model import Fleet
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+from trimtab.views import Fleet
 
 
 @dataclass

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from trimtab.model import (
-    AgentView,
     BreakerState,
-    EdgeView,
     EngineState,
-    Fleet,
     GpuSample,
     GpuState,
     Intent,
     LimitSource,
-    PoolView,
-    ReplicaView,
     Route,
     Serving,
     XidEvent,
 )
+from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
 
 BIG = "gpt-oss-120b"
 

@@ -18,7 +18,6 @@ from tests.fakes.running_control_plane import admin, config, running
 from tests.fakes.wait import until
 from trimtab.codec import decode
 from trimtab.model import (
-    Fleet,
     HistogramDelta,
     Intent,
     Outcome,
@@ -29,6 +28,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import rpc
 from trimtab.v1 import admin_pb2, admin_pb2_grpc
+from trimtab.views import Fleet
 
 DEADLINE_S = 10.0
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from ctl.drain import PUSH_GRACE_S, DrainWatch
 from tests.fakes.fleet import GPU0
-from trimtab.model import EdgeView, Fleet, Serving
+from trimtab.model import Serving
+from trimtab.views import EdgeView, Fleet
 
 CLOSED = replace(GPU0, route=replace(GPU0.route, serving=Serving.CLOSED), inflight=0)
 

@@ -13,7 +13,7 @@ import pytest
 from ctl.main import main
 from tests.fakes.admin import FakeAdmin
 from tests.fakes.fleet import FLEET, WELL
-from trimtab.model import Fleet
+from trimtab.views import Fleet
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FORMS = ("table", "wide", "json", "yaml", "jsonl", "csv", "name")

@@ -14,7 +14,8 @@ from ctl.intents import Wish, guard, open_peers
 from ctl.main import main
 from tests.fakes.admin import FakeAdmin
 from tests.fakes.fleet import FLEET, GPU0, GPU1, GPU3
-from trimtab.model import EdgeView, Fleet, Intent, ReplicaView, Serving
+from trimtab.model import Intent, Serving
+from trimtab.views import EdgeView, Fleet, ReplicaView
 
 PEER = replace(GPU0, route=replace(GPU0.route, replica="peer"))
 CLOSED = replace(

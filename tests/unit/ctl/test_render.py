@@ -15,7 +15,8 @@ from ctl import render
 from ctl.columns import REPLICAS, VIEWS
 from ctl.options import Format
 from tests.fakes.fleet import FLEET, GPU0, WELL
-from trimtab.model import BreakerState, ReplicaView, Route
+from trimtab.model import BreakerState, Route
+from trimtab.views import ReplicaView
 
 
 def test_why_is_there_when_a_replica_is_closed_and_url_only_when_wide() -> None:

@@ -8,16 +8,8 @@ import pytest
 
 from ctl.verdict import SYNC_LAG_MAX, Level, in_sync, judge, why
 from tests.fakes.fleet import GPU0, GPU1, GPU2, WELL
-from trimtab.model import (
-    AgentView,
-    BreakerState,
-    EdgeView,
-    Fleet,
-    Intent,
-    PoolView,
-    ReplicaView,
-    Serving,
-)
+from trimtab.model import BreakerState, Intent, Serving
+from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
 
 SPARE = replace(GPU2, intent=Intent.SPARE)
 LAG = EdgeView("e", acked_version=0, sent_version=SYNC_LAG_MAX + 1)

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab import codec, model
+from trimtab import codec, model, views
 from trimtab.v1 import admin_pb2, agent_pb2, edge_pb2, types_pb2
 
 MODULES = (types_pb2, agent_pb2, edge_pb2, admin_pb2)
@@ -34,7 +34,7 @@ MESSAGES: dict[str, type[Message]] = {
 }
 CLASSES: dict[str, Any] = {
     name: cls
-    for name, cls in vars(model).items()
+    for name, cls in (vars(model) | vars(views)).items()
     if isinstance(cls, type) and dataclasses.is_dataclass(cls) and name not in ENVELOPES
 }
 ENUMS = {
@@ -204,7 +204,7 @@ def test_numbers_that_are_none_are_refused(name: str, key: str, number: float) -
 def test_error_names_the_path() -> None:
     bad = admin_pb2.Fleet(replicas=[admin_pb2.ReplicaView(weight=math.nan)])
     with pytest.raises(codec.WireError, match=r"^Fleet\.replicas: ReplicaView\.weight: nan is not"):
-        codec.decode(bad, model.Fleet)
+        codec.decode(bad, views.Fleet)
 
 
 BODIES = [

@@ -13,9 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from trimtab import codec
-from trimtab.model import Fleet
 from trimtab.runtime import rpc
 from trimtab.v1 import admin_pb2, admin_pb2_grpc
+from trimtab.views import Fleet
 
 NAME = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 

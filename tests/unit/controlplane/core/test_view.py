@@ -18,7 +18,6 @@ from trimtab.model import (
     EdgeHello,
     EdgeReport,
     EngineState,
-    Fleet,
     GpuSample,
     HistogramDelta,
     NodeHello,
@@ -30,6 +29,7 @@ from trimtab.model import (
     Serving,
     Snapshot,
 )
+from trimtab.views import Fleet
 
 LEADER = Leader("lab", "cp1", "0.1.0", term=4, version=17)
 

@@ -1,0 +1,105 @@
+"""The fleet as people see it: what `ctl` and the status page show.
+
+Rules: as in `trimtab.model`, whose types these are made of: same names as on the wire
+(proto/trimtab/v1/admin.proto has meanings and units), None is absent, nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trimtab.model import EngineState, GpuSample, Intent, LimitSource, Route
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One replica for people."""
+
+    route: Route
+    state: EngineState = EngineState.UNKNOWN
+    state_reason: str = ""
+    state_age_ms: int = 0
+    intent: Intent = Intent.ACTIVE
+    limit_slots: int = 0
+    max_num_seqs: int = 0
+    max_num_seqs_source: LimitSource = LimitSource.ASSUMED
+    weight: float = 0.0
+    inflight: int = 0
+    running: int | None = None
+    waiting: int | None = None
+    kv_cache_usage_ratio: float | None = None
+    ttft_p50_s: float | None = None
+    ttft_p99_s: float | None = None
+    generation_tokens_per_s: float | None = None
+    share_ratio: float | None = None
+    failures_1m: int = 0
+    overloads_1m: int = 0
+    report_age_ms: int | None = None
+    vllm_version: str = ""
+    uptime_ms: int | None = None
+    gpus: tuple[GpuSample, ...] = ()
+    full_slots: int = 0
+    breaker_reason: str = ""
+    breaker_age_ms: int = 0
+    ejected_for_ms: int | None = None
+    ejections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeView:
+    """One edge for people."""
+
+    edge: str
+    edge_version: str = ""
+    listen_url: str = ""
+    acked_version: int = 0
+    sent_version: int = 0
+    last_error: str = ""
+    inflight: int = 0
+    queued: int = 0
+    requests_1m: int = 0
+    shed_1m: int = 0
+    connected_ms: int = 0
+    report_age_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """One agent for people."""
+
+    node: str
+    agent_version: str = ""
+    connected: bool = False
+    report_age_ms: int | None = None
+    gpu_detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One pool for people."""
+
+    pool: str
+    replicas: int = 0
+    open: int = 0
+    open_slots: int = 0
+    healthy_slots: int = 0
+    inflight: int = 0
+    queued: int = 0
+    shed_1m: int = 0
+    requests_1m: int = 0
+    alarm: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything at a glance."""
+
+    name: str = ""
+    leader: str = ""
+    term: int = 0
+    version: int = 0
+    controlplane_version: str = ""
+    replicas: tuple[ReplicaView, ...] = ()
+    edges: tuple[EdgeView, ...] = ()
+    agents: tuple[AgentView, ...] = ()
+    pools: tuple[PoolView, ...] = ()
