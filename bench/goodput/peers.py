@@ -77,7 +77,8 @@ class Peer:
 
 def _trimtab() -> Program:
     command = [sys.executable, "-P", "-m", "standalone"]
-    return Program(command, install.first_line([*command, "--version"]))
+    commit = install.first_line(["git", "-C", str(install.ROOT), "log", "-1", "--format=%h %cs"])
+    return Program(command, f"{install.first_line([*command, '--version'])}, commit {commit}")
 
 
 def _trimtab_arguments(place: Place) -> list[str]:

@@ -152,11 +152,13 @@ def _plot_title(scenario: Scenario) -> str:
 def _curves(record: Record) -> dict[str, Sequence[float | None]]:
     capacity, scenario = record.capacity_tokens_s, record.scenario
     made = [stats.served_tokens_per_s(record, engine) for engine in (0, 1)]
-    firsts = stats.first_token_over_time(record, 0.95)
+    firsts = {
+        f"first_token_p{100 * share:.0f}_s": stats.first_token_over_time(record, share)
+        for share in (0.5, 0.95, 0.99)
+    }
     return {
         "load": [scenario.load_at(float(second)) for second in range(len(made[0]))],
         "goodput": [tokens / capacity for tokens in stats.useful_tokens_per_s(record)],
         "engine_a": [tokens / capacity for tokens in made[0]],
         "engine_b": [tokens / capacity for tokens in made[1]],
-        "first_token_p95_s": [None if math.isnan(value) else value for value in firsts],
-    }
+    } | {name: [None if math.isnan(v) else v for v in waits] for name, waits in firsts.items()}
