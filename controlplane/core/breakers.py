@@ -143,17 +143,15 @@ class Breakers:
         standing, sample = replica.standing, replica.sample
         age_s = replica.age_s(now_s)
         fresh = age_s is not None and age_s <= self._stale_s
-        from_s = standing.breaker.counts_from_s
-        dispatched, failed = standing.window.count(from_s, now_s)
-        lately = standing.window.newest(policy.LATELY_MIN, from_s, now_s)
+        counts = standing.window.count(standing.breaker.counts_from_s, now_s)
         return Evidence(
             word=word(replica),
             epoch=sample.epoch if sample else 0,
             full_slots=full_slots(replica),
-            dispatched=dispatched,
-            failed=failed,
-            lately_dispatched=lately[0],
-            lately_failed=lately[1],
+            dispatched=counts.dispatched,
+            failed=counts.failed,
+            lately_dispatched=counts.lately_dispatched,
+            lately_failed=counts.lately_failed,
             refusing_edges=standing.refusing_edges(now_s),
             agent_silent=not fresh or node is None or node.stream is None,
             first_tokens=standing.first_tokens,

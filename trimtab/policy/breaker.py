@@ -22,13 +22,12 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from trimtab.model import BreakerState
+from trimtab.policy.cohorts import LATELY_MIN
 from trimtab.policy.dice import Dice
 
 FAILING_MIN, FAILING_RATIO = 8, 0.9
 """Fails nearly everything. Counts over the whole window: of the newest 8, a replica that fails .6
 of its requests fails 8 by chance every few minutes."""
-LATELY_MIN = 30
-"""The newest so many tell it sooner: chance does that to the same replica once in a day or two."""
 IMPAIRED_MIN, IMPAIRED_RATIO = 20, 0.05
 """Fails so much that clients feel it through the retries."""
 RECOVERED_RATIO = IMPAIRED_RATIO / 2
@@ -100,7 +99,7 @@ class Evidence:
     failed: int = 0
     """Those of them that failed by the replica's fault."""
     lately_dispatched: int = 0
-    """The newest of them, LATELY_MIN or some more if there are."""
+    """The newest of them; see policy/cohorts."""
     lately_failed: int = 0
     refusing_edges: int = 0
     """Edges that just found its port closed."""

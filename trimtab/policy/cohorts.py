@@ -18,6 +18,9 @@ KEPT_S = 60
 """An edge tells what became of attempts that started up to this long ago."""
 WINDOW_S = 30
 """The leader judges attempts that started up to this long ago."""
+LATELY_MIN = 30
+"""The newest so many tell a total failure sooner than the whole window: by chance a replica that
+fails .6 of its requests fails .9 of 30 once in a day or two."""
 FAILURES = frozenset({Outcome.SOFT, Outcome.HARD})
 """Only these speak against a replica: not overload, not the caller, not one edge's own path."""
 
@@ -61,6 +64,20 @@ class Tally:
         return self._news.setdefault(int(started_s), _News())
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Attempts and how many of them failed: of the whole window, and of its newest."""
+
+    dispatched: int = 0
+    failed: int = 0
+    lately_dispatched: int = 0
+    """LATELY_MIN, or some more as they are told by the second; fewer only if there are no more."""
+    lately_failed: int = 0
+
+
+NOTHING = Counts()
+
+
 class Window:
     """One replica's attempts of all edges, by the second in which they started."""
 
@@ -75,24 +92,22 @@ class Window:
                 second = int(now_s - cohort.age_ms / 1000)
                 before = self._counts.get(second, (0, 0))
                 self._counts[second] = (before[0] + cohort.dispatched, before[1] + failed)
-        for second in [s for s in self._counts if s <= now_s - WINDOW_S]:
-            del self._counts[second]
+        if len(self._counts) > WINDOW_S + 1:
+            for second in [s for s in self._counts if s <= now_s - WINDOW_S]:
+                del self._counts[second]
 
-    def count(self, from_s: float, now_s: float) -> tuple[int, int]:
-        """Attempts that started since then, at most WINDOW_S ago, and how many of them failed."""
-        counted = self._since(from_s, now_s)
-        return sum(n for n, _ in counted), sum(n for _, n in counted)
-
-    def newest(self, least: int, from_s: float, now_s: float) -> tuple[int, int]:
-        """The same of the newest attempts only, at least so many if there are."""
-        dispatched = failed = 0
-        for started, lost in self._since(from_s, now_s):
-            if dispatched >= least:
-                break
-            dispatched, failed = dispatched + started, failed + lost
-        return dispatched, failed
-
-    def _since(self, from_s: float, now_s: float) -> list[tuple[int, int]]:
-        """What started since then, newest first."""
+    def count(self, from_s: float, now_s: float) -> Counts:
+        """Attempts that started since then, at most WINDOW_S ago."""
+        if not self._counts:
+            return NOTHING
         oldest = max(int(from_s), now_s - WINDOW_S)
-        return [self._counts[s] for s in sorted(self._counts, reverse=True) if s >= oldest]
+        dispatched = failed = 0
+        lately: tuple[int, int] | None = None
+        for second in sorted(self._counts, reverse=True):
+            if second < oldest:
+                break
+            dispatched += self._counts[second][0]
+            failed += self._counts[second][1]
+            if lately is None and dispatched >= LATELY_MIN:
+                lately = dispatched, failed
+        return Counts(dispatched, failed, *(lately or (dispatched, failed)))

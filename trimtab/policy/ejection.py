@@ -14,6 +14,7 @@ What agents confirm is no subject here: a dead engine is always out.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -105,7 +106,7 @@ def _note_panic(docket: Docket, members: Sequence[Member], now_s: float) -> None
     voters = sum(member.out or member.state in STEADY for member in members)
     onsets_s = sorted(docket.onsets_s.values())
     most = max(
-        (sum(first <= at <= first + PANIC_SPAN_S for at in onsets_s) for first in onsets_s),
+        (bisect_right(onsets_s, at_s + PANIC_SPAN_S) - i for i, at_s in enumerate(onsets_s)),
         default=0,
     )
     if voters < 2 or most < PANIC_RATIO * voters:

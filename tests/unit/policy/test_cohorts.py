@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trimtab.model import Cohort, Outcome, OutcomeCount
-from trimtab.policy.cohorts import KEPT_S, Tally, Window
+from trimtab.policy.cohorts import KEPT_S, WINDOW_S, Counts, Tally, Window
 
 HARMLESS = [o for o in Outcome if o not in {Outcome.SOFT, Outcome.HARD}]
 
@@ -46,10 +46,11 @@ def test_a_tally_is_bounded() -> None:
 @pytest.mark.parametrize("outcome", [Outcome.SOFT, Outcome.HARD])
 def test_failures_of_all_edges_add_up(outcome: Outcome) -> None:
     window = Window()
+    assert window.count(0.0, 200.0) == Counts()
     window.add([Cohort(1000, 10), Cohort(0, 5, failures(1, outcome))], 200.0)
     window.add([Cohort(1000, outcomes=failures(4, outcome))], 200.0)
-    assert window.count(0.0, 200.0) == (15, 5)
-    assert window.count(200.0, 200.0) == (5, 1)
+    assert window.count(0.0, 200.0) == Counts(15, 5, 15, 5)
+    assert window.count(200.0, 200.0) == Counts(5, 1, 5, 1)
 
 
 @pytest.mark.parametrize("outcome", HARMLESS)
@@ -57,7 +58,7 @@ def test_nothing_else_is_a_failure(outcome: Outcome) -> None:
     window = Window()
     window.add([Cohort(0, 3, failures(3, outcome))], 200.0)
     window.add([Cohort(5000, 0, failures(3, outcome))], 200.0)
-    assert window.count(0.0, 200.0) == (3, 0)
+    assert window.count(0.0, 200.0) == Counts(3, 0, 3, 0)
 
 
 def test_the_newest_are_told_apart() -> None:
@@ -65,18 +66,25 @@ def test_the_newest_are_told_apart() -> None:
     for second in range(10):
         ended = failures(10) if second >= 7 else ()
         window.add([Cohort(0, 10, ended)], 200.0 + second)
-    assert window.newest(30, 0.0, 209.0) == (30, 30)
-    assert window.newest(35, 0.0, 209.0) == (40, 30)
-    assert window.newest(500, 0.0, 209.0) == window.count(0.0, 209.0) == (100, 30)
-    assert window.newest(30, 208.0, 209.0) == (20, 20)
-    assert window.newest(30, 0.0, 300.0) == (0, 0)
+    assert window.count(0.0, 209.0) == Counts(100, 30, 30, 30)
+    assert window.count(208.0, 209.0) == Counts(20, 20, 20, 20)
+    window.add([Cohort(0, 5)], 210.0)
+    assert window.count(0.0, 210.0) == Counts(105, 30, 35, 30)
+    assert window.count(0.0, 300.0) == Counts()
 
 
 def test_the_window_moves_on() -> None:
     window = Window()
     window.add([Cohort(0, 7, failures(2))], 200.0)
-    assert window.count(0.0, 229.9) == (7, 2)
-    assert window.count(0.0, 230.1) == (0, 0)
+    assert window.count(0.0, 229.9) == Counts(7, 2, 7, 2)
+    assert window.count(0.0, 230.1) == Counts()
     window.add([Cohort(0, 1), Cohort(31_000, 9)], 240.0)
-    assert window.count(0.0, 240.0) == (1, 0)
-    assert len(window._counts) == 1
+    assert window.count(0.0, 240.0) == Counts(1, 0, 1, 0)
+
+
+def test_a_window_is_bounded() -> None:
+    window = Window()
+    for second in range(300):
+        window.add([Cohort(0, 1)], 200.0 + second)
+        assert len(window._counts) <= WINDOW_S + 2
+    assert window.count(0.0, 499.0).dispatched == WINDOW_S

@@ -102,4 +102,5 @@ def test_cohorts_are_counted() -> None:
     failed = Cohort(0, 9, (OutcomeCount(Outcome.SOFT, 2),))
     for edge in ("e1", "e2"):
         standing.take_use(edge, ReplicaUse("r1", cohorts=(failed,)), NOW_S)
-    assert standing.window.count(0.0, NOW_S) == (18, 4)
+    counts = standing.window.count(0.0, NOW_S)
+    assert (counts.dispatched, counts.failed) == (18, 4)
