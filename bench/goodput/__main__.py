@@ -77,7 +77,7 @@ async def _measure(
                 )
             except cell.NotReadyError as error:
                 print(f"bench: NOT READY: {error}", flush=True)
-                results.absent[peer.name] = str(error)
+                results.mute.setdefault(scenario.name, {})[peer.name] = str(error)
                 continue
             results.add(peer.name, found)
             print(f"{scenario.name:17}{report.brief(found)}  {peer.name}", flush=True)

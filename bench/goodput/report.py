@@ -19,13 +19,14 @@ _HEADER = (
 
 @dataclass(slots=True)
 class Results:
-    """Everything of one run; a missing record has its reason in `absent`."""
+    """Everything of one run. A missing record has its reason in `absent` or in `mute`."""
 
     command: str
     machine: str
     versions: dict[str, str] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    mute: dict[str, dict[str, str]] = field(default_factory=dict)  # scenario, peer: did not serve
     records: dict[str, dict[str, Record]] = field(default_factory=dict)  # scenario, peer
     quick: bool = False
 
@@ -40,8 +41,11 @@ def markdown(results: Results) -> str:
     if results.quick:
         lines += ["**A quick run: shortened scenarios, for trying things out.**", ""]
     lines += [*_preface(results), ""]
-    for records in results.records.values():
-        lines += [*_scenario(results, records), ""]
+    for name, records in results.records.items():
+        mute = results.mute.get(name, {})
+        lines += [*_scenario(results, records)]
+        lines += [f"| {results.titles[peer]} | did not serve |" for peer in mute]
+        lines += [""]
     lines += ["## Versions", ""]
     lines += [f"- {results.titles[name]}: {text}" for name, text in results.versions.items()]
     missing = results.absent.items()
