@@ -20,9 +20,11 @@ from yarl import URL
 
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
+from trimtab.runtime import clock
 
 CONNECT_TIMEOUT_S = 2.0
 KEEP_ALIVE_S = 4.0  # below vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE of 5 s
+STALE_WITHIN_S = 0.5  # a closed kept-alive connection shows at once; what ends later was taken
 READ_BUFFER_BYTES = 256 * 1024
 LARGE_BODY_BYTES = 1024 * 1024  # larger ones are written piece by piece, not in one call
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
@@ -75,6 +77,7 @@ class Upstream:
     ) -> AsyncIterator[Answer]:
         """Send and wait for the head; leaving the block early aborts the request in the engine."""
         trace = SimpleNamespace(reused=False)
+        sent_s = clock.now_s()
         try:
             response = await self._session.post(
                 URL(route.url + path, encoded=True),
@@ -84,7 +87,8 @@ class Upstream:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise UpstreamError(Failure(_fault(error, reused=trace.reused))) from error
+            stale = trace.reused and clock.now_s() - sent_s < STALE_WITHIN_S
+            raise UpstreamError(Failure(_fault(error, stale=stale))) from error
         finished = False
         try:
             yield Answer(response)
@@ -118,7 +122,7 @@ async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: An
     context.trace_request_ctx.reused = True
 
 
-def _fault(error: Exception, *, reused: bool) -> Fault:
+def _fault(error: Exception, *, stale: bool) -> Fault:
     if isinstance(error, aiohttp.ClientConnectorError):
         refused = isinstance(error.os_error, ConnectionRefusedError)
         return Fault.REFUSED if refused else Fault.UNREACHABLE
@@ -126,4 +130,4 @@ def _fault(error: Exception, *, reused: bool) -> Fault:
         return Fault.UNREACHABLE
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
         return Fault.MALFORMED
-    return Fault.STALE if reused else Fault.CUT
+    return Fault.STALE if stale else Fault.CUT
