@@ -8,7 +8,8 @@ Rule 3: nothing is taken away on a guess: an engine that serves when it is first
 Rule 4: a start is not a failure: a first restart is probed at once. No engine that was seen
 starting gets clients before it made a token: probes pay for compilation, not people.
 Rule 5: back in use is a cap on concurrency that grows on evidence; a timer alone grows nothing.
-Rule 6: each ejection doubles the next wait, up to five minutes; time in use halves it again.
+Rule 6: caution follows the record. Each ejection doubles the next wait, up to five minutes, halves
+the first cap and asks for one probe more; time in use forgives.
 
 TABLE is the machine: in each state the first cause that holds moves it. The diagram in
 docs/steering.md is drawn from it. Numbers: Finagle's back-off (5 to 300 s); a cap instead of a
@@ -38,10 +39,15 @@ BACKOFF_S, BACKOFF_MAX_S, BACKOFF_JITTER = 5.0, 300.0, 0.2
 EJECTIONS_MAX = 7  # the next doubling would pass BACKOFF_MAX_S
 FORGIVEN_S = 60.0
 """Healthy for this times the ejections counted: one of them is forgiven."""
-PROBES, PROBE_GAP_S = 3, 1.0
-RAMP_FIRST_RATIO, RAMP_FIRST_SLOTS = 0.05, 4
+PROBES_MAX, PROBE_GAP_S = 3, 1.0
+"""In a row: as many as it was ejected."""
+RAMP_FIRST_RATIO, RAMP_LEAST_RATIO, RAMP_LEAST_SLOTS = 0.25, 0.05, 4
+"""A quarter after one ejection, half of that after two, never less than the least. Why not 5 % at
+once: docs/decisions/0005."""
 RAMP_FACTOR, RAMP_STEP_S = 1.5, 2.0
-"""From 5 % to everything in 8 steps: 16 s."""
+"""From a quarter to everything in 4 steps, from 5 % in 8: 8 to 16 s."""
+UNPROBED_S = 3.0
+"""So long without an agent to probe it: time for three."""
 RAMP_WAITING_MAX = 4
 """The engine's queue that the limits aim at; more means that it is behind."""
 RAMP_ITL_RATIO_MAX = 1.5
@@ -66,7 +72,7 @@ class Cause(Enum):
 
     FOUND = "it served when first seen"
     STARTED = "its engine has started"
-    PROBED = f"{PROBES} probes in a row answered"
+    PROBED = "its probes were answered"
     UNPROBED = "its agent is away: its first requests are the probes"
     FULL = "it holds its full limit"
     RECOVERED = "its failures have ended"
@@ -318,9 +324,9 @@ def _refuses(seen: Evidence) -> bool:
 _HOLDS: Mapping[Cause, Callable[[Breaker, Evidence, float], bool]] = {
     Cause.FOUND: lambda b, e, _: e.word is Word.SERVES and not b.cold,
     Cause.STARTED: lambda b, e, _: e.word is Word.SERVES and b.cold,
-    Cause.PROBED: lambda b, _e, _n: b.probes >= PROBES,
+    Cause.PROBED: lambda b, _e, _n: b.probes >= min(PROBES_MAX, max(1, b.ejections)),
     Cause.UNPROBED: lambda b, e, n: (
-        e.agent_silent and e.word is Word.SERVES and n >= b.since_s + PROBES * PROBE_GAP_S
+        e.agent_silent and e.word is Word.SERVES and n >= b.since_s + UNPROBED_S
     ),
     Cause.FULL: lambda b, e, _: b.cap_slots >= e.full_slots,
     Cause.RECOVERED: lambda _b, e, _n: e.failed <= RECOVERED_RATIO * e.dispatched,
@@ -355,8 +361,7 @@ def _enter(
         case State.PROBING:
             return replace(moved, probes=0, due_s=now_s)
         case State.RAMPING:
-            cap_slots = max(RAMP_FIRST_SLOTS, RAMP_FIRST_RATIO * seen.full_slots)
-            due_s = now_s + RAMP_STEP_S
+            cap_slots, due_s = _first_cap(moved, seen), now_s + RAMP_STEP_S
             return replace(moved, cap_slots=cap_slots, due_s=due_s, first_token=False)
         case State.HEALTHY:
             return replace(moved, due_s=now_s + FORGIVEN_S * moved.ejections)
@@ -364,6 +369,11 @@ def _enter(
             return replace(moved, cold=True)
         case _:
             return moved
+
+
+def _first_cap(breaker: Breaker, seen: Evidence) -> float:
+    ratio = RAMP_FIRST_RATIO * 0.5 ** max(0, breaker.ejections - 1)
+    return max(RAMP_LEAST_SLOTS, max(RAMP_LEAST_RATIO, ratio) * seen.full_slots)
 
 
 def _eject(breaker: Breaker, now_s: float, dice: Dice) -> Breaker:

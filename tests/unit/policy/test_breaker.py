@@ -49,9 +49,24 @@ MOVES: dict[str, tuple[Breaker, Evidence, float, S, Cause | None]] = {
     "dead before it served": (NEW, said(Word.LOST), 0, S.JOINING, None),
     "started before our eyes": (COLD, WELL, 0, S.PROBING, Cause.STARTED),
     "still loading": (COLD, said(Word.STOPPED), 0, S.JOINING, None),
-    "one good probe": (PROBING, GOOD_PROBE, 0, S.PROBING, None),
-    "the last good probe": (replace(PROBING, probes=2), GOOD_PROBE, 2, S.RAMPING, Cause.PROBED),
-    "a bad probe": (replace(PROBING, probes=2), BAD_PROBE, 2, S.EJECTED, Cause.PROBE_FAILED),
+    "not probed yet": (PROBING, WELL, 0, S.PROBING, None),
+    "a good probe": (PROBING, GOOD_PROBE, 0, S.RAMPING, Cause.PROBED),
+    "a good probe, once ejected": (
+        replace(PROBING, ejections=1),
+        GOOD_PROBE,
+        0,
+        S.RAMPING,
+        Cause.PROBED,
+    ),
+    "a good probe, ejected often": (replace(PROBING, ejections=7), GOOD_PROBE, 0, S.PROBING, None),
+    "the last good probe": (
+        replace(PROBING, ejections=7, probes=2),
+        GOOD_PROBE,
+        2,
+        S.RAMPING,
+        Cause.PROBED,
+    ),
+    "a bad probe": (PROBING, BAD_PROBE, 2, S.EJECTED, Cause.PROBE_FAILED),
     "dies while probed": (PROBING, said(Word.LOST), 0, S.EJECTED, Cause.LOST),
     "starts anew while probed": (PROBING, NEW_START, 0, S.EJECTED, Cause.STOPPED),
     "sleeps while probed": (PROBING, said(Word.LEAVING), 0, S.DRAINING, Cause.LEAVING),
@@ -219,16 +234,31 @@ def live(breaker: Breaker, seen: Evidence, seconds: float, from_s: float) -> Bre
 
 
 def test_a_cold_start_is_back_in_seconds() -> None:
-    started = live(COLD, replace(WELL, first_tokens=3), 3.5, NOW_S)
-    assert (started.state, started.cap_slots) == (S.RAMPING, 0.05 * FULL_SLOTS)
-    grown = live(started, TOKENS, 8, NOW_S + 3.5)
-    assert grown.cap_slots == pytest.approx(0.05 * FULL_SLOTS * 1.5**4)
-    assert live(grown, TOKENS, 8, NOW_S + 11.5).state is S.HEALTHY
+    started = live(COLD, TOKENS, 1.5, NOW_S)
+    assert (started.state, started.cap_slots) == (S.RAMPING, 0.25 * FULL_SLOTS)
+    grown = live(started, TOKENS, 4.5, NOW_S + 1.5)
+    assert grown.cap_slots == pytest.approx(0.25 * FULL_SLOTS * 1.5**2)
+    assert live(grown, TOKENS, 4, NOW_S + 6).state is S.HEALTHY
+
+
+def test_one_that_fails_again_and_again_gets_less() -> None:
+    caps, probes = [], []
+    for ejections in range(8):
+        began = replace(PROBING, ejections=ejections)
+        asked = 0
+        while began.state is S.PROBING:
+            began, asked = step(began, GOOD_PROBE, NOW_S, Loaded()), asked + 1
+        caps.append(began.cap_slots / FULL_SLOTS)
+        probes.append(asked)
+    assert caps == [0.25, 0.25, 0.125, 0.0625, 0.05, 0.05, 0.05, 0.05]
+    assert probes == [1, 1, 2, 3, 3, 3, 3, 3]
+    slowest = live(replace(RAMPING, cap_slots=0.05 * FULL_SLOTS), TOKENS, 16.5, NOW_S)
+    assert slowest.state is S.HEALTHY
 
 
 def test_small_engines_begin_with_four() -> None:
     small = replace(GOOD_PROBE, full_slots=12)
-    began = step(replace(PROBING, probes=2), small, NOW_S, Loaded())
+    began = step(PROBING, small, NOW_S, Loaded())
     assert (began.cap_slots, policy.slots(began, 12)) == (4, 4)
 
 
@@ -258,7 +288,7 @@ def test_the_ramp_grows_on_evidence_that_came_before_it_was_due() -> None:
 def test_who_is_probed() -> None:
     assert policy.wants_probe(PROBING, Word.SERVES, NOW_S)
     assert not policy.wants_probe(PROBING, Word.STUCK, NOW_S)
-    once = step(PROBING, GOOD_PROBE, NOW_S + 0.1, Loaded())
+    once = step(replace(PROBING, ejections=2), GOOD_PROBE, NOW_S + 0.1, Loaded())
     assert not policy.wants_probe(once, Word.SERVES, NOW_S + 1.0)
     assert policy.wants_probe(once, Word.SERVES, NOW_S + 1.1)
     assert not policy.wants_probe(RAMPING, Word.SERVES, NOW_S + 1)
@@ -328,7 +358,7 @@ def test_time_in_use_forgives() -> None:
 
 def test_another_life_is_not_held_against_it() -> None:
     assert step(NEW, WELL, NOW_S, Loaded()).counts_from_s == NOW_S
-    ramping = step(replace(PROBING, probes=2), GOOD_PROBE, NOW_S, Loaded())
+    ramping = step(PROBING, GOOD_PROBE, NOW_S, Loaded())
     assert ramping.counts_from_s == NOW_S
     full = step(replace(ramping, cap_slots=FULL_SLOTS), WELL, NOW_S + 20, Loaded())
     assert (full.state, full.counts_from_s) == (S.HEALTHY, NOW_S)
