@@ -32,6 +32,7 @@ EVACUATED_S = 11.0 + 0.6
 RETRY_AFTER_S = (1.0, 120.0)
 RETURNS_MIN = 50
 FULL_SPEED_S = 20.0
+SERVED_BLINDLY = 0.8
 TAKES_AWAY = frozenset({"drain", "edge_kill", "agent_stuck"})
 """Faults that hide a healthy engine, or a gateway, on purpose."""
 CONVERGED_S, CONVERGED_VARIANCE = 30.0, 2.0
@@ -302,14 +303,12 @@ def i20_edges_never_go_back(run: History) -> Found:
 
 
 def i21_silence_ejects_nobody(run: History) -> Found:
-    """Whatever agents say or don't, healthy engines do most of the work."""
+    """Whatever agents say or don't, most requests are served in time."""
     kinds = {fault.kind for fault in run.scenario.faults}
     if not kinds or not all(kind.startswith("agent") for kind in kinds):
         return None
-    figures = measure(run)
-    possible = min(1.0, figures.offered)
-    found = [f"goodput {figures.goodput_60:.2f} of {possible:.2f}"]
-    return found * (figures.goodput_60 < 0.8 * possible)
+    served = good_share(run, run.start_s, run.end_s)
+    return [f"only {served:.0%} were served in time"] * (served < SERVED_BLINDLY)
 
 
 def i23_limits_come_to_rest(run: History) -> Found:
