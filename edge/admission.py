@@ -7,7 +7,7 @@ whatever may free room (a release, a push, a doubt that expired) pumps the queue
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from edge.core import problems
 from edge.core.dispatch import Dispatch, Placement
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
-from trimtab.model import EdgeUpdate, Outcome, Route, Serving
+from trimtab.model import Credits, EdgeUpdate, Outcome, Route, Serving
 from trimtab.policy.queue import Ticket
 from trimtab.runtime import clock
 
@@ -34,12 +34,20 @@ class RefusedError(Exception):
 class Permit:
     """The right to run one attempt on one replica."""
 
-    route: Route
-    started_s: float = 0.0
+    placement: Placement
+    tokens: int = 0
+    """Of the answer, so far."""
+    counted: int = 0
+    """Of these, told to dispatch."""
     refused: bool = False
     """Nothing listened on the replica's port."""
     lost: bool = False
     on_lost: Callable[[], None] | None = None
+
+    @property
+    def route(self) -> Route:
+        """The replica."""
+        return self.placement.route
 
     def lose(self) -> None:
         """The replica does no useful work: interrupt the attempt."""
@@ -56,7 +64,10 @@ class Admission:
         self._dispatch = dispatch
         self._waiting: dict[int, asyncio.Future[Placement]] = {}
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
+        self._finished: Counter[str] = Counter()  # tokens of attempts that are over, by pool
         self._released = asyncio.Event()
+        self.on_wait: Callable[[], None] = lambda: None
+        """Called when a request must wait where none did."""
 
     async def acquire(self, pool: str, ticket: Ticket, *, again: bool = False) -> Permit:
         """Wait for a replica; `again` for a request that was admitted before.
@@ -70,21 +81,16 @@ class Admission:
             self._dispatch.requeue(pool, ticket)
         elif refusal := self._dispatch.offer(pool, ticket, now_s):
             raise RefusedError(problems.overloaded(refusal))
-        placed = await self._place(pool, ticket, ticket.since_s + ticket.budget_s - now_s)
-        permit = Permit(placed.route, placed.started_s)
+        permit = Permit(await self._place(pool, ticket, now_s))
         self._running[permit.route.replica].add(permit)
         return permit
 
     def release(self, permit: Permit, outcome: Outcome) -> None:
         """The attempt ended so."""
         self._running[permit.route.replica].discard(permit)
-        self._dispatch.finish(
-            permit.route.replica,
-            outcome,
-            clock.now_s(),
-            permit.started_s,
-            refused=permit.refused,
-        )
+        self._finished[permit.placement.pool] += permit.tokens - permit.counted
+        now_s, refused = clock.now_s(), permit.refused
+        self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
         self._released.set()
         self.pump()
 
@@ -93,6 +99,8 @@ class Admission:
         refusal = self._table.apply(update)
         if not refusal:
             self._dispatch.resize()
+            if isinstance(update.body, Credits):
+                self._dispatch.hear(clock.now_s())
             for route in self._table.snapshot.routes:
                 if route.serving is Serving.LOST:
                     for permit in list(self._running[route.replica]):
@@ -104,9 +112,9 @@ class Admission:
         """Hand free room to waiting requests."""
         now_s = clock.now_s()
         for placement in self._dispatch.place(now_s):
-            future = self._waiting[placement.number]
+            future = self._waiting[placement.ticket.number]
             if future.done():  # its caller has just left, but did not run since
-                self._dispatch.finish(placement.route.replica, Outcome.CLIENT, now_s)
+                self._dispatch.finish(placement, Outcome.CLIENT, now_s)
             else:
                 future.set_result(placement)
 
@@ -117,25 +125,41 @@ class Admission:
             await self._released.wait()
 
     async def pump_forever(self) -> None:
-        """Notice doubts that expired."""
+        """Notice doubts that expired, and count what streams."""
+        counted_s = clock.now_s()
         while True:
             await asyncio.sleep(PUMP_PERIOD_S)
+            now_s = clock.now_s()
+            self._count_tokens(now_s - counted_s)
+            counted_s = now_s
             if self._waiting:
                 self.pump()
 
-    async def _place(self, pool: str, ticket: Ticket, within_s: float) -> Placement:
+    def _count_tokens(self, elapsed_s: float) -> None:
+        tokens, self._finished = self._finished, Counter()
+        for permits in self._running.values():
+            for permit in permits:
+                tokens[permit.placement.pool] += permit.tokens - permit.counted
+                permit.counted = permit.tokens
+        for pool, count in tokens.items():
+            self._dispatch.streamed(pool, count, elapsed_s)
+
+    async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()
+        within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
         future: asyncio.Future[Placement] = loop.create_future()
         self._waiting[ticket.number] = future
         timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
         self.pump()
+        if not future.done() and len(self._waiting) == 1:
+            self.on_wait()
         try:
             return await future
         except asyncio.CancelledError:
             if future.cancelled():
                 self._dispatch.withdraw(pool, ticket.number)
             elif future.exception() is None:  # placed, but the caller has left meanwhile
-                self._dispatch.finish(future.result().route.replica, Outcome.CLIENT, clock.now_s())
+                self._dispatch.finish(future.result(), Outcome.CLIENT, clock.now_s())
             raise
         finally:
             timer.cancel()

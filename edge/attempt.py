@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edge.admission import Permit
 from edge.client import ClientStream
-from edge.core import sse
+from edge.core import openai, sse
 from edge.core.openai import Call
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.policy.classify import Failure, Fault
@@ -102,8 +102,10 @@ async def run(
             if answer.status != 200:
                 return _verdict(answer, await answer.read())
             if stream is None:
-                return _whole(answer, await answer.read())
-            return await _relay(answer, stream, watchdog, idle_s)
+                whole = await answer.read()
+                permit.tokens = openai.completion_tokens(whole)
+                return _whole(answer, whole)
+            return await _relay(answer, stream, watchdog, permit, idle_s)
     except UpstreamError as error:
         return error.failure
     except sse.OversizedEventError:
@@ -124,7 +126,9 @@ def _whole(answer: Answer, body: bytes) -> Result:
     return Whole(body, answer.content_type)
 
 
-async def _relay(answer: Answer, stream: ClientStream, watchdog: Watchdog, idle_s: float) -> Result:
+async def _relay(
+    answer: Answer, stream: ClientStream, watchdog: Watchdog, permit: Permit, idle_s: float
+) -> Result:
     scanner = sse.Scanner()
     end: Failure | None = Failure(Fault.CUT)
     ended = False
@@ -132,7 +136,9 @@ async def _relay(answer: Answer, stream: ClientStream, watchdog: Watchdog, idle_
         if ended:
             continue  # nothing but the end of the HTTP body follows
         watchdog.within(idle_s)
-        passing, last = _sort(scanner.feed(chunk), started=stream.started)
+        events = scanner.feed(chunk)
+        permit.tokens += len(events)  # an event a token, nearly
+        passing, last = _sort(events, started=stream.started)
         if passing:
             watchdog.waits_for_client = True
             await stream.send(passing)

@@ -1,8 +1,8 @@
 """The stream to the control plane: takes pushes, acks them, reports what the edge does.
 
 Rules: losing it changes nothing for clients; the last table goes on, also over a restart (the
-snapshot file); reconnects back off with jitter; one report a second, made when it is sent, so a
-slow stream never carries old ones.
+snapshot file); reconnects back off with jitter; two reports a second, and one at once when requests
+begin to wait; each is made when it is sent, so a slow stream never carries old ones.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
 
-REPORT_PERIOD_S = 1.0
+REPORT_PERIOD_S = 0.5
+REPORT_GAP_S = 0.1  # between two reports, however pressing the second
 SAVE_PERIOD_S = 1.0
 CREDITS_SAVE_PERIOD_S = 10.0  # they change all the time; any recent ones will do after a restart
 log = logging.getLogger("edge.feed")
@@ -53,11 +54,13 @@ class Feed:
         self._metrics = metrics
         self._instance = uuid.uuid4().hex
         self._file = config.state_dir / f"edge-{config.name}.snapshot" if config.state_dir else None
+        self._outbox: asyncio.Queue[Ack | None] = asyncio.Queue(maxsize=16)
         self._unsaved = asyncio.Event()
         self._saved_credits: set[str] = set()
         self._saved_s = 0.0
         self.fresh = asyncio.Event()
         self.connected = False
+        admission.on_wait = self._report_soon
 
     def restore(self) -> None:
         """Begin with what the disk remembers."""
@@ -92,7 +95,7 @@ class Feed:
             await asyncio.sleep(SAVE_PERIOD_S)
 
     async def _follow(self, stub: edge_pb2_grpc.EdgeServiceStub, backoff: Backoff) -> None:
-        outbox: asyncio.Queue[Ack] = asyncio.Queue(maxsize=16)
+        outbox = self._outbox = asyncio.Queue(maxsize=16)
         async for message in stub.Watch(self._messages(outbox)):
             if not self.connected:
                 self._set_connected(up=True, reason="")
@@ -119,7 +122,13 @@ class Feed:
         old = clock.now_s() - self._saved_s >= CREDITS_SAVE_PERIOD_S
         return old or set(self._table.credits) != self._saved_credits
 
-    async def _messages(self, outbox: asyncio.Queue[Ack]) -> AsyncIterator[edge_pb2.EdgeMessage]:
+    def _report_soon(self) -> None:
+        if not self._outbox.full():  # else there is enough to do
+            self._outbox.put_nowait(None)
+
+    async def _messages(
+        self, outbox: asyncio.Queue[Ack | None]
+    ) -> AsyncIterator[edge_pb2.EdgeMessage]:
         hello = EdgeHello(
             edge=self._config.name,
             edge_version=version("trimtab"),
@@ -135,7 +144,10 @@ class Feed:
             try:
                 async with asyncio.timeout(max(0.0, due_s - clock.now_s())):
                     ack = await outbox.get()
-                yield encode_body(edge_pb2.EdgeMessage, ack)
+                if ack is None:
+                    due_s = min(due_s, due_s - REPORT_PERIOD_S + REPORT_GAP_S)
+                else:
+                    yield encode_body(edge_pb2.EdgeMessage, ack)
             except TimeoutError:
                 seq += 1
                 due_s = clock.now_s() + REPORT_PERIOD_S

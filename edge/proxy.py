@@ -8,6 +8,7 @@ the replica.
 from __future__ import annotations
 
 import itertools
+import math
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,19 +21,19 @@ from edge.admission import Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
 from edge.core import openai, problems
-from edge.core.dispatch import Dispatch
+from edge.core.dispatch import Dispatch, with_tried
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.upstream import Upstream
-from trimtab.model import Outcome, Pool
+from trimtab.model import ApiKey, Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
 from trimtab.policy.queue import Ticket
 from trimtab.policy.retry import History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
-QUEUE_SHARE = 0.9  # of the caller's patience; the rest is for the answer
+CALLER = web.RequestKey("caller", ApiKey)
 
 
 @dataclass(slots=True)
@@ -68,14 +69,16 @@ class Proxy:
         self.keeper = Keeper()
 
     def authorize(self, request: web.BaseRequest) -> None:
-        """Raises RefusedError unless the caller has a key that the fleet knows."""
+        """Learn who calls; raises RefusedError unless the fleet knows the caller's key."""
         if not self._table.ready:
             raise RefusedError(problems.not_ready())
         key = openai.credentials(request.headers)
         if not key:
             raise RefusedError(problems.no_key())
-        if self._table.key(openai.key_hash(key)) is None:
+        caller = self._table.key(openai.key_hash(key))
+        if caller is None:
             raise RefusedError(problems.bad_key(key))
+        request[CALLER] = caller
 
     async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
@@ -128,12 +131,17 @@ class Proxy:
     def _job(
         self, request: web.BaseRequest, call: Call, pool: Pool, request_id: str, now_s: float
     ) -> Job:
-        policy = self._table.policy
+        policy, caller = self._table.policy, request[CALLER]
         patience_s = openai.patience_s(request.headers)
-        budget_s = policy.queue_wait_ms / 1000
-        if patience_s is not None:
-            budget_s = min(budget_s, QUEUE_SHARE * patience_s)
-        ticket = Ticket(next(self._numbers), now_s, budget_s)
+        ticket = Ticket(
+            number=next(self._numbers),
+            since_s=now_s,
+            patience_s=math.inf if patience_s is None else patience_s,
+            work=self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens),
+            prompt_tokens=call.prompt_tokens,
+            tenant=caller.name,
+            urgency=caller.urgency,
+        )
         if call.stream:
             stream = ClientStream(request, request_id)
             return Job(call, pool, ticket, policy.idle_timeout_ms / 1000, stream, request_id)
@@ -199,8 +207,7 @@ class Proxy:
         budget = self._dispatch.pool(job.pool.name).budget
         if next_move(job.history, failure, replica, budget, clock.now_s()) is Move.GIVE_UP:
             return False
-        tried = frozenset(job.history.tried)
-        job.ticket = Ticket(job.ticket.number, job.ticket.since_s, job.ticket.budget_s, tried)
+        job.ticket = with_tried(job.ticket, job.history.tried)
         return True
 
     async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:

@@ -3,7 +3,7 @@
 Rules: a request is in exactly one place: a queue or one replica's in-flight count; a replica never
 holds more than its credit; the head of a queue is served first, a request behind it only when the
 head can't use what is free; a pool whose replicas are all closed refuses at once, since waiting
-helps only where something is known to work.
+helps only where something is known to work. What an attempt was charged is corrected at its end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from edge.core import uses
 from edge.core.table import RoutingTable
 from trimtab.model import Outcome, OutcomeCount, PoolUse, ReplicaUse, Route, Serving
 from trimtab.policy.cohorts import Tally
@@ -20,6 +21,7 @@ from trimtab.policy.pick import Candidate, pick
 from trimtab.policy.queue import Queue, Refusal, Ticket
 from trimtab.policy.retry import Budget
 from trimtab.policy.suspicion import Suspicion
+from trimtab.policy.work import work
 
 LOOK_AHEAD = 8  # waiting requests considered for one free slot
 REPORT_FRESH_MS = 2_000  # older reports say nothing about the engine's queue now
@@ -57,9 +59,10 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A waiting request that may run now."""
+    """A request that may run now: one attempt."""
 
-    number: int
+    pool: str
+    ticket: Ticket
     route: Route
     started_s: float
 
@@ -73,11 +76,15 @@ class Dispatch:
         self._replicas: dict[str, ReplicaState] = {}
         self._pools: dict[str, PoolState] = {}
 
+    def work(self, pool: str, prompt_tokens: int, max_tokens: int | None) -> float:
+        """What a request will cost, as far as can be told before."""
+        return work(prompt_tokens, self.pool(pool).queue.pool.answer_tokens(max_tokens))
+
     def offer(self, pool: str, ticket: Ticket, now_s: float) -> Refusal | None:
         """A new request wants in; queued, or refused for want of room."""
         state = self.pool(pool)
         state.requests += 1
-        refusal = state.queue.offer(ticket, now_s, self._dice)
+        refusal = state.queue.offer(ticket, now_s, self._dice, lambda: self._has_room(pool, now_s))
         if refusal:
             state.shed += 1
         else:
@@ -92,10 +99,14 @@ class Dispatch:
         """A waiting request is gone."""
         self.pool(pool).queue.remove(number)
 
+    def gives_up_s(self, pool: str, ticket: Ticket) -> float:
+        """When a waiting request is to be expired."""
+        return self.pool(pool).queue.gives_up_s(ticket)
+
     def expire(self, pool: str, ticket: Ticket, now_s: float) -> Refusal:
-        """A waiting request used its budget up."""
+        """A waiting request has waited in vain."""
         state = self.pool(pool)
-        refusal = state.queue.refusal(now_s, ticket.budget_s, self._dice)
+        refusal = state.queue.refusal(ticket, now_s, self._dice)
         state.queue.remove(ticket.number)
         state.shed += 1
         return refusal
@@ -112,32 +123,40 @@ class Dispatch:
 
     def finish(
         self,
-        replica: str,
+        placement: Placement,
         outcome: Outcome,
         now_s: float,
-        started_s: float | None = None,
+        tokens: int = 0,
         *,
         refused: bool = False,
     ) -> None:
-        """An attempt on the replica that started then (None: just now) ended so.
-
-        `refused` when nothing listened on the replica's port.
-        """
-        state = self.replica(replica)
+        """An attempt ended so, after so many tokens; `refused`: nothing listened on its port."""
+        state, ticket = self.replica(placement.route.replica), placement.ticket
         state.inflight -= 1
         state.refused += refused
-        state.tally.ended(outcome, now_s if started_s is None else started_s, now_s)
+        state.tally.ended(outcome, placement.started_s, now_s)
         state.outcomes[outcome] += 1
         state.suspicion.observe(outcome, now_s)
         if outcome is Outcome.OVERLOAD:
             state.full_at, state.full_until_s = state.inflight, now_s + PUSH_BACK_S
+        queue = self.pool(placement.pool).queue
+        queue.settle(ticket, work(ticket.prompt_tokens, tokens) if tokens else 0.0)
+        if outcome is Outcome.OK:
+            queue.pool.ended()
+
+    def streamed(self, pool: str, tokens: int, elapsed_s: float) -> None:
+        """So many tokens came for the pool's requests since the last call."""
+        queue = self.pool(pool).queue
+        queue.pool.streamed(tokens, elapsed_s, standing=len(queue) > 0)
 
     def pool(self, name: str) -> PoolState:
         """The pool's accounting, with the limits of the newest policy."""
         state = self._pools.get(name)
         if state is None:
-            state = self._pools[name] = PoolState(Queue(self._table.policy.queue_limit))
-        state.queue.limit = self._table.policy.queue_limit
+            state = self._pools[name] = PoolState(Queue(0))
+        policy = self._table.policy
+        state.queue.limit = policy.queue_limit
+        state.queue.budgets.long_s = policy.queue_wait_ms / 1000
         return state
 
     def replica(self, name: str) -> ReplicaState:
@@ -146,6 +165,12 @@ class Dispatch:
         if state is None:
             state = self._replicas[name] = ReplicaState()
         return state
+
+    def hear(self, now_s: float) -> None:
+        """The leader has told what whole pools do."""
+        for pace in self._table.paces:
+            queue = self.pool(pace.pool).queue
+            queue.pool.hear(pace, self._table.term, queue.shares, now_s)
 
     def resize(self) -> None:
         """The table changed: fit the budgets to it, forget what is gone and idle."""
@@ -169,36 +194,43 @@ class Dispatch:
         return tuple(self._use(route.replica, now_s) for route in self._table.snapshot.routes)
 
     def report_pools(self, now_s: float) -> tuple[PoolUse, ...]:
-        """What happened in each pool since the last call."""
-        uses = []
+        """What happened in each pool since the last call, and who waits."""
+        found = []
         for name, state in self._pools.items():
-            oldest_ms = int(1000 * state.queue.oldest_s(now_s))
-            uses.append(PoolUse(name, len(state.queue), oldest_ms, state.requests, state.shed))
+            tenants = uses.tenants(state.queue, now_s)
+            oldest_ms = max((use.ages_ms[0] for use in tenants if use.ages_ms), default=0)
+            queued = len(state.queue)
+            found.append(
+                PoolUse(name, queued, oldest_ms, state.requests, state.shed, tenants=tenants)
+            )
             state.requests = state.shed = 0
-        return tuple(uses)
+        return tuple(found)
 
     def _place_pool(self, pool: str, queue: Queue, now_s: float) -> Iterator[Placement]:
         placed = True
-        while placed and len(queue):
+        while placed:
             placed = False
             candidates = self._candidates(pool, now_s)
             if not any(c.inflight < c.slots for c in candidates):
                 return
-            for ticket in queue.head(LOOK_AHEAD):
+            for ticket in queue.head(LOOK_AHEAD, now_s):
                 replica = pick(candidates, ticket.tried, self._dice)
                 if replica is not None:
-                    queue.depart(ticket.number, now_s)
-                    yield self._start(pool, ticket.number, replica, now_s)
+                    queue.depart(ticket)
+                    yield self._start(pool, ticket, replica, now_s)
                     placed = True
                     break
 
-    def _start(self, pool: str, number: int, replica: str, now_s: float) -> Placement:
+    def _start(self, pool: str, ticket: Ticket, replica: str, now_s: float) -> Placement:
         state = self.replica(replica)
         state.inflight += 1
         state.dispatched += 1
         state.tally.started(now_s)
         route = next(r for r in self._table.routes(pool) if r.replica == replica)
-        return Placement(number, route, now_s)
+        return Placement(pool, ticket, route, now_s)
+
+    def _has_room(self, pool: str, now_s: float) -> bool:
+        return any(c.inflight < c.slots for c in self._candidates(pool, now_s))
 
     def _candidates(self, pool: str, now_s: float) -> list[Candidate]:
         open_now = []

@@ -16,6 +16,7 @@ import msgspec
 from edge.core import problems
 from edge.core.problems import Problem
 from trimtab.model import Pool, Route
+from trimtab.policy.work import BYTES_PER_TOKEN
 
 PRIVILEGED_FIELDS = ("priority", "cache_salt", "kv_transfer_params", "vllm_xargs", "request_id")
 COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
@@ -28,11 +29,21 @@ _TRUE = frozenset({b"true", b"1", b'"true"', b'"True"', b'"1"'})  # pydantic's, 
 class _Body(msgspec.Struct):
     model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    max_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    max_completion_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     priority: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     cache_salt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     kv_transfer_params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     vllm_xargs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     request_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Usage(msgspec.Struct):
+    completion_tokens: int = 0
+
+
+class _Answer(msgspec.Struct):
+    usage: _Usage = msgspec.field(default_factory=_Usage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,12 @@ class Call:
     model: str | None
     stream: bool
     privileged: bool
+    max_tokens: int | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """A guess: the edge has no tokenizer."""
+        return len(self.body) // BYTES_PER_TOKEN
 
     def body_for(self, served_as: str) -> bytes:
         """The bytes to send to a replica that knows the model by this name."""
@@ -68,7 +85,16 @@ def parse(path: str, content_type: str, body: bytes) -> Call | Problem:
         return problems.bad_json(str(error))
     stream = fields.stream is not msgspec.UNSET and bytes(fields.stream) in _TRUE
     owned = any(getattr(fields, name) is not msgspec.UNSET for name in PRIVILEGED_FIELDS)
-    return Call(path, body, model, stream, owned)
+    most = _whole_number(fields.max_completion_tokens) or _whole_number(fields.max_tokens)
+    return Call(path, body, model, stream, owned, most)
+
+
+def completion_tokens(body: bytes) -> int:
+    """How many tokens a whole answer has, as it says itself; 0 if it does not."""
+    try:
+        return max(0, msgspec.json.decode(body, type=_Answer).usage.completion_tokens)
+    except msgspec.DecodeError:
+        return 0
 
 
 def credentials(headers: Mapping[str, str]) -> str:
@@ -116,6 +142,11 @@ def model_list(cards: Iterable[dict[str, object]]) -> bytes:
 def encode(value: object) -> bytes:
     """Compact JSON, as vLLM writes it."""
     return msgspec.json.encode(value)
+
+
+def _whole_number(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
+    text = b"" if raw is msgspec.UNSET else bytes(raw)
+    return int(text) if text.isdigit() and len(text) < 10 else None
 
 
 def _text(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:

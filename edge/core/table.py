@@ -6,7 +6,17 @@ the very snapshot it was made against; anything else is refused with a reason an
 
 from __future__ import annotations
 
-from trimtab.model import ApiKey, Credit, Credits, EdgePolicy, EdgeUpdate, Pool, Route, Snapshot
+from trimtab.model import (
+    ApiKey,
+    Credit,
+    Credits,
+    EdgePolicy,
+    EdgeUpdate,
+    Pool,
+    PoolPace,
+    Route,
+    Snapshot,
+)
 from trimtab.policy.delta import patch
 
 
@@ -18,6 +28,7 @@ class RoutingTable:
         self.version = 0
         self.snapshot = Snapshot()
         self.credits: dict[str, Credit] = {}
+        self.paces: tuple[PoolPace, ...] = ()
         self._base_version = 0
         self._pools: dict[str, Pool] = {}
         self._routes: dict[str, tuple[Route, ...]] = {}
@@ -40,6 +51,7 @@ class RoutingTable:
             return refusal
         if isinstance(update.body, Credits):
             self.credits = {credit.replica: credit for credit in update.body.credits}
+            self.paces = update.body.paces
         else:
             body = update.body
             self._index(body if isinstance(body, Snapshot) else patch(self.snapshot, body))

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from edge.core import problems
-from edge.core.dispatch import Dispatch
+from edge.core.dispatch import Dispatch, Placement, with_tried
 from edge.core.table import RoutingTable
 from sim.world.controlplane import POOL, ControlPlane, EdgePeer
 from sim.world.loop import Loop
@@ -20,7 +20,7 @@ from sim.world.replica import Attempt, Replica
 from sim.world.requests import Call, Reply
 from sim.world.seen import EdgeSeen
 from sim.world.trace import Trace
-from trimtab.model import Ack, EdgeHello, EdgeReport, EdgeUpdate, Outcome, Serving
+from trimtab.model import Ack, Credits, EdgeHello, EdgeReport, EdgeUpdate, Outcome, Serving
 from trimtab.policy.classify import Failure, Fault, classify
 from trimtab.policy.dice import Dice
 from trimtab.policy.queue import Ticket
@@ -28,9 +28,9 @@ from trimtab.policy.retry import History, Move, next_move
 from trimtab.runtime.backoff import Backoff
 
 PUMP_PERIOD_S = 0.25
-REPORT_PERIOD_S = 1.0
+REPORT_PERIOD_S = 0.5
+REPORT_GAP_S = 0.1
 CONNECT_S = 1.0  # until a connection into a partition is given up
-QUEUE_SHARE = 0.9  # of the caller's patience
 LOST = Failure(Fault.LOST)
 SILENT = Failure(Fault.SILENT)
 
@@ -46,13 +46,15 @@ class NoAnswer:
 class Ride:
     """One call on its way through this edge: it waits, or it has an attempt."""
 
-    __slots__ = ("attempt", "call", "history", "started", "ticket")
+    __slots__ = ("attempt", "call", "counted", "history", "placement", "started", "ticket")
 
     def __init__(self, call: Call, ticket: Ticket) -> None:
         self.call = call
         self.ticket = ticket
         self.history = History()
         self.attempt: Attempt | None = None
+        self.placement: Placement | None = None
+        self.counted = 0  # tokens told to dispatch
         self.started = False
 
 
@@ -87,7 +89,8 @@ class Edge:
         self.is_up = True
         self._boot(controlplane)
         self._connect(self._life)
-        self._loop.after(REPORT_PERIOD_S * self._dice.random(), self._report, self._life)
+        self._report_at_s = self._loop.now_s + REPORT_PERIOD_S * self._dice.random()
+        self._loop.at(self._report_at_s, self._report, self._life)
         self._loop.after(PUMP_PERIOD_S * self._dice.random(), self._pump_again, self._life)
 
     def stop(self) -> None:
@@ -112,19 +115,28 @@ class Edge:
         self.dispatch = Dispatch(self.table, self._dice)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Ride] = {}
+        self._finished_tokens = 0
         self._running: defaultdict[str, dict[str, Ride]] = defaultdict(dict)
         self._stream: Stream | None = None
         self._peer: EdgePeer | None = None
         self._backoff = Backoff(self._dice)
         self._seq = 0
+        self._report_at_s = self._reported_s = float("-inf")
 
     # Callers
 
     def submit(self, call: Call) -> None:
         """Take a call in, or refuse it."""
-        now_s, policy = self._loop.now_s, self.table.policy
-        budget_s = min(policy.queue_wait_ms / 1000, QUEUE_SHARE * call.patience_s)
-        ride = Ride(call, Ticket(next(self._numbers), now_s, budget_s))
+        prompt_tokens = call.job.prompt_tokens
+        ticket = Ticket(
+            number=next(self._numbers),
+            since_s=self._loop.now_s,
+            patience_s=call.patience_s,
+            work=self.dispatch.work(POOL, prompt_tokens, None),
+            prompt_tokens=prompt_tokens,
+            tenant=call.job.tenant,
+        )
+        ride = Ride(call, ticket)
         call.cancel = lambda: self._leave(ride)
         if not self.is_up:
             self._refuse(ride, NoAnswer())
@@ -175,20 +187,23 @@ class Edge:
         self._waiting[ticket.number] = ride
         self._pump()
         if ticket.number in self._waiting:
-            within_s = max(0.0, ticket.since_s + ticket.budget_s - now_s)
-            self._loop.after(within_s, self._expire, ride, self._life)
+            at_s = max(now_s, self.dispatch.gives_up_s(POOL, ticket))
+            self._loop.at(at_s, self._expire, ride, self._life)
+            if len(self._waiting) == 1:
+                self._report_soon()
 
     def _pump(self) -> None:
         now_s = self._loop.now_s
         for placement in self.dispatch.place(now_s):
-            ride = self._waiting.pop(placement.number)
+            ride = self._waiting.pop(placement.ticket.number)
+            ride.placement, ride.counted = placement, 0
             self._send(ride, placement.route.replica)
 
     def _expire(self, ride: Ride, life: int) -> None:
         if life != self._life or ride.ticket.number not in self._waiting:
             return
         now_s = self._loop.now_s
-        if now_s < ride.ticket.since_s + ride.ticket.budget_s:
+        if now_s < self.dispatch.gives_up_s(POOL, ride.ticket):
             return  # it was placed and came back; another timer runs
         del self._waiting[ride.ticket.number]
         refusal = self.dispatch.expire(POOL, ride.ticket, now_s)
@@ -197,19 +212,33 @@ class Edge:
         else:
             self._refuse(ride, problems.no_replica(POOL, len(self.table.routes(POOL))))
 
-    def _release(self, attempt: Attempt, outcome: Outcome, *, refused: bool = False) -> Ride:
+    def _release(
+        self, attempt: Attempt, outcome: Outcome, tokens: int, *, refused: bool = False
+    ) -> Ride:
         ride = self._running[attempt.replica].pop(attempt.name)
         ride.attempt = None
-        started_s, now_s = attempt.posted_s, self._loop.now_s
-        self.dispatch.finish(attempt.replica, outcome, now_s, started_s, refused=refused)
+        self._finished_tokens += tokens - ride.counted
+        if ride.placement is not None:
+            now_s = self._loop.now_s
+            self.dispatch.finish(ride.placement, outcome, now_s, tokens, refused=refused)
         self._pump()
         return ride
 
     def _pump_again(self, life: int) -> None:
         if life == self._life:
+            self._count_tokens()
             if self._waiting:
                 self._pump()
             self._loop.after(PUMP_PERIOD_S, self._pump_again, life)
+
+    def _count_tokens(self) -> None:
+        tokens, self._finished_tokens = self._finished_tokens, 0
+        for replica, rides in self._running.items():
+            for name, ride in rides.items():
+                got = self._replicas[replica].got(name)
+                tokens += got - ride.counted
+                ride.counted = got
+        self.dispatch.streamed(POOL, tokens, PUMP_PERIOD_S)
 
     # As edge/proxy.py and edge/attempt.py
 
@@ -231,14 +260,15 @@ class Edge:
 
     def ended(self, attempt: Attempt) -> None:
         """The answer is whole."""
-        call = self._release(attempt, Outcome.OK).call
+        call = self._release(attempt, Outcome.OK, attempt.job.output_tokens).call
         call.live = False
         call.caller.ended(call)
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """The attempt failed so."""
         refused = failure.fault is Fault.REFUSED
-        ride = self._release(attempt, classify(failure), refused=refused)
+        tokens = self._running[attempt.replica][attempt.name].counted
+        ride = self._release(attempt, classify(failure), tokens, refused=refused)
         attempts = ride.history.attempts + 1
         if ride.started:
             self._break(ride)
@@ -247,8 +277,7 @@ class Edge:
         if next_move(ride.history, failure, attempt.replica, budget, now_s) is Move.GIVE_UP:
             self._refuse(ride, problems.attempt_failed(failure, attempts, started=False))
             return
-        old, tried = ride.ticket, frozenset(ride.history.tried)
-        ride.ticket = Ticket(old.number, old.since_s, old.budget_s, tried)
+        ride.ticket = with_tried(ride.ticket, ride.history.tried)
         self._acquire(ride, again=True)
 
     def _guard(self, attempt: Attempt) -> None:
@@ -273,7 +302,7 @@ class Edge:
             self.dispatch.withdraw(POOL, ride.ticket.number)
         elif ride.attempt is not None:
             self._replicas[ride.attempt.replica].abort(ride.attempt)
-            self._release(ride.attempt, Outcome.CLIENT)
+            self._release(ride.attempt, Outcome.CLIENT, ride.counted)
 
     def _refuse(self, ride: Ride, reply: Reply) -> None:
         call = ride.call
@@ -320,6 +349,8 @@ class Edge:
         refusal = self.table.apply(update)
         if not refusal:
             self.dispatch.resize()
+            if isinstance(update.body, Credits):
+                self.dispatch.hear(self._loop.now_s)
             for route in self.table.snapshot.routes:
                 if route.serving is Serving.LOST:
                     for ride in self._running[route.replica].values():
@@ -327,13 +358,20 @@ class Edge:
             self._pump()
         return refusal
 
+    def _report_soon(self) -> None:
+        at_s = max(self._loop.now_s, self._reported_s + REPORT_GAP_S)
+        if at_s < self._report_at_s:
+            self._report_at_s = at_s
+            self._loop.at(at_s, self._report, self._life)
+
     def _report(self, life: int) -> None:
-        if life != self._life:
+        now_s = self._loop.now_s
+        if life != self._life or now_s < self._report_at_s:
             return
         if self._stream is not None and self._peer is not None and self._controlplane is not None:
             self._seq += 1
-            now_s = self._loop.now_s
             uses, pools = self.dispatch.report_replicas(now_s), self.dispatch.report_pools(now_s)
             report = EdgeReport(self._seq, uses, pools)
             self._stream.up(self._controlplane.edge_said, self._peer, report)
-        self._loop.after(REPORT_PERIOD_S, self._report, life)
+        self._reported_s, self._report_at_s = now_s, now_s + REPORT_PERIOD_S
+        self._loop.at(self._report_at_s, self._report, life)

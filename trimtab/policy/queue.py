@@ -1,62 +1,51 @@
-"""The backlog of one pool at one edge: bounded, first come first served, refusing early.
+"""The backlog of one pool at one edge: bounded, by urgency, fair among tenants, refusing early.
 
-Rules: a request waits here, never in an engine; it is refused at once when the queue is full, or
-when at the measured drain rate it would not be served within its budget; a refusal says when to
-come back: the excess wait, between 1 and 60 s, times 1 to 1.5 by dice, because clients obey it to
-the millisecond and would come back as one herd. A requeued request goes to the head and keeps its
-age. The drain rate is an exponentially decaying rate of requests leaving for a replica (tau 10 s).
+Rules. A request waits here, never in an engine. The more urgent go first, with a guarantee for the
+others (`urgency`); then tenants take turns by work (`fairness`), each first come first served; a
+requeued request goes to the head of its tenant's line and keeps its age.
+
+A new request is refused at once when its tenant has its part of the room, or when its predicted
+wait is beyond its budget (`calm`): the work in the whole pool that goes before it (`elsewhere`)
+over the pool's work per second. Nobody waits beyond the long budget, nor beyond PATIENCE_RATIO of
+what the caller allows: the rest is for the answer's beginning. What has waited in vain is not
+dispatched, so that no prompt is computed for a caller who has left.
+A refusal says when to come back: the excess wait, 1 to 60 s, times 1 to 1.5 by dice, because
+clients obey it to the millisecond and would come back as one herd.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
+from trimtab.model import Urgency
+from trimtab.policy.calm import Budgets
 from trimtab.policy.dice import Dice
+from trimtab.policy.elsewhere import Knowledge
+from trimtab.policy.fairness import Shares
+from trimtab.policy.urgency import BUDGETS_S, GUARANTEE, known
 
-RATE_TAU_S = 10.0
 RETRY_AFTER_MIN_S = 1.0
 RETRY_AFTER_MAX_S = 60.0
-RATE_TRUSTED_AFTER = 8  # departures; before that the rate says more about chance than about drain
-
-
-@dataclass(slots=True)
-class Rate:
-    """Events per second, old ones fading."""
-
-    tau_s: float = RATE_TAU_S
-    events: int = 0
-    _mass: float = 0.0
-    _updated_s: float = 0.0
-    _started_s: float | None = None
-
-    def add(self, now_s: float) -> None:
-        """One event."""
-        if self._started_s is None:
-            self._started_s = self._updated_s = now_s
-        self._mass = self._faded(now_s) + 1.0
-        self._updated_s = max(self._updated_s, now_s)
-        self.events += 1
-
-    def per_s(self, now_s: float) -> float:
-        """The rate; unbiased also when young."""
-        if self._started_s is None:
-            return 0.0
-        age_s = max(1e-3, now_s - self._started_s)
-        return self._faded(now_s) / (self.tau_s * -math.expm1(-age_s / self.tau_s))
-
-    def _faded(self, now_s: float) -> float:
-        return self._mass * math.exp(-max(0.0, now_s - self._updated_s) / self.tau_s)
+PATIENCE_RATIO = 0.75
+ROOM_FACTOR = 8  # a tenant may have so many times the free room: alone 8/9 of all, two 8/17 each
+DEPARTED_MEMORY = 64.0  # departures: how urgent they were lately
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A waiting request."""
+    """A request that wants to run. `work` is its estimate, `patience_s` the caller's."""
 
     number: int
     since_s: float
-    budget_s: float
+    patience_s: float = math.inf
+    work: float = 0.0
+    prompt_tokens: int = 0
+    tenant: str = ""
+    urgency: Urgency = Urgency.DEFAULT
     tried: frozenset[str] = frozenset()
 
 
@@ -70,54 +59,169 @@ class Refusal:
 
 
 @dataclass(slots=True)
+class Line:
+    """One tenant's waiting requests of one urgency, oldest first."""
+
+    tickets: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
+    work: float = 0.0
+
+
+@dataclass(slots=True)
 class Queue:
-    """Waiting requests, oldest first."""
+    """Waiting requests."""
 
     limit: int
-    departures: Rate = field(default_factory=Rate)
-    _waiting: OrderedDict[int, Ticket] = field(default_factory=OrderedDict)
+    budgets: Budgets = field(default_factory=Budgets)
+    pool: Knowledge = field(default_factory=Knowledge)
+    shares: Shares = field(default_factory=Shares)
+    charges: dict[tuple[Urgency, str], float] = field(default_factory=dict)
+    """Work charged and not yet reported; whoever reports it takes it out."""
+    _waiting: dict[int, Ticket] = field(default_factory=dict)
+    _lines: dict[Urgency, dict[str, Line]] = field(
+        default_factory=lambda: {urgency: {} for urgency in BUDGETS_S}
+    )
+    _debts: dict[Urgency, float] = field(default_factory=lambda: dict.fromkeys(BUDGETS_S, 0.0))
+    _departed: dict[Urgency, float] = field(default_factory=lambda: dict.fromkeys(BUDGETS_S, 0.0))
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def offer(self, ticket: Ticket, now_s: float, dice: Dice) -> Refusal | None:
-        """Take a new request in, or say why not."""
-        wait_s = self.wait_s(now_s)
-        if len(self._waiting) >= self.limit or wait_s > ticket.budget_s:
-            return self.refusal(now_s, ticket.budget_s, dice)
-        self._waiting[ticket.number] = ticket
+    # In
+
+    def offer(
+        self, ticket: Ticket, now_s: float, dice: Dice, room: Callable[[], bool]
+    ) -> Refusal | None:
+        """Take a new request in, or say why not; `room`: whether a replica could run it at once."""
+        wait_s = self.wait_s(ticket, now_s)
+        budget_s = self._budget_s(ticket, wait_s, now_s)
+        line = self._lines[known(ticket.urgency)].get(ticket.tenant)
+        part = ROOM_FACTOR * (self.limit - len(self._waiting))
+        late = wait_s > budget_s and (bool(self._waiting) or not room())
+        if late or (len(line.tickets) if line else 0) >= part:
+            return self._refusal(wait_s, budget_s, dice)
+        self._put(ticket, first=False)
+        self.pool.admitted(ticket.tenant, ticket.urgency, ticket.work)
         return None
 
     def requeue(self, ticket: Ticket) -> None:
         """Take one back at the head; it was admitted before, so the limit does not apply."""
-        self._waiting[ticket.number] = ticket
-        self._waiting.move_to_end(ticket.number, last=False)
+        self._put(ticket, first=True)
+
+    # Out
+
+    def head(self, count: int, now_s: float) -> list[Ticket]:
+        """Whose turn it is, the first one first, at most `count`; none whose time is over."""
+        live = (ticket for ticket in self._order() if now_s < self.gives_up_s(ticket))
+        return list(islice(live, count))
 
     def remove(self, number: int) -> None:
         """The request left, for whatever reason."""
-        self._waiting.pop(number, None)
+        ticket = self._waiting.pop(number, None)
+        if ticket is None:
+            return
+        lines = self._lines[known(ticket.urgency)]
+        line = lines[ticket.tenant]
+        del line.tickets[number]
+        line.work -= ticket.work
+        if not line.tickets:
+            del lines[ticket.tenant]
+            self.shares.left(ticket.tenant)
+        if not lines:
+            self._debts[known(ticket.urgency)] = 0.0
 
-    def depart(self, number: int, now_s: float) -> None:
-        """The request goes to a replica."""
-        self.remove(number)
-        self.departures.add(now_s)
+    def depart(self, ticket: Ticket) -> None:
+        """The request goes to a replica and is charged for."""
+        urgency = known(ticket.urgency)
+        self._debts[urgency] = max(0.0, self._debts[urgency] - 1.0)
+        self.remove(ticket.number)
+        for other, lines in self._lines.items():
+            if lines and other > urgency:
+                self._debts[other] += GUARANTEE
+        self._departed[urgency] += 1.0
+        if sum(self._departed.values()) > DEPARTED_MEMORY:
+            self._departed = {other: number / 2 for other, number in self._departed.items()}
+        self._charge(ticket, ticket.work)
+        self.pool.charged(ticket.work)
 
-    def head(self, count: int) -> list[Ticket]:
-        """The oldest requests, at most `count`."""
-        return [ticket for ticket, _ in zip(self._waiting.values(), range(count), strict=False)]
+    def settle(self, ticket: Ticket, done: float) -> None:
+        """An attempt at it ended after so much work."""
+        self._charge(ticket, done - ticket.work)
 
-    def wait_s(self, now_s: float) -> float:
-        """How long a new request would wait; 0 while nothing waits or the rate is unknown."""
-        if not self._waiting or self.departures.events < RATE_TRUSTED_AFTER:
+    # What is known
+
+    def wait_s(self, ticket: Ticket, now_s: float) -> float:
+        """How long a new request like this would wait; 0 while the pace is unknown."""
+        pace = self.pool.work_per_s(now_s)
+        if not pace:
             return 0.0
-        return len(self._waiting) / max(1e-3, self.departures.per_s(now_s))
+        urgency = known(ticket.urgency)
+        before = 0.0
+        ahead: dict[str, float] = {ticket.tenant: 0.0}
+        for other, tenant, amount in self._backlog(now_s):
+            if other < urgency:
+                before += amount
+            elif other is urgency:
+                ahead[tenant] = ahead.get(tenant, 0.0) + amount
+        own = ahead[ticket.tenant]
+        before += sum(min(amount, own) for amount in ahead.values())  # they take turns with it
+        return before / (pace * self._part(urgency))
 
-    def refusal(self, now_s: float, budget_s: float, dice: Dice) -> Refusal:
-        """What to tell a request that finds no room."""
-        wait_s = self.wait_s(now_s)
+    def gives_up_s(self, ticket: Ticket) -> float:
+        """When a waiting request is refused after all."""
+        longest_s = self.budgets.longest_s(ticket.urgency)
+        return ticket.since_s + min(longest_s, PATIENCE_RATIO * ticket.patience_s)
+
+    def refusal(self, ticket: Ticket, now_s: float, dice: Dice) -> Refusal:
+        """What to tell a request that waited in vain."""
+        wait_s = self.wait_s(ticket, now_s)
+        return self._refusal(wait_s, self._budget_s(ticket, wait_s, now_s), dice)
+
+    def lines(self) -> Iterator[tuple[Urgency, str, Line]]:
+        """Everybody that waits, the urgent first."""
+        for urgency, lines in self._lines.items():
+            for tenant, line in lines.items():
+                yield urgency, tenant, line
+
+    # Inside
+
+    def _put(self, ticket: Ticket, *, first: bool) -> None:
+        lines = self._lines[known(ticket.urgency)]
+        if ticket.tenant not in lines:
+            self.shares.lift(ticket.tenant, lines)
+            lines[ticket.tenant] = Line()
+        line = lines[ticket.tenant]
+        line.tickets[ticket.number] = self._waiting[ticket.number] = ticket
+        line.tickets.move_to_end(ticket.number, last=not first)
+        line.work += ticket.work
+
+    def _charge(self, ticket: Ticket, amount: float) -> None:
+        self.shares.charge(ticket.tenant, amount)
+        who = (known(ticket.urgency), ticket.tenant)
+        self.charges[who] = self.charges.get(who, 0.0) + amount
+
+    def _order(self) -> Iterator[Ticket]:
+        urgencies = [urgency for urgency, lines in self._lines.items() if lines]
+        urgencies.sort(key=lambda urgency: (self._debts[urgency] < 1.0, urgency))
+        for urgency in urgencies:
+            lines = self._lines[urgency]
+            for tenant in self.shares.order(lines):
+                yield from lines[tenant].tickets.values()
+
+    def _budget_s(self, ticket: Ticket, wait_s: float, now_s: float) -> float:
+        budget_s = self.budgets.now(ticket.urgency, ticket.tenant, wait_s, now_s)
+        return min(budget_s, PATIENCE_RATIO * ticket.patience_s)
+
+    def _backlog(self, now_s: float) -> Iterator[tuple[Urgency, str, float]]:
+        for urgency, tenant, line in self.lines():
+            yield urgency, tenant, line.work
+        yield from self.pool.waiting(now_s)
+
+    def _part(self, urgency: Urgency) -> float:
+        """Share of the departures that the more urgent leave to this one."""
+        total = sum(self._departed.values())
+        higher = sum(number for other, number in self._departed.items() if other < urgency)
+        return max(GUARANTEE, 1.0 - higher / total) if total else 1.0
+
+    def _refusal(self, wait_s: float, budget_s: float, dice: Dice) -> Refusal:
         excess_s = min(max(wait_s - budget_s + 1.0, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
         return Refusal(len(self._waiting), wait_s, excess_s * (1.0 + 0.5 * dice.random()))
-
-    def oldest_s(self, now_s: float) -> float:
-        """Age of the oldest waiting request; 0 if none."""
-        return max((now_s - t.since_s for t in self.head(1)), default=0.0)

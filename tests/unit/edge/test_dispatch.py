@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -15,9 +16,11 @@ from trimtab.model import (
     Credits,
     EdgePolicy,
     EdgeUpdate,
+    Elsewhere,
     Outcome,
     OutcomeCount,
     Pool,
+    PoolPace,
     Route,
     Serving,
     Snapshot,
@@ -37,6 +40,7 @@ class Fleet:
         self.slots = slots
         self.policy = EdgePolicy(queue_limit=queue_limit)
         self.version = 0
+        self.placed: list[Placement] = []
         self.push()
 
     def push(self) -> None:
@@ -49,9 +53,40 @@ class Fleet:
             assert self.table.apply(EdgeUpdate(1, self.version, 0, body)) == ""
         self.dispatch.resize()
 
+    def hear(self, pace: PoolPace, now_s: float) -> None:
+        self.version += 1
+        credits_ = tuple(Credit(name, slots) for name, slots in self.slots.items())
+        body = Credits(credits_, (pace,))
+        assert self.table.apply(EdgeUpdate(1, self.version, 0, body)) == ""
+        self.dispatch.hear(now_s)
+
     def offer(self, number: int, now_s: float = 0.0) -> list[Placement]:
-        assert self.dispatch.offer(POOL, Ticket(number, now_s, 60.0), now_s) is None
-        return list(self.dispatch.place(now_s))
+        assert self.dispatch.offer(POOL, Ticket(number, now_s), now_s) is None
+        return self.place(now_s)
+
+    def place(self, now_s: float) -> list[Placement]:
+        placed = list(self.dispatch.place(now_s))
+        self.placed += placed
+        return placed
+
+    def finish(
+        self,
+        replica: str,
+        outcome: Outcome,
+        now_s: float,
+        *,
+        number: int | None = None,
+        tokens: int = 0,
+        refused: bool = False,
+    ) -> None:
+        """End the oldest attempt on the replica, or that of this request."""
+        ended = next(
+            placement
+            for placement in self.placed
+            if placement.route.replica == replica and number in {None, placement.ticket.number}
+        )
+        self.placed.remove(ended)
+        self.dispatch.finish(ended, outcome, now_s, tokens, refused=refused)
 
 
 def test_requests_spread_over_replicas_up_to_their_slots_and_then_wait() -> None:
@@ -59,8 +94,8 @@ def test_requests_spread_over_replicas_up_to_their_slots_and_then_wait() -> None
     placed = [p.route.replica for n in range(6) for p in fleet.offer(n)]
     assert sorted(placed) == ["a", "a", "b", "b"]
     assert fleet.dispatch.totals() == (4, 2)
-    fleet.dispatch.finish("a", Outcome.OK, 1.0)
-    assert [(p.number, p.route.replica) for p in fleet.dispatch.place(1.0)] == [(4, "a")]
+    fleet.finish("a", Outcome.OK, 1.0)
+    assert [(p.ticket.number, p.route.replica) for p in fleet.place(1.0)] == [(4, "a")]
 
 
 def test_a_closed_replica_gets_nothing_new() -> None:
@@ -78,8 +113,8 @@ def test_outcomes_are_told_by_when_their_attempt_started() -> None:
     fleet = Fleet({"a": 3})
     for number, now_s in enumerate((10.2, 10.7, 11.0)):
         fleet.offer(number, now_s)
-    fleet.dispatch.finish("a", Outcome.SOFT, 12.0, started_s=10.7)
-    fleet.dispatch.finish("a", Outcome.HARD, 12.0, started_s=11.0, refused=True)
+    fleet.finish("a", Outcome.SOFT, 12.0, number=1)
+    fleet.finish("a", Outcome.HARD, 12.0, number=2, refused=True)
     (use,) = fleet.dispatch.report_replicas(12.0)
     assert use.refused == 1
     assert use.cohorts == (
@@ -93,43 +128,43 @@ def test_outcomes_are_told_by_when_their_attempt_started() -> None:
 def test_a_doubted_replica_is_avoided_until_the_doubt_expires() -> None:
     fleet = Fleet({"a": 4})
     assert len(fleet.offer(1)) == 1
-    fleet.dispatch.finish("a", Outcome.HARD, 0.0)
+    fleet.finish("a", Outcome.HARD, 0.0)
     assert fleet.offer(2) == []
-    assert [p.number for p in fleet.dispatch.place(2.0)] == [2]
+    assert [p.ticket.number for p in fleet.place(2.0)] == [2]
 
 
 def test_a_replica_that_says_no_room_gets_no_more_than_it_had_for_a_moment() -> None:
     fleet = Fleet({"a": 8})
     for number in range(3):
         fleet.offer(number)
-    fleet.dispatch.finish("a", Outcome.OVERLOAD, 0.0)
-    fleet.dispatch.requeue(POOL, Ticket(2, 0.0, 60.0))
-    assert list(fleet.dispatch.place(0.0)) == []
-    fleet.dispatch.finish("a", Outcome.OK, 0.5)
-    assert [p.number for p in fleet.dispatch.place(0.5)] == [2]
-    fleet.dispatch.finish("a", Outcome.OVERLOAD, 0.6)
-    fleet.dispatch.requeue(POOL, Ticket(2, 0.0, 60.0))
-    assert list(fleet.dispatch.place(1.5)) == []
-    assert [p.number for p in fleet.dispatch.place(1.7)] == [2]
+    fleet.finish("a", Outcome.OVERLOAD, 0.0)
+    fleet.dispatch.requeue(POOL, Ticket(2, 0.0))
+    assert fleet.place(0.0) == []
+    fleet.finish("a", Outcome.OK, 0.5)
+    assert [p.ticket.number for p in fleet.place(0.5)] == [2]
+    fleet.finish("a", Outcome.OVERLOAD, 0.6)
+    fleet.dispatch.requeue(POOL, Ticket(2, 0.0))
+    assert fleet.place(1.5) == []
+    assert [p.ticket.number for p in fleet.place(1.7)] == [2]
 
 
 def test_a_request_that_failed_somewhere_goes_elsewhere_and_keeps_its_age() -> None:
     fleet = Fleet({"a": 1, "b": 1})
     assert len(fleet.offer(1) + fleet.offer(2)) == 2
     assert fleet.offer(3) == []
-    fleet.dispatch.finish("a", Outcome.SOFT, 0.0)
-    fleet.dispatch.requeue(POOL, Ticket(1, 0.0, 60.0, frozenset({"a"})))
+    fleet.finish("a", Outcome.SOFT, 0.0)
+    fleet.dispatch.requeue(POOL, Ticket(1, 0.0, tried=frozenset({"a"})))
     # 1 is at the head but only a, where it failed, is free: 3 takes it, 1 waits for b
-    assert [(p.number, p.route.replica) for p in fleet.dispatch.place(0.0)] == [(3, "a")]
-    fleet.dispatch.finish("b", Outcome.OK, 0.0)
-    assert [(p.number, p.route.replica) for p in fleet.dispatch.place(0.0)] == [(1, "b")]
+    assert [(p.ticket.number, p.route.replica) for p in fleet.place(0.0)] == [(3, "a")]
+    fleet.finish("b", Outcome.OK, 0.0)
+    assert [(p.ticket.number, p.route.replica) for p in fleet.place(0.0)] == [(1, "b")]
 
 
 def test_reports_count_what_happened_since_the_last_one() -> None:
     fleet = Fleet({"a": 1})
     fleet.offer(1)
     fleet.offer(2)
-    fleet.dispatch.finish("a", Outcome.OVERLOAD, 1.0)
+    fleet.finish("a", Outcome.OVERLOAD, 1.0)
     (use,) = fleet.dispatch.report_replicas(1.0)
     assert (use.dispatched, use.inflight) == (1, 0)
     assert [(o.outcome, o.count) for o in use.outcomes] == [(Outcome.OVERLOAD, 1)]
@@ -139,15 +174,60 @@ def test_reports_count_what_happened_since_the_last_one() -> None:
     assert (use.dispatched, use.outcomes) == (0, ())
 
 
+def test_what_was_charged_is_corrected_when_the_truth_is_known() -> None:
+    fleet = Fleet({"a": 2})
+    guess = fleet.dispatch.work(POOL, prompt_tokens=1000, max_tokens=100)
+    assert guess == pytest.approx(142.0)
+    for number, tenant in enumerate(("long", "none")):
+        ticket = Ticket(number, 0.0, work=guess, prompt_tokens=1000, tenant=tenant)
+        assert fleet.dispatch.offer(POOL, ticket, 0.0) is None
+    fleet.place(0.0)
+    assert charged(fleet) == {"long": guess, "none": guess}
+    fleet.finish("a", Outcome.OK, 9.0, number=0, tokens=900)
+    fleet.finish("a", Outcome.OVERLOAD, 9.0, number=1)
+    assert charged(fleet) == pytest.approx({"long": 800.0, "none": -guess})
+    assert charged(fleet) == {}
+
+
+def charged(fleet: Fleet) -> dict[str, float]:
+    """Work charged since the last report, by tenant."""
+    (pool,) = fleet.dispatch.report_pools(10.0)
+    return {use.tenant: use.charged_work for use in pool.tenants}
+
+
+def test_the_leaders_pace_decides_who_is_refused_but_free_room_is_used() -> None:
+    fleet = Fleet({"a": 1})
+    fleet.hear(PoolPace(POOL, 10.0, (Elsewhere("t", queued_work=10_000.0),)), 0.0)
+    late = Ticket(1, 0.0, tenant="t")
+    assert fleet.dispatch.offer(POOL, late, 0.0) is None, "a is free"
+    fleet.place(0.0)
+    refusal = fleet.dispatch.offer(POOL, Ticket(2, 0.0, tenant="t"), 0.0)
+    assert refusal is not None
+    assert refusal.wait_s == pytest.approx(1_000.0)
+    assert fleet.dispatch.offer(POOL, Ticket(3, 0.0, tenant="light"), 0.0) is None
+    fleet.hear(PoolPace(POOL, 10.0, ()), 0.5)
+    assert fleet.dispatch.offer(POOL, Ticket(4, 0.0, tenant="t"), 0.5) is None
+
+
+def test_the_edges_own_streams_tell_the_pace_when_the_leader_does_not() -> None:
+    fleet = Fleet({"a": 1})
+    fleet.offer(1)
+    fleet.offer(2)
+    for _ in range(20):
+        fleet.dispatch.streamed(POOL, 25, 0.25)
+    queue = fleet.dispatch.pool(POOL).queue
+    assert queue.pool.work_per_s(0.0) == pytest.approx(100.0)
+
+
 def test_what_is_gone_and_idle_is_forgotten() -> None:
     fleet = Fleet({"a": 1, "b": 1})
     fleet.offer(1)
     fleet.offer(2)
-    fleet.dispatch.finish("b", Outcome.OK, 0.0)
+    fleet.finish("b", Outcome.OK, 0.0)
     del fleet.serving["a"], fleet.serving["b"]
     fleet.push()
     assert fleet.dispatch.totals() == (1, 0)
-    fleet.dispatch.finish("a", Outcome.OK, 0.0)
+    fleet.finish("a", Outcome.OK, 0.0)
     fleet.push()
     assert fleet.dispatch.totals() == (0, 0)
 
@@ -159,8 +239,8 @@ def test_credits_that_shrink_below_what_runs_stop_new_requests_only() -> None:
     fleet.slots["a"] = 1
     fleet.push()
     assert fleet.offer(9) == []
-    fleet.dispatch.finish("a", Outcome.OK, 0.0)
-    assert list(fleet.dispatch.place(0.0)) == []
+    fleet.finish("a", Outcome.OK, 0.0)
+    assert fleet.place(0.0) == []
 
 
 class DispatchMachine(RuleBasedStateMachine):
@@ -175,16 +255,16 @@ class DispatchMachine(RuleBasedStateMachine):
         self.next = 0
 
     def _place(self) -> None:
-        for placement in self.fleet.dispatch.place(self.now_s):
-            self.waiting.remove(placement.number)
-            self.running[placement.number] = placement.route.replica
+        for placement in self.fleet.place(self.now_s):
+            self.waiting.remove(placement.ticket.number)
+            self.running[placement.ticket.number] = placement.route.replica
             assert self.fleet.serving[placement.route.replica] is Serving.OPEN
 
     @rule(gap_s=st.floats(0, 5))
     def arrive(self, gap_s: float) -> None:
         self.now_s += gap_s
         self.next += 1
-        ticket = Ticket(self.next, self.now_s, 1e6)
+        ticket = Ticket(self.next, self.now_s)
         if self.fleet.dispatch.offer(POOL, ticket, self.now_s) is None:
             self.waiting.add(self.next)
         self._place()
@@ -192,16 +272,16 @@ class DispatchMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.running)
     @rule(outcome=st.sampled_from(sorted(set(Outcome) - {Outcome.UNSPECIFIED})))
     def end(self, outcome: Outcome) -> None:
-        _, replica = self.running.popitem()
-        self.fleet.dispatch.finish(replica, outcome, self.now_s)
+        number, replica = self.running.popitem()
+        self.fleet.finish(replica, outcome, self.now_s, number=number)
         self._place()
 
     @precondition(lambda self: self.running)
     @rule()
     def fail_over(self) -> None:
         number, replica = self.running.popitem()
-        self.fleet.dispatch.finish(replica, Outcome.HARD, self.now_s)
-        ticket = Ticket(number, 0.0, 1e6, frozenset({replica}))
+        self.fleet.finish(replica, Outcome.HARD, self.now_s, number=number)
+        ticket = Ticket(number, self.now_s, tried=frozenset({replica}))
         self.fleet.dispatch.requeue(POOL, ticket)
         self.waiting.add(number)
         self._place()

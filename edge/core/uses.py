@@ -1,0 +1,45 @@
+"""Who waits and who was served, as an edge tells it: bounded, and nothing told twice.
+
+Rules: at most USES_LIMIT entries and AGES_LIMIT ages a pool; the tenants with the most news come
+first, and charges that found no place stay for the next report.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from trimtab.model import TenantUse, Urgency
+from trimtab.policy.queue import Line, Queue
+
+USES_LIMIT = 64
+AGES_LIMIT = 64
+
+
+def tenants(queue: Queue, now_s: float) -> tuple[TenantUse, ...]:
+    """What is told of one pool; takes the charges told out of the queue."""
+    lines = {(urgency, tenant): line for urgency, tenant, line in queue.lines()}
+    known = {*lines, *queue.charges}
+    most = sorted(known, key=lambda who: _news(lines.get(who), queue.charges.get(who, 0.0)))
+    told = most[-USES_LIMIT:]
+    ages = AGES_LIMIT // max(1, sum(who in lines for who in told))
+    return tuple(_use(who, lines.get(who), queue, ages, now_s) for who in reversed(told))
+
+
+def _news(line: Line | None, charged_work: float) -> tuple[float, float]:
+    return line.work if line else 0.0, abs(charged_work)
+
+
+def _use(
+    who: tuple[Urgency, str], line: Line | None, queue: Queue, ages: int, now_s: float
+) -> TenantUse:
+    waiting = line.tickets.values() if line else ()
+    return TenantUse(
+        tenant=who[1],
+        urgency=who[0],
+        queued=len(waiting),
+        queued_work=max(0.0, line.work) if line else 0.0,
+        ages_ms=tuple(
+            max(0, round(1000 * (now_s - ticket.since_s))) for ticket in islice(waiting, ages)
+        ),
+        charged_work=queue.charges.pop(who, 0.0),
+    )
