@@ -17,6 +17,8 @@ import aiohttp
 import msgspec
 
 from agent.core.exposition import TEXT_LIMIT_BYTES
+from trimtab.model import Outcome
+from trimtab.policy.classify import Failure, Fault, classify
 
 TIMEOUT_S = 5.0
 """Beyond what a starved engine needs to answer (2 s were seen). Silence is judged long before, but
@@ -50,6 +52,14 @@ class Silent:
 
 
 Result = Answered | Refused | Silent
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """How a probe ended, and what was wrong; a full engine and an unfit probe are no failures."""
+
+    outcome: Outcome
+    detail: str = ""
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -113,8 +123,8 @@ class EngineClient:
         answer = _decode(await self._ask("GET", "/version"), _Version)
         return answer.version[:TEXT_LIMIT_CHARS] if answer else ""
 
-    async def probe(self, model: str, timeout_s: float) -> str:
-        """Ask for one token; empty when it came, else what was wrong."""
+    async def probe(self, model: str, timeout_s: float) -> Probed:
+        """Ask for one token."""
         result = await self._ask(
             "POST",
             "/v1/completions",
@@ -122,14 +132,17 @@ class EngineClient:
             json={"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0},
             timeout_s=timeout_s,
         )
-        if not isinstance(result, Answered):
-            return "refused" if isinstance(result, Refused) else result.detail
+        if isinstance(result, Refused):
+            return Probed(classify(Failure(Fault.REFUSED)), "refused")
+        if isinstance(result, Silent):
+            return Probed(classify(Failure(Fault.SILENT)), result.detail)
         completion = _decode(result, _Completion)
         if completion is None:
-            return f"HTTP {result.status}"
+            return Probed(_blame(result), f"HTTP {result.status}")
         # During its drain vLLM answers 200 with nothing in it, or with an abort.
-        finished = [c for c in completion.choices if c.finish_reason not in {None, "abort"}]
-        return "" if finished else "an answer without a token"
+        if any(choice.finish_reason not in {None, "abort"} for choice in completion.choices):
+            return Probed(Outcome.OK)
+        return Probed(classify(Failure(Fault.EMPTY)), "an answer without a token")
 
     async def _ask(
         self,
@@ -188,6 +201,14 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
         if len(body) > TEXT_LIMIT_BYTES:
             raise aiohttp.ClientPayloadError
     return bytes(body)
+
+
+def _blame(answer: Answered) -> Outcome:
+    if answer.status == 200:
+        return Outcome.SOFT  # it is no completion
+    if answer.status in {401, 403}:
+        return Outcome.UNKNOWN  # the edges' key may be another
+    return classify(Failure(Fault.STATUS, answer.status, answer.body.decode(errors="replace")))
 
 
 def _decode(result: Result, shape: type[T]) -> T | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 
+from agent.engine import Probed
 from agent.nvml import GpuWatch
 from agent.uplink import Uplink
 from agent.watch import EngineWatch
@@ -24,6 +25,7 @@ from trimtab.model import (
     Drain,
     EngineFacts,
     NodeHello,
+    Outcome,
     Probe,
     ProbeResult,
     Refused,
@@ -153,17 +155,25 @@ class AgentLoop:
         underway = self._underway.get(name)
         if watch is None or self._tasks is None or (underway and not underway.done()):
             detail = "a probe of it is under way" if watch else "not watched by this agent"
-            self._uplink.send(ProbeResult(probe.probe_id, probe.replica, ok=False, detail=detail))
+            self._probed(probe, Probed(Outcome.UNKNOWN, detail), 0)
             return
         self._start(self._tasks, name, partial(self._run_probe, watch, probe))
 
     async def _run_probe(self, watch: EngineWatch, probe: Probe) -> None:
         began_s = clock.now_s()
-        detail = await watch.probe(min(probe.timeout_ms / 1000, PROBE_TIMEOUT_MAX_S))
-        duration_ms = round((clock.now_s() - began_s) * 1000)
-        self._uplink.send(
-            ProbeResult(probe.probe_id, probe.replica, not detail, detail, duration_ms)
+        probed = await watch.probe(min(probe.timeout_ms / 1000, PROBE_TIMEOUT_MAX_S))
+        self._probed(probe, probed, round((clock.now_s() - began_s) * 1000))
+
+    def _probed(self, probe: Probe, probed: Probed, duration_ms: int) -> None:
+        result = ProbeResult(
+            probe_id=probe.probe_id,
+            replica=probe.replica,
+            ok=probed.outcome is Outcome.OK,
+            detail=probed.detail,
+            duration_ms=duration_ms,
+            outcome=probed.outcome,
         )
+        self._uplink.send(result)
 
     def _refused(self, reason: str) -> None:
         if reason not in self._refusals and len(self._refusals) < REFUSALS_LIMIT:

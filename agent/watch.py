@@ -16,8 +16,15 @@ from typing import Protocol
 from agent import process
 from agent.config import EngineConfig
 from agent.core import exposition, sampler
-from agent.engine import Answered, Model, Refused, Result
-from trimtab.model import EngineFacts, EngineSample, EngineState, GpuSample, LimitSource
+from agent.engine import Answered, Model, Probed, Refused, Result
+from trimtab.model import (
+    EngineFacts,
+    EngineSample,
+    EngineState,
+    GpuSample,
+    LimitSource,
+    Outcome,
+)
 from trimtab.policy import progress
 from trimtab.policy.progress import Answer, Observation
 from trimtab.runtime import clock
@@ -45,8 +52,8 @@ class Client(Protocol):
     async def version(self) -> str:
         """vLLM's version."""
 
-    async def probe(self, model: str, timeout_s: float) -> str:
-        """Ask for one token; what was wrong."""
+    async def probe(self, model: str, timeout_s: float) -> Probed:
+        """Ask for one token."""
 
 
 class EngineWatch:
@@ -155,10 +162,10 @@ class EngineWatch:
         self._version = version or self._version
         self._process = found or self._process
 
-    async def probe(self, timeout_s: float) -> str:
-        """Ask for one token; empty when it came, else what was wrong."""
+    async def probe(self, timeout_s: float) -> Probed:
+        """Ask for one token."""
         if not self._models:
-            return "which models it serves is not known"
+            return Probed(Outcome.UNKNOWN, "which models it serves is not known")
         return await self._client.probe(self._models[0].id, timeout_s)
 
     def _observe(self) -> Observation:

@@ -222,6 +222,7 @@ class ProbeResult:
     ok: bool
     detail: str = ""
     duration_ms: int = 0
+    outcome: Outcome = Outcome.UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)

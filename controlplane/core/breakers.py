@@ -38,6 +38,8 @@ PROBE_TIMEOUT_S = 30.0
 """An engine's first token after a start may wait for compilation; a hang is told by other means."""
 PROBE_GIVE_UP_S = PROBE_TIMEOUT_S + 5.0
 SILENT = Ruling()
+PROBE_AGAIN_S = 2.0
+"""After one that told nothing."""
 _WORDS = {
     EngineState.READY: Word.SERVES,
     EngineState.WARMING: Word.SERVES,
@@ -96,7 +98,7 @@ class Breakers:
         standing = replica.standing
         if standing.asked is None or standing.asked.probe_id != result.probe_id:
             return []
-        standing.asked, standing.probe = None, result.ok
+        standing.take_probe(result)
         return self.judge(replica, node, now_s)
 
     def judge(self, replica: Replica, node: Node, now_s: float) -> list[Effect]:
@@ -157,6 +159,7 @@ class Breakers:
             first_tokens=standing.first_tokens,
             waiting=sample.waiting if sample and fresh else None,
             probe=standing.probe,
+            probes_tell=standing.probes_tell,
         )
 
     def _step(self, replica: Replica, seen: Evidence, now_s: float) -> list[Effect]:
@@ -169,7 +172,7 @@ class Breakers:
         standing.unsaved = True
         if after.state is before.state:
             return []
-        standing.asked = None
+        standing.asked, standing.probes_tell = None, True
         return [_moved(replica, before, after, seen, now_s)]
 
     def _ask(self, replica: Replica, node: Node | None, said: Word, now_s: float) -> list[Effect]:
@@ -182,6 +185,9 @@ class Breakers:
         waits = asked is not None and now_s - asked.at_s < PROBE_GIVE_UP_S
         if asked is not None and waits and asked.stream == node.stream:
             return []
+        if not standing.probes_tell and now_s < standing.asked_s + PROBE_AGAIN_S:
+            return []
+        standing.asked_s = now_s
         number = next(self._probe_ids)
         standing.asked = Asked(number, node.stream, now_s)
         return [Direct(node.stream, Probe(number, replica.name, round(1000 * PROBE_TIMEOUT_S)))]

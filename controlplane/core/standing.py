@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from trimtab.model import EngineSample, HistogramDelta, Outcome, ReplicaUse
+from trimtab.model import EngineSample, HistogramDelta, Outcome, ProbeResult, ReplicaUse
 from trimtab.policy.breaker import Breaker
 from trimtab.policy.capacity import Capacity
-from trimtab.policy.cohorts import Window
+from trimtab.policy.cohorts import FAILURES, Window
 from trimtab.policy.work import work
 
 REFUSED_S = 3.0
@@ -44,9 +44,22 @@ class Standing:
     itl_s: float | None = None
     """Mean time between tokens in the newest sample that has one."""
     probe: bool | None = None
+    probes_tell: bool = True
+    """False when the newest probe said nothing of the engine."""
     asked: Asked | None = None
+    asked_s: float = 0.0
+    """When the newest probe was asked for."""
     unsaved: bool = False
     """The breaker's record is not what was stored."""
+
+    def take_probe(self, result: ProbeResult) -> None:
+        """A probe ended."""
+        outcome = result.outcome
+        if outcome is Outcome.UNSPECIFIED:
+            outcome = Outcome.OK if result.ok else Outcome.SOFT
+        self.asked = None
+        self.probes_tell = outcome is Outcome.OK or outcome in FAILURES
+        self.probe = outcome is Outcome.OK if self.probes_tell else None
 
     def take_use(self, edge: str, use: ReplicaUse, now_s: float) -> None:
         """An edge's report on it."""

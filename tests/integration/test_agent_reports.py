@@ -29,6 +29,7 @@ from trimtab.model import (
     Report,
     Resume,
 )
+from trimtab.policy import progress
 from trimtab.runtime.tasks import TaskRunner
 
 DEADLINE_S = 20.0
@@ -142,7 +143,8 @@ async def test_a_frozen_core_behind_a_live_api_is_stalled_until_it_moves(node: N
         await node.until("a", lambda s: s.running == 2 and s.state is S.READY)
         await node.engines["a"].fault(freeze=True)
         sample = await node.until_state("a", S.STALLED)
-        assert sample.no_progress_ms >= 3000
+        suspect_s = progress.HANG_SUSPECT_S - progress.LOOK_JITTER_S
+        assert sample.no_progress_ms >= 1000 * suspect_s
         assert "nothing moves" in sample.reason
         await node.engines["a"].heal()
         sample = await node.until_state("a", S.READY)

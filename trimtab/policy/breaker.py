@@ -47,7 +47,7 @@ once: docs/decisions/0005."""
 RAMP_FACTOR, RAMP_STEP_S = 1.5, 2.0
 """From a quarter to everything in 4 steps, from 5 % in 8: 8 to 16 s."""
 UNPROBED_S = 3.0
-"""So long without an agent to probe it: time for three."""
+"""So long without a probe that tells anything: time for three."""
 RAMP_WAITING_MAX = 4
 """The engine's queue that the limits aim at; more means that it is behind."""
 RAMP_ITL_RATIO_MAX = 1.5
@@ -73,7 +73,7 @@ class Cause(Enum):
     FOUND = "it served when first seen"
     STARTED = "its engine has started"
     PROBED = "its probes were answered"
-    UNPROBED = "its agent is away: its first requests are the probes"
+    UNPROBED = "no probe can tell: its first requests are the probes"
     FULL = "it holds its full limit"
     RECOVERED = "its failures have ended"
     LOST = "its agent says that it does no useful work"
@@ -117,7 +117,9 @@ class Evidence:
     itl_ratio: float | None = None
     """Its time between tokens over the pool's median."""
     probe: bool | None = None
-    """How a probe went that ended since the last step."""
+    """How a probe went that ended since the last step, if it told anything."""
+    probes_tell: bool = True
+    """False when the last one told nothing: the engine was full, or did not understand it."""
     spared: bool = False
     """The pool can do without it; see policy/ejection."""
     kept: bool = False
@@ -326,7 +328,9 @@ _HOLDS: Mapping[Cause, Callable[[Breaker, Evidence, float], bool]] = {
     Cause.STARTED: lambda b, e, _: e.word is Word.SERVES and b.cold,
     Cause.PROBED: lambda b, _e, _n: b.probes >= min(PROBES_MAX, max(1, b.ejections)),
     Cause.UNPROBED: lambda b, e, n: (
-        e.agent_silent and e.word is Word.SERVES and n >= b.since_s + UNPROBED_S
+        (e.agent_silent or not e.probes_tell)
+        and e.word is Word.SERVES
+        and n >= b.since_s + UNPROBED_S
     ),
     Cause.FULL: lambda b, e, _: b.cap_slots >= e.full_slots,
     Cause.RECOVERED: lambda _b, e, _n: e.failed <= RECOVERED_RATIO * e.dispatched,

@@ -400,6 +400,7 @@ class ProbeResult(_message.Message):
     OK_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     DURATION_MS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     probe_id: _builtins.int
     """Echo of Probe.probe_id."""
     replica: _builtins.str
@@ -410,6 +411,10 @@ class ProbeResult(_message.Message):
     """Why not; empty when it did."""
     duration_ms: _builtins.int
     """How long it took, milliseconds."""
+    outcome: _types_pb2.Outcome.ValueType
+    """What that says of the engine. Only OK, SOFT and HARD say something; one that had no room, or did
+    not understand the probe, may be well. UNSPECIFIED: go by `ok`.
+    """
     def __init__(
         self,
         *,
@@ -418,10 +423,11 @@ class ProbeResult(_message.Message):
         ok: _builtins.bool = ...,
         detail: _builtins.str = ...,
         duration_ms: _builtins.int = ...,
+        outcome: _types_pb2.Outcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "duration_ms", b"duration_ms", "ok", b"ok", "probe_id", b"probe_id", "replica", b"replica"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "duration_ms", b"duration_ms", "ok", b"ok", "outcome", b"outcome", "probe_id", b"probe_id", "replica", b"replica"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

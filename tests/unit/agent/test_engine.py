@@ -11,9 +11,11 @@ from aiohttp.test_utils import TestServer, unused_port
 
 from agent import engine
 from agent.core.exposition import TEXT_LIMIT_BYTES
-from agent.engine import Answered, EngineClient, Model, Refused, Silent
+from agent.engine import Answered, EngineClient, Model, Probed, Refused, Silent
+from trimtab.model import Outcome
 
 KEY = "secret-key"
+TOKENLESS = Probed(Outcome.HARD, "an answer without a token")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -75,7 +77,7 @@ async def test_the_key_goes_to_v1_only(server: tuple[Server, EngineClient]) -> N
 async def test_nobody_listens() -> None:
     async with engine.connect(f"http://127.0.0.1:{unused_port()}", "") as client:
         assert await client.metrics() == Refused()
-        assert await client.probe("m", 1.0) == "refused"
+        assert await client.probe("m", 1.0) == Probed(Outcome.HARD, "refused")
         assert await client.health() == Refused()
 
 
@@ -107,7 +109,7 @@ async def test_no_answer_in_time(server: tuple[Server, EngineClient]) -> None:
     fake.handlers = {"/metrics": hang, "/health": hang, "/v1/completions": hang}
     assert await client.metrics() == Silent("no answer in 0.3 s")
     assert await client.health() == Silent("no answer in 0.3 s")
-    assert await client.probe("m", 0.1) == "no answer in 0.1 s"
+    assert await client.probe("m", 0.1) == Probed(Outcome.UNKNOWN, "no answer in 0.1 s")
 
 
 async def test_an_answer_cut_short_is_silence(server: tuple[Server, EngineClient]) -> None:
@@ -180,18 +182,22 @@ async def test_version(server: tuple[Server, EngineClient]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "problem"),
+    ("text", "status", "probed"),
     [
-        ('{"choices":[{"text":"x","finish_reason":"length"}]}', 200, ""),
-        ('{"choices":[{"text":"","finish_reason":"abort"}]}', 200, "an answer without a token"),
-        ('{"choices":[]}', 200, "an answer without a token"),
-        ("{}", 200, "HTTP 200"),
-        ('{"error":{"message":"dead"}}', 500, "HTTP 500"),
+        ('{"choices":[{"text":"x","finish_reason":"length"}]}', 200, Probed(Outcome.OK)),
+        ('{"choices":[{"text":"","finish_reason":"abort"}]}', 200, TOKENLESS),
+        ('{"choices":[]}', 200, TOKENLESS),
+        ("{}", 200, Probed(Outcome.SOFT, "HTTP 200")),
+        ('{"error":{"message":"bad luck"}}', 500, Probed(Outcome.SOFT, "HTTP 500")),
+        ('{"error":{"message":"EngineDeadError"}}', 500, Probed(Outcome.HARD, "HTTP 500")),
+        ('{"error":{"message":"full"}}', 503, Probed(Outcome.OVERLOAD, "HTTP 503")),
+        ('{"error":{"message":"no such task"}}', 404, Probed(Outcome.CLIENT, "HTTP 404")),
+        ('{"error":"Unauthorized"}', 401, Probed(Outcome.UNKNOWN, "HTTP 401")),
     ],
 )
 async def test_probe(
-    server: tuple[Server, EngineClient], text: str, status: int, problem: str
+    server: tuple[Server, EngineClient], text: str, status: int, probed: Probed
 ) -> None:
     fake, client = server
     fake.answer("/v1/completions", text, status)
-    assert await client.probe("m", 1.0) == problem
+    assert await client.probe("m", 1.0) == probed

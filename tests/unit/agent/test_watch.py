@@ -10,9 +10,9 @@ import pytest
 from aiohttp.test_utils import unused_port
 
 from agent.config import EngineConfig
-from agent.engine import Answered, Model, Refused, Result, Silent
+from agent.engine import Answered, Model, Probed, Refused, Result, Silent
 from agent.watch import EngineWatch
-from trimtab.model import EngineState, GpuProcess, GpuSample, LimitSource
+from trimtab.model import EngineState, GpuProcess, GpuSample, LimitSource, Outcome
 
 S = EngineState
 PAGE = b"vllm:num_requests_running{} 1.0\nvllm:generation_tokens_total{} 500.0\n"
@@ -40,8 +40,8 @@ class FakeEngine:
     async def version(self) -> str:
         return "0.32.0"
 
-    async def probe(self, model: str, timeout_s: float) -> str:
-        return f"{model} {timeout_s}"
+    async def probe(self, model: str, timeout_s: float) -> Probed:
+        return Probed(Outcome.OK, f"{model} {timeout_s}")
 
 
 @pytest.fixture
@@ -187,9 +187,10 @@ async def test_the_configured_batch_wins(engine: FakeEngine) -> None:
 
 
 async def test_a_probe_asks_for_the_model_that_is_served(watch: EngineWatch) -> None:
-    assert await watch.probe(2.5) == "which models it serves is not known"
+    unknown = await watch.probe(2.5)
+    assert unknown == Probed(Outcome.UNKNOWN, "which models it serves is not known")
     await watch.learn()
-    assert await watch.probe(2.5) == "m 2.5"
+    assert await watch.probe(2.5) == Probed(Outcome.OK, "m 2.5")
 
 
 async def test_gpus_of_unknown_processes_are_not_claimed(watch: EngineWatch) -> None:

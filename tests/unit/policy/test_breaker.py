@@ -72,6 +72,13 @@ MOVES: dict[str, tuple[Breaker, Evidence, float, S, Cause | None]] = {
     "sleeps while probed": (PROBING, said(Word.LEAVING), 0, S.DRAINING, Cause.LEAVING),
     "agent away, a moment": (PROBING, replace(WELL, agent_silent=True), 1, S.PROBING, None),
     "agent away": (PROBING, replace(WELL, agent_silent=True), 3, S.RAMPING, Cause.UNPROBED),
+    "probes tell nothing": (
+        PROBING,
+        replace(WELL, probes_tell=False),
+        3,
+        S.RAMPING,
+        Cause.UNPROBED,
+    ),
     "agent away, it had been lost": (
         PROBING,
         replace(said(Word.STUCK), agent_silent=True),

@@ -62,6 +62,7 @@ class Fleet:
         self.failing: dict[str, Outcome] = {}
         self.gpus: tuple[GpuSample, ...] = ()
         self.probes_end: bool | None = True
+        self.probe_outcome = Outcome.UNSPECIFIED
         self.agent_up = True
         self.requests = 0
         self.log: list[Effect] = []
@@ -84,7 +85,8 @@ class Fleet:
                 self.store[effect.key] = effect.value
             asked = effect.directive if isinstance(effect, Direct) else None
             if isinstance(asked, Probe) and self.agent_up and self.probes_end is not None:
-                self.say(ProbeResult(asked.probe_id, asked.replica, self.probes_end))
+                number, name, outcome = asked.probe_id, asked.replica, self.probe_outcome
+                self.say(ProbeResult(number, name, self.probes_end, outcome=outcome))
 
     def live(self, seconds: float) -> None:
         """Time passes, everybody reports."""
@@ -215,6 +217,21 @@ def test_one_probe_at_a_time_and_again_when_nothing_comes() -> None:
     made.say(ProbeResult(99, "nobody", ok=False))
     made.live(1.0)
     assert made.breaker().state is S.PROBING
+
+
+def test_overload_fails_no_probe_and_clients_decide() -> None:
+    made = fleet("r1", "r2")
+    made.set("r1", EngineState.DEAD)
+    made.live(1.0)
+    made.probe_outcome = Outcome.OVERLOAD
+    made.set("r1", epoch=2)
+    made.live(2.0)
+    assert made.breaker().state is S.PROBING
+    made.live(2.0)
+    assert (made.breaker().state, made.breaker().ejections) == (S.RAMPING, 1)
+    assert len(made.probes()) == 2
+    made.live(10.0)
+    assert made.breaker().state is S.HEALTHY
 
 
 def test_without_its_agent_clients_are_the_probes() -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from controlplane.core.standing import REFUSED_S, Standing, is_full
 from tests.fakes.peers import sample
-from trimtab.model import Cohort, EngineSample, HistogramDelta, Outcome, OutcomeCount, ReplicaUse
+from trimtab.model import (
+    Cohort,
+    EngineSample,
+    HistogramDelta,
+    Outcome,
+    OutcomeCount,
+    ProbeResult,
+    ReplicaUse,
+)
 from trimtab.policy.work import work
 
 NOW_S = 500.0
@@ -95,6 +103,27 @@ def test_a_closed_port_is_news_for_a_moment() -> None:
     assert standing.refusing_edges(NOW_S + REFUSED_S) == 1
     assert standing.refusing_edges(NOW_S + REFUSED_S + 1) == 0
     assert not standing.refused_s
+
+
+@pytest.mark.parametrize(
+    ("result", "probe", "tells"),
+    [
+        (ProbeResult(1, "r1", ok=True), True, True),
+        (ProbeResult(1, "r1", ok=False), False, True),
+        (ProbeResult(1, "r1", ok=True, outcome=Outcome.OK), True, True),
+        (ProbeResult(1, "r1", ok=False, outcome=Outcome.SOFT), False, True),
+        (ProbeResult(1, "r1", ok=False, outcome=Outcome.HARD), False, True),
+        (ProbeResult(1, "r1", ok=False, outcome=Outcome.OVERLOAD), None, False),
+        (ProbeResult(1, "r1", ok=False, outcome=Outcome.CLIENT), None, False),
+        (ProbeResult(1, "r1", ok=False, outcome=Outcome.UNKNOWN), None, False),
+    ],
+)
+def test_a_full_engine_fails_no_probe(
+    result: ProbeResult, *, probe: bool | None, tells: bool
+) -> None:
+    standing = Standing()
+    standing.take_probe(result)
+    assert (standing.probe, standing.probes_tell) == (probe, tells)
 
 
 def test_cohorts_are_counted() -> None:
