@@ -1,13 +1,15 @@
 """The stream to the control plane: takes pushes, acks them, reports what the edge does.
 
 Rules: losing it changes nothing for clients; the last table goes on, also over a restart (the
-snapshot file); reconnects back off with jitter; two reports a second, and one at once when requests
-begin to wait; each is made when it is sent, so a slow stream never carries old ones.
+snapshot file, which counts only when no control plane answers soon); reconnects back off with
+jitter; two reports a second, and one at once when requests begin to wait; each is made when it is
+sent, so a slow stream never carries old ones.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import pathlib
 import random
@@ -31,6 +33,7 @@ from trimtab.v1 import edge_pb2, edge_pb2_grpc
 
 REPORT_PERIOD_S = 0.5
 REPORT_GAP_S = 0.1  # between two reports, however pressing the second
+SETTLE_S = 1.0  # after a start, for a push to be preferred over what the disk remembers
 SAVE_PERIOD_S = 1.0
 CREDITS_SAVE_PERIOD_S = 10.0  # they change all the time; any recent ones will do after a restart
 log = logging.getLogger("edge.feed")
@@ -58,6 +61,7 @@ class Feed:
         self._unsaved = asyncio.Event()
         self._saved_credits: set[str] = set()
         self._saved_s = 0.0
+        self._settled = asyncio.Event()
         self.fresh = asyncio.Event()
         self.connected = False
         admission.on_wait = self._report_soon
@@ -67,6 +71,16 @@ class Feed:
         if self._file is not None and snapshot_file.restore(self._file, self._table):
             log.info("serving the snapshot on disk", extra={"fields": {"term": self._table.term}})
             self._dispatch.resize()
+
+    async def settle(self) -> None:
+        """Wait for the first push while it may be near; then what the disk remembers will do.
+
+        The file may be a moment too old: that of a fleet which was starting would refuse all.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                await self._settled.wait()
+        if self._table.ready:
             self.fresh.set()
 
     async def run(self) -> None:
@@ -79,6 +93,7 @@ class Feed:
                 reason = "the control plane ended the stream"
             except grpc.aio.AioRpcError as error:
                 reason = rpc.explain(error)
+            self._settled.set()
             if self.connected:
                 self._set_connected(up=False, reason=reason)
             await asyncio.sleep(backoff.next_s())
@@ -115,6 +130,7 @@ class Feed:
         self._metrics.config_revision.set(self._table.version)
         if not isinstance(update.body, Credits) or self._credits_worth_saving():
             self._unsaved.set()
+        self._settled.set()
         self.fresh.set()
         return ""
 

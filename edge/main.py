@@ -51,6 +51,8 @@ async def serve(config: EdgeConfig) -> None:
             runner.forever("snapshot file", feed.save_forever())
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
+            await feed.settle()
+            await public.start_serving()
             runner.forever("status", _tell_status(feed, endpoint, dispatch))
             await stop.wait()
             endpoint.draining = True
@@ -60,8 +62,10 @@ async def serve(config: EdgeConfig) -> None:
 
 
 async def _listen(server: Server, host: str, port: int) -> asyncio.Server:
+    """Take the port, without serving yet."""
+    loop = asyncio.get_running_loop()
     try:
-        return await asyncio.get_running_loop().create_server(server, host, port, backlog=1024)
+        return await loop.create_server(server, host, port, backlog=1024, start_serving=False)
     except OSError as error:
         raise ConfigError(_cannot_listen(host, port, error)) from error
 

@@ -101,6 +101,7 @@ class Endpoint:
         reason = self.readiness()
         inflight, queued = self._dispatch.totals()
         body = f'{{"ready":{str(not reason).lower()},"reason":"{reason}",'
+        body += f'"open_replicas":{self._table.open_replicas()},'
         body += f'"inflight":{inflight},"queued":{queued}}}'
         return _json(503 if reason else 200, body.encode(), request_id)
 

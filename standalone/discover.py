@@ -59,6 +59,10 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
+class _Readiness(msgspec.Struct):
+    open_replicas: int
+
+
 def judge(url: str, version: Answer, models: Answer) -> Found:
     """Make out what gave these answers to /version and /v1/models."""
     try:
@@ -81,6 +85,17 @@ async def look(urls: Sequence[str], key: str = "") -> list[Found]:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with aiohttp.ClientSession(timeout=timeout, headers=headers) as session:
         return await asyncio.gather(*(_ask(session, url.rstrip("/")) for url in urls))
+
+
+async def has_rotation(base_url: str) -> bool:
+    """Whether our own endpoint has a replica to send to now."""
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            answer = await _get(session, f"{base_url.removesuffix('/v1')}/readyz")
+        return msgspec.json.decode(answer.body, type=_Readiness).open_replicas > 0
+    except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
+        return False
 
 
 async def served(base_url: str, key: str) -> tuple[str, ...]:

@@ -52,14 +52,17 @@ async def choose(todo: Plan, console: banner.Console) -> Engines:
 
 
 async def first_model(base_url: str, key: str, expected: str) -> str:
-    """A model that answers now; waits a little for it to be in rotation."""
-    if not key or not expected:
-        return expected
+    """A model that answers now; waits a little for a replica to be in rotation.
+
+    Without a key the endpoint can't be asked for its models: it is the expected one then.
+    """
     deadline_s = now_s() + MODEL_WAIT_S
     while now_s() < deadline_s:
-        listed = await discover.served(base_url, key)
-        if listed:
-            return expected if expected in listed else listed[0]
+        if await discover.has_rotation(base_url):
+            if not key:
+                return expected
+            if listed := await discover.served(base_url, key):
+                return expected if expected in listed else listed[0]
         await asyncio.sleep(_MODEL_POLL_S)
     return ""
 

@@ -15,6 +15,7 @@ from trimtab.model import (
     Pool,
     PoolPace,
     Route,
+    Serving,
     Snapshot,
 )
 from trimtab.policy.delta import patch
@@ -74,6 +75,10 @@ class RoutingTable:
     def only_pool(self) -> Pool | None:
         """The pool of requests that name no model: only where there is no choice."""
         return self.snapshot.pools[0] if len(self.snapshot.pools) == 1 else None
+
+    def open_replicas(self) -> int:
+        """How many replicas may get requests now, over all pools."""
+        return sum(route.serving is Serving.OPEN for route in self.snapshot.routes)
 
     def routes(self, pool: str) -> tuple[Route, ...]:
         """The replicas of a pool."""

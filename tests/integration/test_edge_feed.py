@@ -174,11 +174,24 @@ async def test_a_restarted_edge_serves_the_snapshot_on_disk(
         await until(lambda: file.exists() and file.read_bytes() == content)
     assert file.stat().st_mode & 0o077 == 0
     async with following(f"unix:{tmp_path}/nobody.sock", tmp_path) as (feed, table, dispatch):
+        await feed.settle()
         assert feed.fresh.is_set()
         assert table.term == 3
         assert table.snapshot == SNAPSHOT
         assert table.credits["r0"].slots == 8
         assert dispatch.has_open("demo")
+
+
+async def test_a_push_is_preferred_to_the_snapshot_on_disk(
+    target: str, tmp_path: pathlib.Path
+) -> None:
+    table = RoutingTable()
+    table.apply(EdgeUpdate(3, 1, 0, Snapshot()))
+    snapshot_file.save(tmp_path / "edge-e1.snapshot", snapshot_file.render(table))
+    async with pushing(target) as pusher, following(target, tmp_path) as (feed, table, _):
+        pusher.push(3, 7, SNAPSHOT)
+        await feed.settle()
+        assert table.snapshot == SNAPSHOT
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x00", b"\x00\x00\x00\xffgarbage", b"\x00" * 8])

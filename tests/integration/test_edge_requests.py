@@ -275,6 +275,8 @@ async def test_health_needs_no_key_and_drain_refuses_new_work(edge: EdgeUnderTes
                 assert answer.status == 200, path
             async with session.head(edge.url + path) as answer:
                 assert answer.status == 200, path
+        async with session.get(f"{edge.url}/readyz") as answer:
+            assert (await answer.json())["open_replicas"] == 1
         edge.endpoint.draining = True
         async with session.get(f"{edge.url}/readyz") as answer:
             assert answer.status == 503

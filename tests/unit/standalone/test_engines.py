@@ -75,17 +75,42 @@ async def test_without_any_the_simulated_ones_are_announced(
     assert said.getvalue().splitlines() == [banner.NO_ENGINES, f"! {banner.SIMULATED}"]
 
 
-async def test_a_model_in_rotation_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [(), (), ("other", "tiny"), ("tiny",)]
+class FakeEndpoint:
+    """Our endpoint: what it says, call by call; the last answer stays."""
 
-    async def served(_base_url: str, _key: str) -> tuple[str, ...]:
-        return answers.pop(0)
+    def __init__(self, rotation: list[bool], models: list[tuple[str, ...]]) -> None:
+        self.rotation, self.models = rotation, models
 
-    monkeypatch.setattr(discover, "served", served)
-    assert await engines.first_model("http://h", "sk", "tiny") == "tiny"
-    assert len(answers) == 1
+    async def has_rotation(self, _base_url: str) -> bool:
+        return self.rotation.pop(0) if len(self.rotation) > 1 else self.rotation[0]
+
+    async def served(self, _base_url: str, _key: str) -> tuple[str, ...]:
+        return self.models.pop(0) if len(self.models) > 1 else self.models[0]
 
 
-@pytest.mark.parametrize(("key", "expected"), [("", "tiny"), ("sk", "")])
-async def test_what_cannot_be_asked_is_not_waited_for(key: str, expected: str) -> None:
-    assert await engines.first_model("http://h", key, expected) == expected
+@pytest.mark.parametrize(
+    ("key", "expected", "models", "shown"),
+    [
+        ("sk", "tiny", [(), ("other", "tiny")], "tiny"),
+        ("sk", "tiny", [("other",)], "other"),
+        ("sk", "", [("other",)], "other"),
+        ("", "tiny", [()], "tiny"),
+    ],
+)
+async def test_a_replica_in_rotation_is_waited_for(
+    key: str,
+    expected: str,
+    models: list[tuple[str, ...]],
+    shown: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = FakeEndpoint([False, False, True], models)
+    monkeypatch.setattr(engines, "discover", endpoint)
+    assert await engines.first_model("http://h/v1", key, expected) == shown
+    assert endpoint.rotation == [True]
+
+
+async def test_no_replica_in_rotation_means_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "discover", FakeEndpoint([False], [("tiny",)]))
+    monkeypatch.setattr(engines, "MODEL_WAIT_S", 0.0)
+    assert await engines.first_model("http://h/v1", "sk", "tiny") == ""
