@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+import trimtab  # noqa: F401  # before gRPC: see there
+
+# isort: split
 import grpc
 
 from controlplane import listen, service_admin, service_agent, service_edge, state

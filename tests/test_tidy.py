@@ -108,6 +108,7 @@ def test_packages_begin_empty() -> None:
     inits = [path for path in files() if path.endswith("__init__.py")]
     assert [path for path in inits if path.startswith("proto/")] == []
     hand_made = [path for path in inits if not path.startswith(GENERATED)]
+    hand_made.remove("trimtab/__init__.py")  # says why it is not
     assert [path for path in hand_made if (ROOT / path).read_text().strip()] == []
 
 

@@ -6,11 +6,8 @@ A frozen peer keeps its TCP connection open; only HTTP/2 pings with their own ti
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Sequence
-
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its errors reach us as exceptions, said once
 
 import grpc
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from typing import Any
@@ -71,3 +72,24 @@ def test_configure_sends_all_loggers_to_stderr() -> None:
     )
     assert done.stdout == ""
     assert [json.loads(text)["event"] for text in done.stderr.splitlines()] == ["loud"]
+
+
+ORDER = """
+import importlib, os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "grpc":
+            print(os.environ.get("GRPC_VERBOSITY"))
+sys.meta_path.insert(0, Watch())
+importlib.import_module(sys.argv[1])
+import trimtab.runtime.rpc
+"""
+
+
+@pytest.mark.parametrize("binary", ["agent", "controlplane", "ctl", "edge", "standalone"])
+def test_grpc_is_silenced_before_it_is_imported(binary: str) -> None:
+    """Afterwards it is too late: a line that is no JSON would stand in the log."""
+    environment = {key: value for key, value in os.environ.items() if key != "GRPC_VERBOSITY"}
+    command = [sys.executable, "-P", "-c", ORDER, f"{binary}.main"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "NONE\n"
