@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import grpc
 
 from controlplane.core import snapshot, view
-from controlplane.core.credits import split
+from controlplane.core.credits import Ledger
 from controlplane.core.events import (
     AgentGone,
     AgentSaid,
@@ -102,6 +102,8 @@ class ControlLoop:
         self._routing: Snapshot | None = None
         self._routing_version = -1
         self._faults: list[str] = []
+        self._ledger = Ledger()
+        self._waits = 0
         self._credits: Mapping[str, Credits] = {}
         self._changed = asyncio.Event()
 
@@ -212,6 +214,9 @@ class ControlLoop:
             self._carry_out(effect)
         if self._registry.routing_version != self._routing_version:
             self._changed.set()
+        if self._registry.edges.waits != self._waits:  # room elsewhere may serve them
+            self._waits = self._registry.edges.waits
+            self._changed.set()
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -252,8 +257,8 @@ class ControlLoop:
             self._routing_version = registry.routing_version
             replicas, pools = registry.replicas.values(), settings.placement.pools
             self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
-        names = list(registry.edges.by_name)
-        self._credits = split(registry.replicas.values(), names, clock.now_s())
+        edges, now_s = registry.edges.by_name, clock.now_s()
+        self._credits = self._ledger.split(registry.replicas.values(), edges, now_s)
         for stream in self._edges.values():
             stream.wake.set()
 

@@ -337,7 +337,6 @@ class PoolUse:
     oldest_wait_ms: int = 0
     requests: int = 0
     shed: int = 0
-    tokens: int = 0
     tenants: tuple[TenantUse, ...] = ()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trimtab.model import EngineFacts, EngineSample, GpuSample, Report
+from trimtab.model import EngineFacts, EngineSample, GpuSample, PoolUse, Report, TenantUse
 
 REPLICA_LIMIT = 10_000
 NODE_LIMIT = 4_096
@@ -19,6 +19,10 @@ TEXT_LIMIT_CHARS = 300
 MODEL_NAMES_LIMIT = 64
 PER_NODE_LIMIT = 64  # engines and GPUs of one node, as the proto promises
 XID_LIMIT = 8
+TENANTS_PER_POOL = 64  # as the proto promises, and so are the ages
+AGES_PER_TENANT = 64
+COUNT_LIMIT = 1_000_000  # requests that wait for one pool at one edge
+WORK_LIMIT = 1e12  # tokens; a fleet of thousands takes a day for it
 MAX_NUM_SEQS_LIMIT = 1_000_000  # far above any engine; keeps sums of limits small
 
 
@@ -56,6 +60,12 @@ def bounded_facts(facts: EngineFacts) -> EngineFacts:
     )
 
 
+def bounded_pool_use(use: PoolUse) -> PoolUse:
+    """An edge's word on a pool, of a bounded size and with numbers that can be added up."""
+    tenants = tuple(_bounded_tenant(tenant) for tenant in use.tenants[:TENANTS_PER_POOL])
+    return replace(use, queued=min(use.queued, COUNT_LIMIT), tenants=tenants)
+
+
 def bounded_report(report: Report) -> Report:
     """A report of a bounded size."""
     return Report(
@@ -63,6 +73,17 @@ def bounded_report(report: Report) -> Report:
         engines=tuple(_bounded_sample(sample) for sample in report.engines[:PER_NODE_LIMIT]),
         gpus=tuple(_bounded_gpu(gpu) for gpu in report.gpus[:PER_NODE_LIMIT]),
         gpu_detail=clip(report.gpu_detail),
+    )
+
+
+def _bounded_tenant(use: TenantUse) -> TenantUse:
+    return replace(
+        use,
+        tenant=clip(use.tenant, NAME_LIMIT_CHARS),
+        queued=min(use.queued, COUNT_LIMIT),
+        queued_work=min(max(0.0, use.queued_work), WORK_LIMIT),
+        ages_ms=use.ages_ms[:AGES_PER_TENANT],
+        charged_work=min(max(-WORK_LIMIT, use.charged_work), WORK_LIMIT),
     )
 
 

@@ -149,7 +149,7 @@ class Breakers:
         return Evidence(
             word=word(replica),
             epoch=sample.epoch if sample else 0,
-            full_slots=full_slots(replica),
+            full_slots=full_slots(replica, now_s),
             dispatched=counts.dispatched,
             failed=counts.failed,
             lately_dispatched=counts.lately_dispatched,

@@ -1,42 +1,46 @@
-"""How many requests each edge may have on each replica, and the published weights.
+"""How many requests each edge may have on each replica, and what edges are told of their pools.
 
-Rules: a replica that is OPEN has L = max_num_seqs + QUEUE_TARGET slots over all edges, fewer while
-its breaker ramps, split evenly: the rest of the division goes to edges picked by the replica's
-name, so that no edge gets every rest. An edge gets at least 1, so that it can serve at all; the sum
-is at most L + E. Others have 0. A weight is the replica's share of its pool's open slots.
-
-Stands until limits adapt and grants follow demand; then `slots` and `split` are what changes.
+Rules: a replica that is OPEN has its limit of slots over all edges, fewer while its breaker ramps;
+others have none. The slots flow between edges as policy/grants says; an edge alone has them all. A
+connected edge that has served before is told nothing until its first report on this stream: what it
+has is unknown, and it goes on with what it was given. A weight is the replica's share of its
+pool's open slots.
 """
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+from controlplane.core.charges import Charges
+from controlplane.core.edges import Edge
 from controlplane.core.replica import Replica
-from trimtab.model import Credit, Credits, Serving
-from trimtab.policy import breaker
+from trimtab.model import Credit, Credits, PoolPace, Serving, TenantUse
+from trimtab.policy import breaker, grants
+from trimtab.policy.grants import Demand, Leases, Room
+from trimtab.policy.work import mean_answer
 
-# Waiting in the engine: enough that a finished request's place is taken in the very next step,
-# few enough that a request behind them waits for a fraction of a second.
-QUEUE_TARGET = 4
+REPORT_FRESH_S = 3.0  # what an edge said waits is not believed for longer
+REPORT_GRACE_S = 1.0  # for an edge's first report on a stream: two of its periods
 
 
-def full_slots(replica: Replica) -> int:
+def full_slots(replica: Replica, now_s: float) -> int:
     """Attempts allowed at once over all edges, if it is open and does not ramp."""
-    return replica.facts.max_num_seqs + QUEUE_TARGET if replica.facts else 0
+    if replica.facts is None:
+        return 0
+    return int(replica.load.slots(replica.facts.max_num_seqs, now_s))
 
 
-def slots(replica: Replica) -> int:
+def slots(replica: Replica, now_s: float) -> int:
     """Attempts allowed at once over all edges, if it is open: its effective limit."""
-    return breaker.slots(replica.standing.breaker, full_slots(replica))
+    return breaker.slots(replica.standing.breaker, full_slots(replica, now_s))
 
 
-def weights(replicas: Iterable[Replica]) -> dict[str, float]:
+def weights(replicas: Iterable[Replica], now_s: float) -> dict[str, float]:
     """The weight of each open replica, by name; those of a pool add up to 1."""
     opened = [
-        (replica.name, replica.route.pool, slots(replica))
+        (replica.name, replica.route.pool, slots(replica, now_s))
         for replica in replicas
         if replica.route is not None and replica.route.serving is Serving.OPEN
     ]
@@ -46,30 +50,133 @@ def weights(replicas: Iterable[Replica]) -> dict[str, float]:
     return {name: count / pool_slots[pool] for name, pool, count in opened if count}
 
 
-def split(replicas: Iterable[Replica], edges: Sequence[str], now_s: float) -> dict[str, Credits]:
-    """What each edge gets. O(replicas x edges)."""
-    replicas = list(replicas)
-    shares = weights(replicas)
-    names = sorted(edges)
-    parts: dict[str, list[Credit]] = {name: [] for name in names}
-    for replica in replicas if names else ():
-        total = slots(replica) if replica.name in shares else 0
-        floor, rest = divmod(total, len(names))
-        start = zlib.crc32(replica.name.encode()) % len(names)
-        few = _credit(replica, max(floor, min(total, 1)), shares, now_s)
-        more = _credit(replica, floor + 1, shares, now_s)
-        for index, name in enumerate(names):
-            parts[name].append(more if (index - start) % len(names) < rest else few)
-    return {name: Credits(tuple(part)) for name, part in parts.items()}
+@dataclass(slots=True)
+class _Pool:
+    """What is remembered of one pool from push to push."""
+
+    leases: Leases = field(default_factory=dict)
+    charges: Charges = field(default_factory=Charges)
 
 
-def _credit(replica: Replica, count: int, shares: dict[str, float], now_s: float) -> Credit:
+class Ledger:
+    """Splits the room of all replicas over the edges."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, _Pool] = {}
+        self._split_s: float | None = None
+
+    def split(
+        self, replicas: Iterable[Replica], edges: Mapping[str, Edge], now_s: float
+    ) -> dict[str, Credits]:
+        """What each edge gets. O(replicas x edges)."""
+        elapsed_s = 0.0 if self._split_s is None else max(0.0, now_s - self._split_s)
+        self._split_s = now_s
+        told = {name: edge for name, edge in edges.items() if _is_known(edge, now_s)}
+        parts: dict[str, list[Credit]] = {name: [] for name in told}
+        paces: dict[str, list[PoolPace]] = {name: [] for name in told}
+        pools = _by_pool(replicas)
+        self._pools = {name: self._pools.get(name) or _Pool() for name in pools}
+        for name, members in pools.items():
+            waiting = {edge: _waiting(known, name, now_s) for edge, known in told.items()}
+            charges = self._pools[name].charges
+            charges.take(name, edges, waiting)
+            leases = self._grant(name, members, told, waiting, elapsed_s, now_s)
+            _fill(parts, members, leases, now_s)
+            pace = _pace(members, now_s)
+            answer_tokens = mean_answer(replica.load.answers for replica in members)
+            for edge, of in paces.items():
+                of.append(PoolPace(name, pace, charges.elsewhere(edge), answer_tokens))
+        return {name: Credits(tuple(parts[name]), tuple(paces[name])) for name in told}
+
+    def _grant(
+        self,
+        pool: str,
+        members: Sequence[Replica],
+        edges: Mapping[str, Edge],
+        waiting: Mapping[str, tuple[TenantUse, ...]],
+        elapsed_s: float,
+        now_s: float,
+    ) -> dict[str, dict[str, int]]:
+        if not edges:
+            return {}
+        known = self._pools[pool]
+        rooms = {
+            replica.name: Room(
+                limit=float(slots(replica, now_s)),
+                ending=replica.load.finished_per_s * elapsed_s,
+            )
+            for replica in members
+            if _is_open(replica)
+        }
+        demands = {
+            name: Demand({r: edge.uses[r].inflight for r in rooms if r in edge.uses}, waiting[name])
+            for name, edge in edges.items()
+        }
+        known.leases = grants.grant(known.leases, rooms, demands, known.charges.shares.counters)
+        return {name: grants.whole(leases, name) for name, leases in known.leases.items()}
+
+
+def _is_known(edge: Edge, now_s: float) -> bool:
+    late = now_s - edge.connected_at_s >= REPORT_GRACE_S
+    return edge.reported_at_s is not None or not edge.hello.term or late
+
+
+def _is_open(replica: Replica) -> bool:
+    return replica.route is not None and replica.route.serving is Serving.OPEN
+
+
+def _by_pool(replicas: Iterable[Replica]) -> dict[str, list[Replica]]:
+    pools: dict[str, list[Replica]] = {}
+    for replica in replicas:
+        pools.setdefault(replica.route.pool if replica.route else "", []).append(replica)
+    return pools
+
+
+def _waiting(edge: Edge, pool: str, now_s: float) -> tuple[TenantUse, ...]:
+    """Who waits at an edge, as far as that is still known."""
+    use = edge.pools.get(pool)
+    if use is None or edge.reported_at_s is None or now_s - edge.reported_at_s > REPORT_FRESH_S:
+        return ()
+    if use.queued and not use.tenants:  # an older edge tells no more than this
+        return (TenantUse(queued=use.queued, ages_ms=(use.oldest_wait_ms,)),)
+    return use.tenants
+
+
+def _fill(
+    parts: Mapping[str, list[Credit]],
+    members: Sequence[Replica],
+    leases: Mapping[str, Mapping[str, int]],
+    now_s: float,
+) -> None:
+    shares = weights(members, now_s)
+    for replica in members:
+        of, none = leases.get(replica.name, {}), _credit(replica, shares, now_s)
+        for edge, credits_ in parts.items():
+            count = of.get(edge, 0)
+            credits_.append(replace(none, slots=count) if count else none)
+
+
+def _credit(replica: Replica, shares: Mapping[str, float], now_s: float) -> Credit:
     sample, age_s = replica.sample, replica.age_s(now_s)
     return Credit(
         replica=replica.name,
-        slots=count,
+        slots=0,
         weight=shares.get(replica.name, 0.0),
         running=sample.running if sample else None,
         waiting=sample.waiting if sample else None,
         report_age_ms=None if age_s is None else max(0, round(age_s * 1000)),
     )
+
+
+def _pace(members: Sequence[Replica], now_s: float) -> float | None:
+    """Work per second that the open replicas do when full; one never seen full is like others."""
+    opened = [(r, slots(r, now_s), full_slots(r, now_s)) for r in members if _is_open(r)]
+    seen = [(r.load.pace.work_per_s, full) for r, _, full in opened]
+    known = [(pace, full) for pace, full in seen if pace is not None and full]
+    if not known:
+        return None
+    per_slot = sum(pace for pace, _ in known) / sum(full for _, full in known)
+    total = 0.0
+    for (_, now, full), (pace, _) in zip(opened, seen, strict=True):
+        total += now * (per_slot if pace is None or not full else pace / full)
+    return total

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
-from controlplane.core.bounds import EDGE_LIMIT, clip, name_fault
+from controlplane.core.bounds import EDGE_LIMIT, bounded_pool_use, clip, name_fault
 from controlplane.core.events import EndStream, Noted
 from controlplane.core.replica import Replica
 from controlplane.core.window import Minute
-from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse
+from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse, Urgency
+from trimtab.policy.urgency import known
 
-FRESH_S = 3.0  # three of an edge's report periods: it lives
+FRESH_S = 3.0  # six of an edge's report periods: it lives
+Who = tuple[Urgency, str]
+"""A tenant's requests of one urgency."""
 FAILURES = frozenset({Outcome.SOFT, Outcome.HARD, Outcome.PATH})
 
 
@@ -30,6 +33,8 @@ class Edge:
     reported_at_s: float | None = None
     uses: Mapping[str, ReplicaUse] = field(default_factory=dict)
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
+    charged: dict[str, dict[Who, float]] = field(default_factory=dict)
+    """Work charged to tenants since it was last taken, by pool."""
     minute: Minute = field(default_factory=Minute)
 
 
@@ -38,6 +43,8 @@ class Edges:
 
     def __init__(self) -> None:
         self.by_name: dict[str, Edge] = {}
+        self.waits = 0
+        """Counts up when requests begin to wait at an edge."""
         self._names: dict[int, str] = {}
 
     def hello(self, stream: int, hello: EdgeHello, now_s: float) -> list[EndStream | Noted]:
@@ -73,13 +80,22 @@ class Edges:
         edge = self.by_name[name]
         edge.heard_at_s = edge.reported_at_s = now_s
         edge.uses = {use.replica: use for use in report.replicas if use.replica in replicas}
-        edge.pools = {use.pool: use for use in report.pools if use.pool in pools}
+        before = edge.pools
+        bounded = (bounded_pool_use(use) for use in report.pools if use.pool in pools)
+        edge.pools = {use.pool: use for use in bounded}
         for use in edge.uses.values():
-            _count_use(replicas[use.replica].minute, use, now_s)
+            _count_use(replicas[use.replica], use, now_s)
         for pool in edge.pools.values():
             edge.minute.add(("requests", pool.pool), pool.requests, now_s)
             edge.minute.add(("shed", pool.pool), pool.shed, now_s)
+            self.waits += pool.queued > 0 and not (pool.pool in before and before[pool.pool].queued)
+            _note_charges(edge.charged.setdefault(pool.pool, {}), pool)
         return []
+
+    def inflight(self, replica: str) -> int:
+        """Attempts of all edges on a replica."""
+        uses = (edge.uses.get(replica) for edge in self.by_name.values())
+        return sum(use.inflight for use in uses if use is not None)
 
     def speaker(self, stream: int) -> str | None:
         """The edge that speaks on a stream; None before its hello."""
@@ -107,10 +123,18 @@ class Edges:
         return f"another edge is called {hello.edge}; give each its own name" if lives else ""
 
 
-def _count_use(minute: Minute, use: ReplicaUse, now_s: float) -> None:
+def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
+    minute = replica.minute
     minute.add("dispatched", use.dispatched, now_s)
     for outcome in use.outcomes:
         if outcome.outcome in FAILURES:
             minute.add("failures", outcome.count, now_s)
         elif outcome.outcome is Outcome.OVERLOAD:
             minute.add("overloads", outcome.count, now_s)
+            replica.load.refused(now_s)
+
+
+def _note_charges(charged: dict[Who, float], pool: PoolUse) -> None:
+    for use in pool.tenants:
+        who = (known(use.urgency), use.tenant)
+        charged[who] = charged.get(who, 0.0) + use.charged_work

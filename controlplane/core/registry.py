@@ -229,6 +229,9 @@ class Registry:
         before, old_state, old_health = replica.sample, replica.state, replica.health
         _count(replica.minute, before, sample, now_s)
         self.breakers.sampled(replica, before, sample, now_s)
+        if replica.facts is not None:
+            limit, inflight = replica.facts.max_num_seqs, self.edges.inflight(replica.name)
+            replica.load.take_sample(before, sample, limit, inflight, now_s)
         replica.sample, replica.sampled_at_s = sample, now_s
         if old_state is not sample.state or before is None:
             replica.cause = sample.reason

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from controlplane.core.load import Load
 from controlplane.core.records import Wish
 from controlplane.core.standing import Standing
 from controlplane.core.window import Minute
@@ -58,6 +59,7 @@ class Replica:
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)
     standing: Standing = field(default_factory=Standing)
+    load: Load = field(default_factory=Load)
     route: Route | None = None
     saved: bytes = b""
     minute: Minute = field(default_factory=Minute)

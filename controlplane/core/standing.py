@@ -79,9 +79,9 @@ class Standing:
             self.capacity.observe(0.0, span_s, now_s, full=False)
             return 0.0, 0
         full = all(is_full(one, max_num_seqs) for one in (before, sample))
-        done = _done(before, sample)
-        self.capacity.observe(done, span_s, now_s, full=full and span_s <= SAMPLE_GAP_MAX_S)
-        return done, _grown(before.finished_total, sample.finished_total)
+        work_done = done(before, sample)
+        self.capacity.observe(work_done, span_s, now_s, full=full and span_s <= SAMPLE_GAP_MAX_S)
+        return work_done, grown(before.finished_total, sample.finished_total)
 
     def refusing_edges(self, now_s: float) -> int:
         """How many edges just found its port closed."""
@@ -94,14 +94,16 @@ def is_full(sample: EngineSample, max_num_seqs: int) -> bool:
     return bool(sample.waiting) or (sample.running or 0) >= FULL_RATIO * max_num_seqs
 
 
-def _done(before: EngineSample, sample: EngineSample) -> float:
-    prompt = _grown(before.prompt_tokens_total, sample.prompt_tokens_total)
-    cached = _grown(before.prefix_cache_hits_tokens_total, sample.prefix_cache_hits_tokens_total)
-    output = _grown(before.generation_tokens_total, sample.generation_tokens_total)
+def done(before: EngineSample, sample: EngineSample) -> float:
+    """The work between two samples of one start."""
+    prompt = grown(before.prompt_tokens_total, sample.prompt_tokens_total)
+    cached = grown(before.prefix_cache_hits_tokens_total, sample.prefix_cache_hits_tokens_total)
+    output = grown(before.generation_tokens_total, sample.generation_tokens_total)
     return work(max(0, prompt - cached), output)
 
 
-def _grown(before: int | None, after: int | None) -> int:
+def grown(before: int | None, after: int | None) -> int:
+    """How much a counter grew; 0 where it is not there."""
     return 0 if before is None or after is None else max(0, after - before)
 
 

@@ -60,7 +60,7 @@ def _replicas(registry: Registry, now_s: float) -> tuple[ReplicaView, ...]:
     totals = {replica.name: replica.minute.totals(now_s) for replica in known}
     dispatched = _dispatched(known, totals)
     inflight = _inflight(registry.edges.by_name.values())
-    shares = weights(known)
+    shares = weights(known, now_s)
     return tuple(
         _replica(
             replica,
@@ -98,8 +98,8 @@ def _replica(
         route=route,
         state=replica.state,
         intent=replica.wish.intent,
-        limit_slots=slots(replica) if route.serving is Serving.OPEN else 0,
-        full_slots=full_slots(replica),
+        limit_slots=slots(replica, now_s) if route.serving is Serving.OPEN else 0,
+        full_slots=full_slots(replica, now_s),
         weight=traffic.weight,
         inflight=traffic.inflight,
         ttft_p50_s=quantile(_ttft(total), 0.50),
@@ -206,7 +206,7 @@ def _count_replica(count: Counter[str], view: ReplicaView, replica: Replica) -> 
     count["replicas"] += 1
     count["open"] += view.route.serving is Serving.OPEN
     count["open_slots"] += view.limit_slots
-    count["healthy_slots"] += full_slots(replica) if replica.health is Serving.OPEN else 0
+    count["healthy_slots"] += view.full_slots if replica.health is Serving.OPEN else 0
     count["inflight"] += view.inflight
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from controlplane.core import snapshot
-from controlplane.core.credits import slots, split
+from controlplane.core.credits import Ledger, slots
 from controlplane.core.events import (
     AgentGone,
     AgentSaid,
@@ -180,7 +180,9 @@ class ControlPlane:
         breaker = known.standing.breaker
         ramps = breaker.state is BreakerState.RAMPING
         return Steering(
-            limit_slots=slots(known) if known.route.serving is Serving.OPEN else None,
+            limit_slots=slots(known, self._loop.now_s)
+            if known.route.serving is Serving.OPEN
+            else None,
             breaker=breaker.state.name,
             cap_slots=breaker.cap_slots if ramps else None,
             ejections=breaker.ejections,
@@ -201,6 +203,8 @@ class ControlPlane:
         self._version = 0
         self._routing = Snapshot()
         self._routing_version = -1
+        self._ledger = Ledger()
+        self._waits = 0
         self._credits: Mapping[str, Credits] = {}
         self._changing = False
 
@@ -208,6 +212,9 @@ class ControlPlane:
         for effect in self.registry.handle(event, self._loop.now_s):
             self._carry_out(effect)
         if self.registry.routing_version != self._routing_version:
+            self._change()
+        if self.registry.edges.waits != self._waits:
+            self._waits = self.registry.edges.waits
             self._change()
 
     def _carry_out(self, effect: Effect) -> None:
@@ -255,8 +262,8 @@ class ControlPlane:
             candidate = snapshot.build(replicas, pools, (), self._policy)
             if not snapshot.faults(candidate) and candidate != self._routing:
                 self._routing = candidate
-        names = list(registry.edges.by_name)
-        self._credits = split(registry.replicas.values(), names, self._loop.now_s)
+        edges, now_s = registry.edges.by_name, self._loop.now_s
+        self._credits = self._ledger.split(registry.replicas.values(), edges, now_s)
         for peer in self._edges.values():
             self._update(peer)
 

@@ -13,8 +13,8 @@ KV memory enters as a cap on slots: the requests that run now, scaled to KV_CEIL
 (their mean need is the best guess for the next ones), and a cut by a tenth, at most one in
 CUT_GAP_S, when the engine preempts or is above the ceiling anyway. Not as tokens to spend: split
 over edges, no edge's part would ever be large enough for a long prompt.
-An engine's refusal is a cut too. Silence freezes the limit, and a blind one is used at BLIND_RATIO;
-it never closes anything.
+An engine's refusal is a cut too. Silence freezes the limit, and when it lasts takes it down to
+BLIND_RATIO; it never closes anything.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ REFUSED_CUT = 0.95
 REFUSED_GAP_S = 1.0
 STEP_LIMIT_S = 2.0  # a report older than this says nothing of now
 BLIND_AFTER_S = 10.0
+BLIND_LOSS_PER_S = 0.02  # slowly: edges must not be over it before they have heard of it
 BLIND_RATIO = 0.8
 
 
@@ -91,8 +92,8 @@ class Limit:
 
     def slots(self, now_s: float) -> float:
         """What it is now."""
-        blind = self._read_s is not None and now_s - self._read_s > BLIND_AFTER_S
-        return BLIND_RATIO * self._slots if blind else self._slots
+        blind_s = 0.0 if self._read_s is None else max(0.0, now_s - self._read_s - BLIND_AFTER_S)
+        return self._slots * max(BLIND_RATIO, 1.0 - BLIND_LOSS_PER_S * blind_s)
 
     def _mind_kv(self, reading: Reading, now_s: float) -> None:
         ratio, preemptions = reading.kv_ratio or 0.0, reading.preemptions_total or 0

@@ -11,6 +11,7 @@ the engine is full, because what an engine does without work says nothing about 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PREFILL_WORK = 0.042
@@ -35,21 +36,30 @@ class AnswerLength:
     A mean over those that have ended is far too low for minutes, as the short ones end first.
     """
 
-    _tokens: float = OUTPUT_PRIOR_TOKENS * OUTPUT_PRIOR_WEIGHT
-    _ended: float = OUTPUT_PRIOR_WEIGHT
+    tokens: float = OUTPUT_PRIOR_TOKENS * OUTPUT_PRIOR_WEIGHT
+    ended: float = OUTPUT_PRIOR_WEIGHT
 
     def add(self, tokens: float, ended: float) -> None:
         """So many tokens were made and so many answers ended since the last call."""
-        self._tokens += max(0.0, tokens)
-        self._ended += max(0.0, ended)
-        if self._ended > OUTPUT_MEMORY:
-            self._tokens *= OUTPUT_MEMORY / self._ended
-            self._ended = OUTPUT_MEMORY
+        self.tokens += max(0.0, tokens)
+        self.ended += max(0.0, ended)
+        if self.ended > OUTPUT_MEMORY:
+            self.tokens *= OUTPUT_MEMORY / self.ended
+            self.ended = OUTPUT_MEMORY
 
     def expected(self, max_tokens: float | None) -> float:
         """What to expect of a request that allows so many; None allows any."""
-        mean = max(1.0, self._tokens / self._ended)
+        mean = max(1.0, self.tokens / self.ended)
         return mean if max_tokens is None else min(mean, max_tokens)
+
+
+def mean_answer(lengths: Iterable[AnswerLength]) -> float | None:
+    """Over several engines; None while too few answers were seen."""
+    known = [length for length in lengths if length.ended > OUTPUT_PRIOR_WEIGHT]
+    ended = sum(length.ended - OUTPUT_PRIOR_WEIGHT for length in known)
+    if ended < OUTPUT_PRIOR_WEIGHT:
+        return None
+    return sum(length.tokens for length in known) / sum(length.ended for length in known)
 
 
 @dataclass(slots=True)

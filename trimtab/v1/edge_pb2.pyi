@@ -251,7 +251,6 @@ class PoolUse(_message.Message):
     OLDEST_WAIT_MS_FIELD_NUMBER: _builtins.int
     REQUESTS_FIELD_NUMBER: _builtins.int
     SHED_FIELD_NUMBER: _builtins.int
-    TOKENS_FIELD_NUMBER: _builtins.int
     TENANTS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """The pool."""
@@ -263,8 +262,6 @@ class PoolUse(_message.Message):
     """Client requests that came in since the last report."""
     shed: _builtins.int
     """Client requests refused for want of room since the last report."""
-    tokens: _builtins.int
-    """Output tokens streamed to clients since the last report."""
     @_builtins.property
     def tenants(self) -> _containers.RepeatedCompositeFieldContainer[Global___TenantUse]:
         """Who waits and who was served; at most 64 entries."""
@@ -277,12 +274,11 @@ class PoolUse(_message.Message):
         oldest_wait_ms: _builtins.int = ...,
         requests: _builtins.int = ...,
         shed: _builtins.int = ...,
-        tokens: _builtins.int = ...,
         tenants: _abc.Iterable[Global___TenantUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_wait_ms", b"oldest_wait_ms", "pool", b"pool", "queued", b"queued", "requests", b"requests", "shed", b"shed", "tenants", b"tenants", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["oldest_wait_ms", b"oldest_wait_ms", "pool", b"pool", "queued", b"queued", "requests", b"requests", "shed", b"shed", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

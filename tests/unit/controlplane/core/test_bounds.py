@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.core import bounds
 from tests.fakes.peers import facts, sample
-from trimtab.model import GpuProcess, GpuSample, Report, XidEvent
+from trimtab.model import GpuProcess, GpuSample, PoolUse, Report, TenantUse, XidEvent
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,15 @@ def test_long_reports_are_cut() -> None:
 def test_an_ordinary_sample_is_left_as_it_is() -> None:
     engine = sample(reason="fine")
     assert bounds.bounded_report(Report(1, (engine,))).engines[0] is engine
+
+
+def test_an_edges_word_on_a_pool_is_cut_and_can_be_added_up() -> None:
+    mad = TenantUse(
+        "t" * 999, queued=2**32 - 1, queued_work=-1e300, ages_ms=(1,) * 999, charged_work=-1e300
+    )
+    cut = bounds.bounded_pool_use(PoolUse("m", queued=2**32 - 1, tenants=(mad,) * 99))
+    assert cut.queued == bounds.COUNT_LIMIT
+    assert len(cut.tenants) == 64
+    use = cut.tenants[0]
+    assert (len(use.tenant), len(use.ages_ms)) == (bounds.NAME_LIMIT_CHARS, 64)
+    assert (use.queued_work, use.charged_work) == (0.0, -bounds.WORK_LIMIT)

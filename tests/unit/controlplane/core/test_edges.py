@@ -8,7 +8,17 @@ from controlplane.core import edges as edges_module
 from controlplane.core.edges import Edges
 from controlplane.core.events import EndStream
 from controlplane.core.replica import Replica
-from trimtab.model import EdgeHello, EdgeReport, Outcome, OutcomeCount, PoolUse, ReplicaUse
+from trimtab.model import (
+    EdgeHello,
+    EdgeReport,
+    Outcome,
+    OutcomeCount,
+    PoolUse,
+    ReplicaUse,
+    TenantUse,
+    Urgency,
+)
+from trimtab.policy.limits import Limit
 
 
 def test_one_stream_an_edge() -> None:
@@ -54,3 +64,33 @@ def test_only_what_is_known_is_kept_and_counted() -> None:
     assert len(edge.hello.edge_version) == 300
     assert dict(replica.minute.totals(101.0)) == {"dispatched": 8, "failures": 3, "overloads": 1}
     assert dict(edge.minute.totals(101.0)) == {("requests", "m"): 3, ("shed", "m"): 1}
+
+
+def test_charges_add_up_until_they_are_taken() -> None:
+    edges = Edges()
+    edges.hello(1, EdgeHello("e1"), 100.0)
+    for seq in (1, 2):
+        uses = (TenantUse("t", Urgency.UNSPECIFIED, charged_work=5.0),)
+        edges.report(1, EdgeReport(seq, (), (PoolUse("m", tenants=uses),)), {}, {"m"}, 101.0)
+    assert edges.by_name["e1"].charged == {"m": {(Urgency.DEFAULT, "t"): 10.0}}
+
+
+def test_the_moment_when_requests_begin_to_wait_is_noticed() -> None:
+    edges = Edges()
+    edges.hello(1, EdgeHello("e1"), 100.0)
+    seen = []
+    for seq, queued in enumerate((0, 3, 9, 0, 1)):
+        edges.report(1, EdgeReport(seq, (), (PoolUse("m", queued),)), {}, {"m"}, 101.0)
+        seen.append(edges.waits)
+    assert seen == [0, 1, 1, 1, 2]
+
+
+def test_a_replica_that_refuses_is_given_less() -> None:
+    edges, replica = Edges(), Replica("r1", "http://h:1", known_since_s=0.0)
+    replica.load.limit = Limit(96)
+    edges.hello(1, EdgeHello("e1"), 100.0)
+    use = ReplicaUse("r1", inflight=7, outcomes=(OutcomeCount(Outcome.OVERLOAD, 3),))
+    edges.report(1, EdgeReport(1, (use,)), {"r1": replica}, (), 101.0)
+    assert replica.load.slots(96, 101.0) == pytest.approx(95.0)
+    assert edges.inflight("r1") == 7
+    assert edges.inflight("r2") == 0
