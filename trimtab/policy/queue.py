@@ -151,10 +151,10 @@ class Queue:
 
     def wait_s(self, ticket: Ticket, now_s: float) -> float:
         """How long a new request like this would wait; 0 while the pace is unknown."""
-        pace = self.pool.work_per_s(now_s)
+        urgency = known(ticket.urgency)
+        pace = (self.pool.work_per_s(now_s) or 0.0) * self._part(urgency)
         if not pace:
             return 0.0
-        urgency = known(ticket.urgency)
         before = 0.0
         ahead: dict[str, float] = {ticket.tenant: 0.0}
         for other, tenant, amount in self._backlog(now_s):
@@ -164,7 +164,7 @@ class Queue:
                 ahead[tenant] = ahead.get(tenant, 0.0) + amount
         own = ahead[ticket.tenant]
         before += sum(min(amount, own) for amount in ahead.values())  # they take turns with it
-        return before / (pace * self._part(urgency))
+        return before / pace
 
     def gives_up_s(self, ticket: Ticket) -> float:
         """When a waiting request is refused after all."""
