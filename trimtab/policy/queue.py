@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from trimtab.model import Urgency
 from trimtab.policy.calm import Budgets
@@ -58,6 +59,13 @@ class Refusal:
     retry_after_s: float
 
 
+class Forecast(NamedTuple):
+    """What a new request met: how long it would wait, how long it might."""
+
+    wait_s: float
+    budget_s: float
+
+
 @dataclass(slots=True)
 class Line:
     """One tenant's waiting requests of one urgency, oldest first."""
@@ -76,6 +84,8 @@ class Queue:
     shares: Shares = field(default_factory=Shares)
     charges: dict[tuple[Urgency, str], float] = field(default_factory=dict)
     """Work charged and not yet reported; whoever reports it takes it out."""
+    forecast: Forecast | None = None
+    """Of the last request offered."""
     _waiting: dict[int, Ticket] = field(default_factory=dict)
     _lines: dict[Urgency, dict[str, Line]] = field(
         default_factory=lambda: {urgency: {} for urgency in BUDGETS_S}
@@ -94,6 +104,7 @@ class Queue:
         """Take a new request in, or say why not; `room`: whether a replica could run it at once."""
         wait_s = self.wait_s(ticket, now_s)
         budget_s = self._budget_s(ticket, wait_s, now_s)
+        self.forecast = Forecast(wait_s, budget_s)
         line = self._lines[known(ticket.urgency)].get(ticket.tenant)
         part = ROOM_FACTOR * (self.limit - len(self._waiting))
         late = wait_s > budget_s and (bool(self._waiting) or not room())
