@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.core import problems
+from edge.core.decisions import Notes
 from edge.core.dispatch import Dispatch, Placement
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
@@ -69,7 +70,9 @@ class Admission:
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
 
-    async def acquire(self, pool: str, ticket: Ticket, *, again: bool = False) -> Permit:
+    async def acquire(
+        self, pool: str, ticket: Ticket, notes: Notes, *, again: bool = False
+    ) -> Permit:
         """Wait for a replica; `again` for a request that was admitted before.
 
         Raises RefusedError when there is no room, now or in time.
@@ -79,8 +82,11 @@ class Admission:
             raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
         if again:
             self._dispatch.requeue(pool, ticket)
-        elif refusal := self._dispatch.offer(pool, ticket, now_s):
-            raise RefusedError(problems.overloaded(refusal))
+        else:
+            refusal = self._dispatch.offer(pool, ticket, now_s)
+            notes.forecast = self._dispatch.pool(pool).queue.forecast
+            if refusal:
+                raise RefusedError(problems.overloaded(refusal))
         permit = Permit(await self._place(pool, ticket, now_s))
         self._running[permit.route.replica].add(permit)
         return permit

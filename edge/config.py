@@ -40,7 +40,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
     parser.add_argument("--controlplane", help="gRPC target: unix:/path or host:port")
     parser.add_argument("--listen", help="HOST:PORT for clients")
-    parser.add_argument("--admin", help="HOST:PORT for /metrics, /healthz, /readyz")
+    parser.add_argument("--admin", help="HOST:PORT for /metrics, /decisions, /healthz, /readyz")
     parser.add_argument("--state", type=pathlib.Path, help="where the last snapshot is kept")
     parser.add_argument("--name", help="unique in the fleet; default <node>-<port>")
     args = parser.parse_args(argv)

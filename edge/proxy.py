@@ -7,6 +7,7 @@ the replica.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import uuid
@@ -21,10 +22,12 @@ from edge.admission import Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
 from edge.core import openai, problems
+from edge.core.decisions import Attempt, Decisions, Ending, Notes, Record
 from edge.core.dispatch import Dispatch, with_tried
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
+from edge.failures import Failures
 from edge.upstream import Upstream
 from trimtab.model import ApiKey, Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
@@ -47,6 +50,7 @@ class Job:
     stream: ClientStream | None
     request_id: str
     history: History = field(default_factory=History)
+    notes: Notes = field(default_factory=Notes)
 
 
 class Proxy:
@@ -66,6 +70,8 @@ class Proxy:
         self._upstream = upstream
         self._metrics = metrics
         self._numbers = itertools.count(1)
+        self._failures = Failures()
+        self.decisions = Decisions()
         self.keeper = Keeper()
 
     def authorize(self, request: web.BaseRequest) -> None:
@@ -84,23 +90,47 @@ class Proxy:
         """Answer one request; raises RefusedError while an error status is still possible."""
         call = await self._read(request)
         pool = self._pool(call)
+        job = self._job(request, call, pool, request_id, clock.now_s())
         self._metrics.requests_in_flight.labels(pool.name).inc()
-        started_s = clock.now_s()
-        outcome = "client_disconnect"
+        ending = Ending("internal_error", 500, "internal_error")
         try:
-            job = self._job(request, call, pool, request_id, started_s)
             response = await self._run(job)
-            outcome = "ok" if response.status < 400 else "client_error"
+            ending = Ending("ok" if response.status < 400 else "client_error", response.status)
         except RefusedError as error:
-            outcome = self._metrics.outcome_of(error.problem.code)
+            ending = self._ending(error.problem, error.problem.status)
             raise
         except _BrokenStreamError as error:
-            outcome = "replica_error"
             response = error.response
+            ending = self._ending(error.problem, response.status)
+        except (asyncio.CancelledError, ConnectionError):
+            ending = Ending("client_disconnect")
+            raise
         finally:
-            self._metrics.requests_in_flight.labels(pool.name).dec()
-            self._metrics.finished(pool.name, outcome, clock.now_s() - started_s)
+            self._end(job, ending)
         return response
+
+    def _ending(self, problem: Problem, status: int) -> Ending:
+        outcome = self._metrics.outcome_of(problem.code)
+        return Ending(outcome, status, problem.code, problem.retry_after_s)
+
+    def _end(self, job: Job, ending: Ending) -> None:
+        ticket, ended_s = job.ticket, clock.now_s()
+        lasted_s = ended_s - ticket.since_s
+        self._metrics.requests_in_flight.labels(job.pool.name).dec()
+        self._metrics.finished(job.pool.name, ending.outcome, lasted_s)
+        record = Record(
+            request_id=job.request_id,
+            pool=job.pool.name,
+            tenant=ticket.tenant,
+            urgency=ticket.urgency,
+            came_ms=int(1000 * (clock.wall_s() - lasted_s)),
+            since_s=ticket.since_s,
+            notes=job.notes,
+            first_byte_s=job.stream.started_s if job.stream else None,
+            ended_s=ended_s,
+            ending=ending,
+        )
+        self.decisions.add(record)
 
     async def _read(self, request: web.BaseRequest) -> Call:
         limit_bytes = self._table.policy.body_limit_bytes
@@ -179,22 +209,40 @@ class Proxy:
     async def _attempt(self, job: Job) -> tuple[Result, str]:
         again = job.history.attempts > 0
         try:
-            permit = await self._admission.acquire(job.pool.name, job.ticket, again=again)
+            permit = await self._admission.acquire(
+                job.pool.name, job.ticket, job.notes, again=again
+            )
         except RefusedError as error:
             if job.stream is not None and job.stream.committed:
-                raise _BrokenStreamError(await job.stream.fail(error.problem)) from error
+                raise await _broken(job.stream, error.problem) from error
             raise
         self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
-        outcome = Outcome.CLIENT  # what a cancelled caller leaves behind
+        # what a cancelled caller leaves behind
+        failure: Failure | None = Failure(Fault.CLIENT_GONE)
         try:
             result = await self._send(job, permit)
-            failure = result.failure if isinstance(result, Rejected) else result
-            outcome = classify(failure if isinstance(failure, Failure) else None)
-            permit.refused = isinstance(failure, Failure) and failure.fault is Fault.REFUSED
+            failure = _failure(result)
+            permit.refused = failure is not None and failure.fault is Fault.REFUSED
             return result, permit.route.replica
         finally:
+            outcome = classify(failure)
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
+            self._note(job, permit, outcome, failure)
+
+    def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:
+        ended = Attempt(
+            replica=permit.route.replica,
+            picked_s=permit.placement.started_s,
+            ended_s=clock.now_s(),
+            outcome=outcome,
+            fault=failure.fault.name.lower() if failure else "",
+            status=failure.status if failure else 200,
+            among=permit.placement.among,
+        )
+        job.notes.attempts.append(ended)
+        if outcome not in {Outcome.OK, Outcome.CLIENT}:
+            self._failures.tell(job.request_id, ended)
 
     async def _send(self, job: Job, permit: Permit) -> Result:
         # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
@@ -229,16 +277,27 @@ class Proxy:
         started = job.stream is not None and job.stream.started
         problem = problems.attempt_failed(failure, job.history.attempts + 1, started=started)
         if job.stream is not None and job.stream.committed:
-            raise _BrokenStreamError(await job.stream.fail(problem))
+            raise await _broken(job.stream, problem)
         raise RefusedError(problem)
 
 
 class _BrokenStreamError(Exception):
-    """The stream ended in an error event; carries the response for the server."""
+    """The stream ended in an error event; carries it, and the response for the server."""
 
-    def __init__(self, response: web.StreamResponse) -> None:
-        super().__init__("broken stream")
+    def __init__(self, response: web.StreamResponse, problem: Problem) -> None:
+        super().__init__(problem.code)
         self.response = response
+        self.problem = problem
+
+
+async def _broken(stream: ClientStream, problem: Problem) -> _BrokenStreamError:
+    return _BrokenStreamError(await stream.fail(problem), problem)
+
+
+def _failure(result: Result) -> Failure | None:
+    if isinstance(result, Whole):
+        return None
+    return result.failure if isinstance(result, Rejected) else result
 
 
 def new_request_id() -> str:

@@ -1,7 +1,8 @@
 """The listening side: routes, what is denied, health, draining.
 
 Rules: what is not listed here is denied; every answer is OpenAI-shaped, also for requests that
-aiohttp can't read; a caller that leaves cancels its handler; /metrics lives on the admin address.
+aiohttp can't read; a caller that leaves cancels its handler; what only operators may read, /metrics
+and /decisions, lives on the admin address.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from edge.admission import RefusedError
-from edge.core import openai, problems
+from edge.core import decisions, openai, problems
+from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
@@ -27,6 +29,9 @@ from trimtab.runtime.telemetry import EdgeMetrics
 HEADER_LIMIT_BYTES = 32 * 1024  # aiohttp's 8 KiB refuses long JWTs and cookies
 KEEP_ALIVE_S = 75.0  # longer than common load balancers in front of us
 MODEL_PREFIX = "/v1/models/"
+DECISIONS_SHOWN = 20
+DECISIONS_SHOWN_MAX = 1_000
+NO_DECISION = "No such record here: too old, another edge's, or turned away before the queue.\n"
 SERVED = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models")
 log = logging.getLogger("edge.server")
 
@@ -158,8 +163,8 @@ class _Connection(RequestHandler):
         return response
 
 
-def admin_app(endpoint: Endpoint, metrics: EdgeMetrics) -> web.Application:
-    """The operators' address: metrics and health."""
+def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.Application:
+    """The operators' address: metrics, health, and why a request went as it did."""
 
     async def scrape(_request: web.Request) -> web.Response:
         text = await asyncio.to_thread(metrics.render)  # tens of ms with many series
@@ -168,11 +173,32 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics) -> web.Application:
     async def health(request: web.Request) -> web.StreamResponse:
         return await endpoint.handle(request)
 
+    async def decision(request: web.Request) -> web.Response:
+        record = kept.get(request.match_info["request_id"])
+        if record is None:
+            raise web.HTTPNotFound(text=NO_DECISION)
+        return _plain_json(decisions.view(record))
+
+    async def latest(request: web.Request) -> web.Response:
+        try:
+            limit = int(request.query.get("limit", DECISIONS_SHOWN))
+        except ValueError as error:
+            raise web.HTTPBadRequest(text="limit must be a number.\n") from error
+        limit = max(0, min(limit, DECISIONS_SHOWN_MAX))
+        records = kept.newest(limit, request.query.get("outcome", ""))
+        return await asyncio.to_thread(lambda: _plain_json([decisions.view(r) for r in records]))
+
     app = web.Application()
     app.router.add_get("/metrics", scrape)
     app.router.add_get("/healthz", health)
     app.router.add_get("/readyz", health)
+    app.router.add_get("/decisions", latest)
+    app.router.add_get("/decisions/{request_id}", decision)
     return app
+
+
+def _plain_json(value: object) -> web.Response:
+    return web.Response(body=openai.encode(value), content_type="application/json")
 
 
 def respond(problem: Problem, request_id: str) -> web.Response:

@@ -9,7 +9,7 @@ helps only where something is known to work. What an attempt was charged is corr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from edge.core import uses
@@ -65,6 +65,7 @@ class Placement:
     ticket: Ticket
     route: Route
     started_s: float
+    among: Sequence[Candidate]
 
 
 class Dispatch:
@@ -217,17 +218,19 @@ class Dispatch:
                 replica = pick(candidates, ticket.tried, self._dice)
                 if replica is not None:
                     queue.depart(ticket)
-                    yield self._start(pool, ticket, replica, now_s)
+                    yield self._start(pool, ticket, replica, now_s, candidates)
                     placed = True
                     break
 
-    def _start(self, pool: str, ticket: Ticket, replica: str, now_s: float) -> Placement:
+    def _start(
+        self, pool: str, ticket: Ticket, replica: str, now_s: float, among: Sequence[Candidate]
+    ) -> Placement:
         state = self.replica(replica)
         state.inflight += 1
         state.dispatched += 1
         state.tally.started(now_s)
         route = next(r for r in self._table.routes(pool) if r.replica == replica)
-        return Placement(pool, ticket, route, now_s)
+        return Placement(pool, ticket, route, now_s, among)
 
     def _has_room(self, pool: str, now_s: float) -> bool:
         return any(c.inflight < c.slots for c in self._candidates(pool, now_s))

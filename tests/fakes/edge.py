@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from aiohttp import web
+
 from edge import upstream
 from edge.admission import Admission
 from edge.core import openai
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.proxy import Proxy
-from edge.server import Endpoint, Server
+from edge.server import Endpoint, Server, admin_app
 from trimtab.model import (
     ApiKey,
     Credit,
@@ -46,6 +48,7 @@ class EdgeUnderTest:
     """The edge's parts, and pushes to it."""
 
     url: str
+    admin_url: str
     admission: Admission
     dispatch: Dispatch
     table: RoutingTable
@@ -90,8 +93,18 @@ async def running_edge(
         runner.forever("pump", admission.pump_forever())
         runner.forever("keep-alive", proxy.keeper.run())
         port = server.sockets[0].getsockname()[1]
+        admin = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)
+        await admin.setup()
+        await web.TCPSite(admin, "127.0.0.1", 0).start()
+        admin_port = admin.addresses[0][1]
         edge = EdgeUnderTest(
-            f"http://127.0.0.1:{port}", admission, dispatch, table, endpoint, metrics
+            url=f"http://127.0.0.1:{port}",
+            admin_url=f"http://127.0.0.1:{admin_port}",
+            admission=admission,
+            dispatch=dispatch,
+            table=table,
+            endpoint=endpoint,
+            metrics=metrics,
         )
         keys = (ApiKey(openai.key_hash(KEY), "test"),)
         known = routes(urls)
@@ -101,3 +114,4 @@ async def running_edge(
             yield edge
         finally:
             server.close()
+            await admin.cleanup()

@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 from trimtab.model import Urgency
 from trimtab.policy.calm import Budgets
@@ -58,6 +59,13 @@ class Refusal:
     retry_after_s: float
 
 
+class Forecast(NamedTuple):
+    """What a new request met: how long it would wait, how long it might."""
+
+    wait_s: float
+    budget_s: float
+
+
 @dataclass(slots=True)
 class Line:
     """One tenant's waiting requests of one urgency, oldest first."""
@@ -76,6 +84,8 @@ class Queue:
     shares: Shares = field(default_factory=Shares)
     charges: dict[tuple[Urgency, str], float] = field(default_factory=dict)
     """Work charged and not yet reported; whoever reports it takes it out."""
+    forecast: Forecast | None = None
+    """Of the last request offered."""
     _waiting: dict[int, Ticket] = field(default_factory=dict)
     _lines: dict[Urgency, dict[str, Line]] = field(
         default_factory=lambda: {urgency: {} for urgency in BUDGETS_S}
@@ -94,6 +104,7 @@ class Queue:
         """Take a new request in, or say why not; `room`: whether a replica could run it at once."""
         wait_s = self.wait_s(ticket, now_s)
         budget_s = self._budget_s(ticket, wait_s, now_s)
+        self.forecast = Forecast(wait_s, budget_s)
         line = self._lines[known(ticket.urgency)].get(ticket.tenant)
         part = ROOM_FACTOR * (self.limit - len(self._waiting))
         late = wait_s > budget_s and (bool(self._waiting) or not room())
@@ -151,10 +162,10 @@ class Queue:
 
     def wait_s(self, ticket: Ticket, now_s: float) -> float:
         """How long a new request like this would wait; 0 while the pace is unknown."""
-        pace = self.pool.work_per_s(now_s)
+        urgency = known(ticket.urgency)
+        pace = (self.pool.work_per_s(now_s) or 0.0) * self._part(urgency)
         if not pace:
             return 0.0
-        urgency = known(ticket.urgency)
         before = 0.0
         ahead: dict[str, float] = {ticket.tenant: 0.0}
         for other, tenant, amount in self._backlog(now_s):
@@ -164,7 +175,7 @@ class Queue:
                 ahead[tenant] = ahead.get(tenant, 0.0) + amount
         own = ahead[ticket.tenant]
         before += sum(min(amount, own) for amount in ahead.values())  # they take turns with it
-        return before / (pace * self._part(urgency))
+        return before / pace
 
     def gives_up_s(self, ticket: Ticket) -> float:
         """When a waiting request is refused after all."""

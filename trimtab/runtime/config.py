@@ -110,7 +110,7 @@ class Config(Section, frozen=True):
     listen: Address = "127.0.0.1:4000"
     """Where clients connect."""
     admin: Address = "127.0.0.1:4001"
-    """Where /metrics, /healthz and /readyz are."""
+    """Where /metrics, /decisions, /healthz and /readyz are."""
     controlplane: str = ""
     """gRPC target of the control plane: unix:/path or host:port."""
     state_dir: str = ""

@@ -36,7 +36,7 @@ class EdgeMetrics:
         self.requests = Counter(
             "trimtab_edge_requests",
             "Client requests ended, by outcome: ok, client_error, client_disconnect, shed, "
-            "replica_error, timeout.",
+            "replica_error, timeout, internal_error.",
             ["model", "outcome"],
             registry=self.registry,
         )

@@ -147,6 +147,13 @@ def test_a_wait_counts_the_urgent_and_not_the_patient() -> None:
     assert queue.wait_s(Ticket(9, 0.0), 0.0) > 4.0, "the urgent take a part of the pace, too"
 
 
+def test_a_pace_next_to_nothing_divides() -> None:
+    queue = paced(filled(*tickets(2, 30.0)))
+    queue.depart(queue.head(1, 0.0)[0])
+    queue.pool.hear(PoolPace("m", 5e-324), 1, queue.shares, 0.0)
+    assert queue.wait_s(Ticket(9, 0.0, urgency=Urgency.BATCH), 0.0) == 0.0
+
+
 def test_an_unknown_pace_refuses_nobody() -> None:
     queue = filled(*tickets(500, 1e6))
     assert offer(queue, Ticket(999, 0.0, patience_s=0.1, tenant="t")) is None

@@ -1,0 +1,184 @@
+"""What this edge decided about each request, kept for whoever asks why.
+
+Rules: one record for each request that asked for a replica, found by the id its caller was given;
+bounded by number and by bytes; what was refused, failed or tried again outlives what went well,
+because that is what people ask about. No prompt, answer, key or word of an engine is in it. The
+path of a request only collects what exists anyway; what people read is made when they ask.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from typing import NamedTuple
+
+from trimtab.model import Outcome, Urgency
+from trimtab.policy.pick import Candidate
+from trimtab.policy.queue import Forecast
+
+LATEST_MAX = 2_048
+LATEST_BYTES = 12 * 1024 * 1024  # room for all of them up to 35 replicas
+ODD_MAX = 512
+ODD_BYTES = 4 * 1024 * 1024
+# What the parts of a record take in CPython, generously.
+RECORD_BYTES, ATTEMPT_BYTES, CANDIDATE_BYTES = 800, 300, 140
+FOREVER_S = 1e9  # JSON knows no infinity
+UNEVENTFUL = frozenset({"ok", "client_error", "client_disconnect"})
+
+
+class Attempt(NamedTuple):
+    """One try on one replica, and between which replicas the choice was."""
+
+    replica: str
+    picked_s: float
+    ended_s: float
+    outcome: Outcome
+    fault: str
+    status: int
+    among: Sequence[Candidate]
+
+
+class Ending(NamedTuple):
+    """What the caller was told; status 0 when nothing was."""
+
+    outcome: str
+    status: int = 0
+    code: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(slots=True)
+class Notes:
+    """What is noted while a request is on its way."""
+
+    forecast: Forecast | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+class Record(NamedTuple):
+    """One request, from its arrival to its end."""
+
+    request_id: str
+    pool: str
+    tenant: str
+    urgency: Urgency
+    came_ms: int
+    since_s: float
+    notes: Notes
+    first_byte_s: float | None
+    ended_s: float
+    ending: Ending
+
+    @property
+    def odd(self) -> bool:
+        """Whether it was refused, failed or tried again."""
+        return self.ending.outcome not in UNEVENTFUL or len(self.notes.attempts) > 1
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        size_bytes = RECORD_BYTES
+        for attempt in self.notes.attempts:
+            size_bytes += ATTEMPT_BYTES + CANDIDATE_BYTES * len(attempt.among)
+        return size_bytes
+
+
+class _Ring:
+    """The newest records; what is beyond its bounds falls out, the oldest first."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.records: OrderedDict[str, Record] = OrderedDict()
+        self.size_bytes = 0
+        self._most = most
+        self._most_bytes = most_bytes
+
+    def put(self, record: Record) -> list[Record]:
+        """Take one in; what fell out."""
+        self.records[record.request_id] = record
+        self.size_bytes += record.size_bytes
+        fallen = []
+        while len(self.records) > self._most or self.size_bytes > self._most_bytes:
+            _, oldest = self.records.popitem(last=False)
+            self.size_bytes -= oldest.size_bytes
+            fallen.append(oldest)
+        return fallen
+
+
+class Decisions:
+    """The latest records, and older ones of requests that did not just go well."""
+
+    def __init__(self) -> None:
+        self._latest = _Ring(LATEST_MAX, LATEST_BYTES)
+        self._odd = _Ring(ODD_MAX, ODD_BYTES)
+
+    def add(self, record: Record) -> None:
+        """A request has ended."""
+        for old in self._latest.put(record):
+            if old.odd:
+                self._odd.put(old)
+
+    def get(self, request_id: str) -> Record | None:
+        """The record of this request, if it is still kept."""
+        return self._latest.records.get(request_id) or self._odd.records.get(request_id)
+
+    def newest(self, limit: int, outcome: str = "") -> list[Record]:
+        """The newest first, at most `limit`; those that ended so, if an outcome is given."""
+        kept = chain(reversed(self._latest.records.values()), reversed(self._odd.records.values()))
+        return list(islice((r for r in kept if outcome in {"", r.ending.outcome}), limit))
+
+
+def view(record: Record) -> dict[str, object]:
+    """A record as people read it; times count from the request's arrival."""
+    forecast, attempts, ending = record.notes.forecast, record.notes.attempts, record.ending
+    served_s = sum(attempt.ended_s - attempt.picked_s for attempt in attempts)
+    lasted_s = record.ended_s - record.since_s
+    return {
+        "request_id": record.request_id,
+        "pool": record.pool,
+        "tenant": record.tenant,
+        "urgency": record.urgency.name.lower(),
+        "came_ms": record.came_ms,
+        "predicted_wait_ms": forecast and _ms(forecast.wait_s),
+        "wait_budget_ms": forecast and _ms(forecast.budget_s),
+        "waited_ms": _ms(lasted_s - served_s),
+        "attempts": [_attempt(attempt, record.since_s) for attempt in attempts],
+        "first_byte_ms": _since(record.first_byte_s, record.since_s),
+        "ended_ms": _ms(lasted_s),
+        "outcome": ending.outcome,
+        "status": ending.status,
+        "code": ending.code,
+        "retry_after_ms": _since(ending.retry_after_s, 0.0),
+    }
+
+
+def _attempt(attempt: Attempt, since_s: float) -> dict[str, object]:
+    return {
+        "replica": attempt.replica,
+        "picked_ms": _ms(attempt.picked_s - since_s),
+        "ended_ms": _ms(attempt.ended_s - since_s),
+        "outcome": attempt.outcome.name.lower(),
+        "fault": attempt.fault,
+        "status": attempt.status,
+        "among": [_candidate(candidate) for candidate in attempt.among],
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, object]:
+    return {
+        "replica": candidate.replica,
+        "inflight": candidate.inflight,
+        "slots": candidate.slots,
+        "waiting": candidate.waiting,
+        "penalty_slots": round(candidate.penalty_slots, 2),
+        "score": round(candidate.score, 3),
+    }
+
+
+def _since(moment_s: float | None, since_s: float) -> int | None:
+    return None if moment_s is None else _ms(moment_s - since_s)
+
+
+def _ms(seconds: float) -> int:
+    return int(1000 * min(seconds, FOREVER_S))
