@@ -50,6 +50,11 @@ class Permit:
         """The replica."""
         return self.placement.route
 
+    @property
+    def source(self) -> tuple[str, str]:
+        """Pool and replica: where its tokens come from."""
+        return self.placement.pool, self.route.replica
+
     def lose(self) -> None:
         """The replica does no useful work: interrupt the attempt."""
         self.lost = True
@@ -65,7 +70,7 @@ class Admission:
         self._dispatch = dispatch
         self._waiting: dict[int, asyncio.Future[Placement]] = {}
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
-        self._finished: Counter[str] = Counter()  # tokens of attempts that are over, by pool
+        self._finished: Counter[tuple[str, str]] = Counter()  # tokens of attempts that are over
         self._released = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
@@ -94,7 +99,7 @@ class Admission:
     def release(self, permit: Permit, outcome: Outcome) -> None:
         """The attempt ended so."""
         self._running[permit.route.replica].discard(permit)
-        self._finished[permit.placement.pool] += permit.tokens - permit.counted
+        self._finished[permit.source] += permit.tokens - permit.counted
         now_s, refused = clock.now_s(), permit.refused
         self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
         self._released.set()
@@ -145,10 +150,9 @@ class Admission:
         tokens, self._finished = self._finished, Counter()
         for permits in self._running.values():
             for permit in permits:
-                tokens[permit.placement.pool] += permit.tokens - permit.counted
+                tokens[permit.source] += permit.tokens - permit.counted
                 permit.counted = permit.tokens
-        for pool, count in tokens.items():
-            self._dispatch.streamed(pool, count, elapsed_s)
+        self._dispatch.streamed(tokens, elapsed_s)
 
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()

@@ -314,6 +314,7 @@ class ReplicaUse:
     suspect: bool = False
     cohorts: tuple[Cohort, ...] = ()
     refused: int = 0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,8 @@ class Edges:
 def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
     minute = replica.minute
     minute.add("dispatched", use.dispatched, now_s)
+    if use.tokens:
+        replica.tokens_at_s = now_s
     for outcome in use.outcomes:
         if outcome.outcome in FAILURES:
             minute.add("failures", outcome.count, now_s)

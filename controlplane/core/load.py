@@ -36,13 +36,16 @@ class Load:
         same_start = before is not None and before.epoch == sample.epoch
         if self.limit is None or not same_start:
             self.limit = Limit(max_num_seqs)
-        if before is not None and same_start:
+        work = done(before, sample) if before is not None and same_start else None
+        if before is not None and work is not None:
             full = is_full(before, max_num_seqs) and is_full(sample, max_num_seqs)
-            self.pace.observe(done(before, sample), elapsed_s, full=full)
+            self.pace.observe(work, elapsed_s, full=full)
             self.answers.add(
                 grown(before.generation_tokens_total, sample.generation_tokens_total),
                 grown(before.finished_total, sample.finished_total),
             )
+        if work == 0 and sample.running and sample.generation_tokens_total is not None:
+            return  # it stands still: what waits says nothing of what it can take
         self.limit.observe(
             Reading(
                 max_num_seqs=max_num_seqs,

@@ -52,7 +52,7 @@ from controlplane.core.records import (
     remember,
 )
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import combine, explain, judge
+from controlplane.core.serving import believed, combine, explain, judge
 from controlplane.core.window import Minute
 from trimtab.model import (
     Bye,
@@ -227,6 +227,7 @@ class Registry:
         self, replica: Replica, node: Node, sample: EngineSample, now_s: float
     ) -> Sequence[Effect]:
         before, old_state, old_health = replica.sample, replica.state, replica.health
+        sample = believed(sample, replica.tokens_at_s, now_s)
         _count(replica.minute, before, sample, now_s)
         self.breakers.sampled(replica, before, sample, now_s)
         if replica.facts is not None:

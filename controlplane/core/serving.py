@@ -2,12 +2,15 @@
 
 Rules: READY and WARMING are OPEN; STALLED is CLOSED at once and LOST after LOST_AFTER_MS without
 progress; DEAD is LOST; STARTING, SLEEPING and DRAINING are CLOSED; UNKNOWN says nothing, and
-neither does a silent agent: the last decision stands. The operator can only take away: any intent
+neither does a silent agent, nor one that sees no progress while edges get tokens: the last decision
+stands. The operator can only take away: any intent
 but ACTIVE turns OPEN into CLOSED, and LOST stays LOST, since requests on it must still move. So
 can the breaker: what it has not in use is CLOSED, and keeps the requests that it has.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from controlplane.core.replica import Node, Replica
 from trimtab.model import BreakerState, EngineSample, EngineState, Intent, Serving
@@ -15,6 +18,8 @@ from trimtab.policy.breaker import SERVING
 
 LOST_AFTER_MS = 10_000  # hang_eject of the defaults: far above any step of a working engine
 WARMING_PATIENCE = 6  # compilation and graph capture may take a minute in one step
+MOVED_FRESH_S = 1.5
+"""Age of an edge's news of tokens. A stall is called one after 3 s, so this hides none."""
 AGE_STEPS_S = (2, 5, 10, 30, 60, 300, 600, 3_600, 21_600, 86_400)
 
 _BY_STATE = {
@@ -31,6 +36,15 @@ _WISHES = {
     Intent.DRAINING: "draining",
     Intent.SPARE: "kept as a spare",
 }
+
+
+def believed(sample: EngineSample, tokens_at_s: float | None, now_s: float) -> EngineSample:
+    """The agent's sample, without its word on the state where edges know better."""
+    stalled = sample.state is EngineState.STALLED
+    if not stalled or tokens_at_s is None or now_s - tokens_at_s > MOVED_FRESH_S:
+        return sample
+    reason = "its agent sees no progress, but edges get tokens from it"
+    return replace(sample, state=EngineState.UNKNOWN, reason=reason, no_progress_ms=0)
 
 
 def judge(sample: EngineSample, before: Serving, stalled_warming: bool) -> Serving:

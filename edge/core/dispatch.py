@@ -9,7 +9,7 @@ helps only where something is known to work. What an attempt was charged is corr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from edge.core import uses
@@ -35,6 +35,7 @@ class ReplicaState:
     inflight: int = 0
     dispatched: int = 0
     refused: int = 0
+    tokens: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
     suspicion: Suspicion = field(default_factory=Suspicion)
@@ -145,10 +146,15 @@ class Dispatch:
         if outcome is Outcome.OK:
             queue.pool.ended()
 
-    def streamed(self, pool: str, tokens: int, elapsed_s: float) -> None:
-        """So many tokens came for the pool's requests since the last call."""
-        queue = self.pool(pool).queue
-        queue.pool.streamed(tokens, elapsed_s, standing=len(queue) > 0)
+    def streamed(self, tokens: Mapping[tuple[str, str], int], elapsed_s: float) -> None:
+        """So many tokens came since the last call, by pool and replica."""
+        pools: Counter[str] = Counter()
+        for (pool, replica), count in tokens.items():
+            pools[pool] += count
+            self.replica(replica).tokens += count
+        for pool, count in pools.items():
+            queue = self.pool(pool).queue
+            queue.pool.streamed(count, elapsed_s, standing=len(queue) > 0)
 
     def pool(self, name: str) -> PoolState:
         """The pool's accounting, with the limits of the newest policy."""
@@ -265,8 +271,9 @@ class Dispatch:
             suspect=state.suspicion.active(now_s),
             cohorts=state.tally.report(now_s),
             refused=state.refused,
+            tokens=state.tokens,
         )
-        state.dispatched = state.refused = 0
+        state.dispatched = state.refused = state.tokens = 0
         state.outcomes.clear()
         return use
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from sim.world.history import History, strikes_s
 from sim.world.metrics import good_share, measure
+from sim.world.scenario import ReplicaSpec
 from sim.world.seen import Observation
 
 Q_TARGET = 4  # requests that may wait in an engine, per replica
@@ -33,8 +34,9 @@ RETRY_AFTER_S = (1.0, 120.0)
 RETURNS_MIN = 50
 FULL_SPEED_S = 20.0
 SERVED_BLINDLY = 0.8
-TAKES_AWAY = frozenset({"drain", "edge_kill", "agent_stuck"})
+TAKES_AWAY = frozenset({"drain", "edge_kill"})
 """Faults that hide a healthy engine, or a gateway, on purpose."""
+REFUSING_RATIO = 0.9
 CONVERGED_S, CONVERGED_VARIANCE = 30.0, 2.0
 
 Found = list[str] | None
@@ -113,7 +115,11 @@ def i6_work_is_conserved(run: History) -> Found:
     found, since_s = [], None
     for look in run.measured():
         queued = sum(edge.queued for edge in look.edges)
-        idle = [i for i, r in enumerate(look.replicas) if _has_room(r.slots, r.running, r.waiting)]
+        idle = [
+            i
+            for i, (spec, r) in enumerate(zip(run.scenario.replicas, look.replicas, strict=True))
+            if _has_room(_taken_slots(spec), r.running, r.waiting)
+        ]
         idle = [i for i in idle if look.replicas[i].is_healthy and look.replicas[i].eligible > 0]
         idle = [i for i in idle if look.replicas[i].steering.breaker in {None, "HEALTHY"}]
         if not (queued and idle):
@@ -238,9 +244,13 @@ def i13_refusals_say_when(run: History) -> Found:
 
 
 def i14_refusals_are_honest(run: History) -> Found:
-    """At constant load, who comes back when told is let in four times of five."""
+    """Who comes back when told is let in four times of five, where there is room for all in time.
+
+    Where more is asked for without end, nobody can promise that: see docs/decisions/0006.
+    """
     came, taken = run.returns
-    if came < RETURNS_MIN or len(run.disturbances_s) > 1:
+    load = sum(plan.mean(0.0, run.end_s) for plan in run.plans)
+    if came < RETURNS_MIN or load > 1.0:
         return None
     return [f"only {taken} of {came} that came back when told were let in"] * (taken < 0.8 * came)
 
@@ -371,5 +381,11 @@ def _between(run: History, start_s: float, end_s: float) -> Iterator[Observation
     return (look for look in run.looks if start_s <= look.now_s <= end_s)
 
 
-def _has_room(slots: int, running: int, waiting: int) -> bool:
+def _taken_slots(spec: ReplicaSpec) -> float:
+    """What it runs at once; one that refuses is kept a step below where it does."""
+    most = math.inf if spec.queue_limit is None else REFUSING_RATIO * spec.queue_limit
+    return min(spec.slots, most)
+
+
+def _has_room(slots: float, running: int, waiting: int) -> bool:
     return waiting == 0 and slots - running >= FREE_SLOTS

@@ -51,7 +51,9 @@ class Curve:
 
 CURVES = (
     Curve("answers of 855 tokens, two engines of 128 slots", Shape(), 600.0, 200.0),
-    Curve("answers of 150 tokens, two engines of 128 slots", Shape(output_tokens=150), 160.0, 60.0),
+    Curve(
+        "answers of 150 tokens, two engines of 128 slots", Shape(output_tokens=150), 300.0, 150.0
+    ),
 )
 
 

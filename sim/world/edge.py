@@ -7,7 +7,7 @@ order. Whoever changes those, changes this. Every answer is a stream.
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from edge.core import problems
@@ -56,6 +56,12 @@ class Ride:
         self.placement: Placement | None = None
         self.counted = 0  # tokens told to dispatch
         self.started = False
+
+    def count(self, tokens: int) -> int:
+        """How many of its tokens so far are new; a dead engine has none of them any more."""
+        new = max(0, tokens - self.counted)
+        self.counted += new
+        return new
 
 
 class Edge:
@@ -115,7 +121,7 @@ class Edge:
         self.dispatch = Dispatch(self.table, self._dice)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Ride] = {}
-        self._finished_tokens = 0
+        self._finished: Counter[tuple[str, str]] = Counter()
         self._running: defaultdict[str, dict[str, Ride]] = defaultdict(dict)
         self._stream: Stream | None = None
         self._peer: EdgePeer | None = None
@@ -217,7 +223,7 @@ class Edge:
     ) -> Ride:
         ride = self._running[attempt.replica].pop(attempt.name)
         ride.attempt = None
-        self._finished_tokens += tokens - ride.counted
+        self._finished[POOL, attempt.replica] += tokens - ride.counted
         if ride.placement is not None:
             now_s = self._loop.now_s
             self.dispatch.finish(ride.placement, outcome, now_s, tokens, refused=refused)
@@ -232,13 +238,12 @@ class Edge:
             self._loop.after(PUMP_PERIOD_S, self._pump_again, life)
 
     def _count_tokens(self) -> None:
-        tokens, self._finished_tokens = self._finished_tokens, 0
+        tokens, self._finished = self._finished, Counter()
         for replica, rides in self._running.items():
-            for name, ride in rides.items():
-                got = self._replicas[replica].got(name)
-                tokens += got - ride.counted
-                ride.counted = got
-        self.dispatch.streamed(POOL, tokens, PUMP_PERIOD_S)
+            if rides:
+                generated = self._replicas[replica].engine.generated
+                tokens[POOL, replica] += sum(ride.count(generated(n)) for n, ride in rides.items())
+        self.dispatch.streamed(tokens, PUMP_PERIOD_S)
 
     # As edge/proxy.py and edge/attempt.py
 

@@ -136,10 +136,6 @@ class Replica:
             for name, attempt in self._live.items()
         ]
 
-    def got(self, name: str) -> int:
-        """The tokens that an attempt inside has got."""
-        return self.engine.generated(name)
-
     def post(self, attempt: Attempt, *, is_probe: bool = False) -> None:
         """An attempt sets out; it arrives after the network's delay."""
         if not is_probe:

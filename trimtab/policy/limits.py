@@ -7,8 +7,10 @@ would only make everybody wait where nobody can help them.
 
 Rules: L += GAIN x (target - waiting) a second, on a fresh report only, between FLOOR (or
 max_num_seqs, if that is less) and max_num_seqs + target; it grows only while GROWS_ABOVE of
-it is used, since an unused limit says nothing. The loop is stable while its gain is below
-2 sin(pi / (2 (2d + 1))) for a delay of d periods, .45 at d = 3, so .2 has room.
+it is used, since an unused limit says nothing. Waiting is the lower of two reports: a bunch that
+came at once is gone by the next one (CoDel's standing queue, Nichols and Jacobson 2012). The loop
+is stable while its gain is below 2 sin(pi / (2 (2d + 1))) for a delay of d periods, .45 at d = 3,
+so .2 has room.
 KV memory enters as a cap on slots: the requests that run now, scaled to KV_CEILING of the cache
 (their mean need is the best guess for the next ones), and a cut by a tenth, at most one in
 CUT_GAP_S, when the engine preempts or is above the ceiling anyway. Not as tokens to spend: split
@@ -60,6 +62,7 @@ class Limit:
         self.finished_per_s: float | None = None
         self._slots = float(max_num_seqs + QUEUE_TARGET_MAX)
         self._finished: int | None = None
+        self._waiting = 0
         self._preemptions = 0
         self._read_s: float | None = None
         self._cut_s = self._refused_s = float("-inf")
@@ -77,7 +80,9 @@ class Limit:
         self._read_s = now_s
         self._count_finished(reading.finished_total, elapsed_s)
         if reading.waiting is not None:
-            step = GAIN_PER_S * min(STEP_LIMIT_S, elapsed_s) * (self.target - reading.waiting)
+            standing = min(reading.waiting, self._waiting)
+            self._waiting = reading.waiting
+            step = GAIN_PER_S * min(STEP_LIMIT_S, elapsed_s) * (self.target - standing)
             if step < 0.0 or reading.used >= GROWS_ABOVE * self._slots:
                 self._slots += step
         self._mind_kv(reading, now_s)

@@ -203,6 +203,7 @@ class ReplicaUse(_message.Message):
     SUSPECT_FIELD_NUMBER: _builtins.int
     COHORTS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica."""
     inflight: _builtins.int
@@ -213,6 +214,8 @@ class ReplicaUse(_message.Message):
     """This edge avoids the replica for now (its own, self-expiring suspicion)."""
     refused: _builtins.int
     """Attempts since the last report that found nothing listening on the replica's port."""
+    tokens: _builtins.int
+    """Tokens of answers that came since the last report: it works, whatever its agent says."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
         """Attempts ended since the last report, by outcome."""
@@ -231,10 +234,11 @@ class ReplicaUse(_message.Message):
         suspect: _builtins.bool = ...,
         cohorts: _abc.Iterable[Global___Cohort] | None = ...,
         refused: _builtins.int = ...,
+        tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohorts", b"cohorts", "dispatched", b"dispatched", "inflight", b"inflight", "outcomes", b"outcomes", "refused", b"refused", "replica", b"replica", "suspect", b"suspect"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohorts", b"cohorts", "dispatched", b"dispatched", "inflight", b"inflight", "outcomes", b"outcomes", "refused", b"refused", "replica", b"replica", "suspect", b"suspect", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -214,9 +214,17 @@ def test_the_edges_own_streams_tell_the_pace_when_the_leader_does_not() -> None:
     fleet.offer(1)
     fleet.offer(2)
     for _ in range(20):
-        fleet.dispatch.streamed(POOL, 25, 0.25)
+        fleet.dispatch.streamed({(POOL, "a"): 20, (POOL, "b"): 5}, 0.25)
     queue = fleet.dispatch.pool(POOL).queue
     assert queue.pool.work_per_s(0.0) == pytest.approx(100.0)
+
+
+def test_tokens_are_reported_by_replica_once() -> None:
+    fleet = Fleet({"a": 1, "b": 1})
+    fleet.dispatch.streamed({(POOL, "a"): 20}, 0.25)
+    fleet.dispatch.streamed({(POOL, "a"): 3, (POOL, "b"): 0}, 0.25)
+    reports = [{u.replica: u.tokens for u in fleet.dispatch.report_replicas(0.0)} for _ in "12"]
+    assert reports == [{"a": 23, "b": 0}, {"a": 0, "b": 0}]
 
 
 def test_what_is_gone_and_idle_is_forgotten() -> None:

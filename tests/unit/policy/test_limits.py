@@ -122,7 +122,9 @@ def test_silence_freezes_it_and_blindness_lowers_it_without_closing() -> None:
     assert limit.slots(BLIND_AFTER_S + 1.5) == pytest.approx(104 * 0.98)
     assert limit.slots(3_600.0) == pytest.approx(BLIND_RATIO * 104)
     limit.observe(Reading(max_num_seqs=100, used=100, waiting=54), 3_600.0)
-    assert limit.slots(3_600.0) == pytest.approx(104 - 0.2 * 2.0 * 50), "the gap counts as 2 s"
+    assert limit.slots(3_600.0) == 104, "one report is no standing queue"
+    limit.observe(Reading(max_num_seqs=100, used=100, waiting=54), 7_200.0)
+    assert limit.slots(7_200.0) == pytest.approx(104 - 0.2 * 2.0 * 50), "the gap counts as 2 s"
 
 
 @pytest.mark.parametrize("delay", [0, 1, 2, 3, 4])

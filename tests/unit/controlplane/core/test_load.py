@@ -39,10 +39,17 @@ def test_pace_and_answers_come_from_growth_while_it_is_full() -> None:
 
 def test_what_waits_in_it_lowers_its_limit_and_another_start_is_another_engine() -> None:
     load = Load()
-    feed(load, *[sample(running=10, waiting=10) for _ in range(11)])
+    busy = [sample(running=10, waiting=10, generation_tokens_total=9 * n) for n in range(11)]
+    feed(load, *busy)
     assert load.slots(16, 5.0) == pytest.approx(20 - 0.2 * 6 * 5)
     load.take_sample(sample(), sample(epoch=2), 16, 0, 6.0)
     assert load.slots(16, 6.0) == 16 + QUEUE_TARGET_MAX
+
+
+def test_what_waits_in_one_that_stands_still_says_nothing() -> None:
+    load = Load()
+    feed(load, *[sample(running=10, waiting=10, generation_tokens_total=9) for _ in range(11)])
+    assert load.slots(16, 5.0) == 16 + QUEUE_TARGET_MAX
 
 
 def test_refusals_lower_its_limit() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.core.records import Wish
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import combine, explain, judge
+from controlplane.core.serving import believed, combine, explain, judge
 from controlplane.core.standing import Standing
 from trimtab.model import BreakerState, EngineSample, EngineState, Intent, NodeHello, Serving
 from trimtab.policy.breaker import SERVING, Breaker, Cause
@@ -38,6 +38,28 @@ def test_judge(
 ) -> None:
     sample = EngineSample("r", state, no_progress_ms=no_progress_ms)
     assert judge(sample, before, warming) is after
+
+
+@pytest.mark.parametrize(
+    ("state", "tokens_at_s", "believed_state"),
+    [
+        (EngineState.STALLED, 98.6, EngineState.UNKNOWN),
+        (EngineState.STALLED, 98.4, EngineState.STALLED),
+        (EngineState.STALLED, None, EngineState.STALLED),
+        (EngineState.DEAD, 100.0, EngineState.DEAD),
+        (EngineState.READY, 100.0, EngineState.READY),
+    ],
+)
+def test_tokens_at_edges_outweigh_an_agent_that_sees_none(
+    state: EngineState, tokens_at_s: float | None, believed_state: EngineState
+) -> None:
+    sample = EngineSample("r", state, running=3, no_progress_ms=20_000, reason="said")
+    heard = believed(sample, tokens_at_s, now_s=100.0)
+    assert heard.state is believed_state
+    assert judge(heard, OPEN, stalled_warming=False) is judge(
+        EngineSample("r", believed_state, no_progress_ms=20_000), OPEN, stalled_warming=False
+    )
+    assert heard.running == 3
 
 
 def test_every_state_is_judged() -> None:
