@@ -241,6 +241,7 @@ class Proxy:
             fault=failure.fault.name.lower() if failure else "",
             status=failure.status if failure else 200,
             among=permit.placement.among,
+            at_home=permit.placement.at_home,
         )
         job.notes.attempts.append(ended)
         if outcome not in {Outcome.OK, Outcome.CLIENT}:
