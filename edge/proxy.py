@@ -171,6 +171,7 @@ class Proxy:
             prompt_tokens=call.prompt_tokens,
             tenant=caller.name,
             urgency=caller.urgency,
+            affinity=openai.affinity_key(request.headers, call, caller.name),
         )
         if call.stream:
             stream = ClientStream(request, request_id)
@@ -217,6 +218,7 @@ class Proxy:
                 raise await _broken(job.stream, error.problem) from error
             raise
         self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
+        self._metrics.homed(job.pool.name, permit.placement.at_home)
         # what a cancelled caller leaves behind
         failure: Failure | None = Failure(Fault.CLIENT_GONE)
         try:
@@ -239,6 +241,7 @@ class Proxy:
             fault=failure.fault.name.lower() if failure else "",
             status=failure.status if failure else 200,
             among=permit.placement.among,
+            at_home=permit.placement.at_home,
         )
         job.notes.attempts.append(ended)
         if outcome not in {Outcome.OK, Outcome.CLIENT}:

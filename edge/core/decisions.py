@@ -38,6 +38,7 @@ class Attempt(NamedTuple):
     fault: str
     status: int
     among: Sequence[Candidate]
+    at_home: bool | None = None
 
 
 class Ending(NamedTuple):
@@ -161,6 +162,7 @@ def _attempt(attempt: Attempt, since_s: float) -> dict[str, object]:
         "outcome": attempt.outcome.name.lower(),
         "fault": attempt.fault,
         "status": attempt.status,
+        "at_home": attempt.at_home,
         "among": [_candidate(candidate) for candidate in attempt.among],
     }
 

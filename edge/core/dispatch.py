@@ -14,7 +14,16 @@ from dataclasses import dataclass, field, replace
 
 from edge.core import uses
 from edge.core.table import RoutingTable
-from trimtab.model import Outcome, OutcomeCount, PoolUse, ReplicaUse, Route, Serving
+from trimtab.model import (
+    BreakerState,
+    Outcome,
+    OutcomeCount,
+    PoolUse,
+    ReplicaUse,
+    Route,
+    Serving,
+)
+from trimtab.policy import affinity
 from trimtab.policy.cohorts import Tally
 from trimtab.policy.dice import Dice
 from trimtab.policy.pick import Candidate, pick
@@ -25,6 +34,7 @@ from trimtab.policy.work import work
 
 LOOK_AHEAD = 8  # waiting requests considered for one free slot
 REPORT_FRESH_MS = 2_000  # older reports say nothing about the engine's queue now
+SETTLED = frozenset({BreakerState.HEALTHY, BreakerState.UNSPECIFIED})
 PUSH_BACK_S = 1.0  # how long a replica's own "no room" counts more than its credit
 
 
@@ -42,6 +52,8 @@ class ReplicaState:
     full_at: int = 0
     """What it had when it last said that it has no room."""
     full_until_s: float = float("-inf")
+    unsettled_until_s: float = float("-inf")
+    """Until then no conversation has its home on it."""
 
     def room(self, credit_slots: int, now_s: float) -> int:
         """Attempts it may have now: its credit, or what it just proved to be too much."""
@@ -67,6 +79,8 @@ class Placement:
     route: Route
     started_s: float
     among: Sequence[Candidate]
+    at_home: bool | None = None
+    """Whether this replica is the home of the request's key; None if it has no key."""
 
 
 class Dispatch:
@@ -218,15 +232,29 @@ class Dispatch:
         while placed:
             placed = False
             candidates = self._candidates(pool, now_s)
-            if not any(c.inflight < c.slots for c in candidates):
+            if not any(c.has_room for c in candidates):
                 return
             for ticket in queue.head(LOOK_AHEAD, now_s):
-                replica = pick(candidates, ticket.tried, self._dice)
+                replica, at_home = self._choose(queue, ticket, candidates)
                 if replica is not None:
                     queue.depart(ticket)
-                    yield self._start(pool, ticket, replica, now_s, candidates)
+                    started = self._start(pool, ticket, replica, now_s, candidates)
+                    yield replace(started, at_home=at_home)
                     placed = True
                     break
+
+    def _choose(
+        self, queue: Queue, ticket: Ticket, candidates: list[Candidate]
+    ) -> tuple[str | None, bool | None]:
+        """The replica, if any, and whether the ticket is at home there."""
+        if not ticket.affinity:
+            return pick(candidates, ticket.tried, self._dice), None
+        fresh = [c for c in candidates if c.replica not in ticket.tried]
+        homes = affinity.order(ticket.affinity, fresh)
+        gain = affinity.gain_slots(ticket.prompt_tokens, queue.pool.answer_tokens(None))
+        taken = affinity.take(homes, fresh, gain)
+        replica = taken.replica if taken else pick(candidates, ticket.tried, self._dice)
+        return replica, bool(homes) and homes[0].replica == replica
 
     def _start(
         self, pool: str, ticket: Ticket, replica: str, now_s: float, among: Sequence[Candidate]
@@ -239,16 +267,17 @@ class Dispatch:
         return Placement(pool, ticket, route, now_s, among)
 
     def _has_room(self, pool: str, now_s: float) -> bool:
-        return any(c.inflight < c.slots for c in self._candidates(pool, now_s))
+        return any(c.has_room for c in self._candidates(pool, now_s))
 
     def _candidates(self, pool: str, now_s: float) -> list[Candidate]:
         open_now = []
         for route in self._table.routes(pool):
             credit = self._table.credits.get(route.replica)
             state = self.replica(route.replica)
-            if route.serving is not Serving.OPEN or credit is None:
-                continue
-            if state.suspicion.active(now_s):
+            is_open = route.serving is Serving.OPEN and not state.suspicion.active(now_s)
+            if not is_open or route.breaker not in SETTLED:
+                state.unsettled_until_s = now_s + affinity.AWAY_S
+            if not is_open or credit is None:
                 continue
             fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
             candidate = Candidate(
@@ -257,6 +286,8 @@ class Dispatch:
                 inflight=state.inflight,
                 waiting=(credit.waiting or 0) if fresh else 0,
                 penalty_slots=state.suspicion.penalty_slots(now_s),
+                weight=credit.weight or credit.slots,
+                is_settled=now_s >= state.unsettled_until_s,
             )
             open_now.append(candidate)
         return open_now

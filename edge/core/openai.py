@@ -16,6 +16,7 @@ import msgspec
 from edge.core import problems
 from edge.core.problems import Problem
 from trimtab.model import Pool, Route
+from trimtab.policy import affinity
 from trimtab.policy.work import BYTES_PER_TOKEN
 
 PRIVILEGED_FIELDS = ("priority", "cache_salt", "kv_transfer_params", "vllm_xargs", "request_id")
@@ -23,6 +24,11 @@ COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
 DEADLINE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
 DEADLINE_MAX_S = 3_600.0
 KEY_LIMIT_CHARS = 512
+SESSION_HEADERS = ("x-session-id", "session_id", "x-openwebui-chat-id")
+SESSION_LIMIT_BYTES = 512
+BEGINNING_MIN_BYTES = 2_048  # a shorter prompt is computed in 14 ms: nothing to save
+BEGINNING_MAX_BYTES = 16_384  # read of a conversation: its system prompt and first question
+HEAD_BYTES = 1_024  # read of any other prompt, which may grow at its end
 _TRUE = frozenset({b"true", b"1", b'"true"', b'"True"', b'"1"'})  # pydantic's, as vLLM reads it
 
 
@@ -36,6 +42,9 @@ class _Body(msgspec.Struct):
     kv_transfer_params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     vllm_xargs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     request_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    prompt_cache_key: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    prompt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Usage(msgspec.Struct):
@@ -56,6 +65,10 @@ class Call:
     stream: bool
     privileged: bool
     max_tokens: int | None = None
+    session: bytes = b""
+    """What the body calls the session, as it stands there."""
+    beginning_key: bytes = b""
+    """Of what a prompt's later versions begin with too."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -86,7 +99,14 @@ def parse(path: str, content_type: str, body: bytes) -> Call | Problem:
     stream = fields.stream is not msgspec.UNSET and bytes(fields.stream) in _TRUE
     owned = any(getattr(fields, name) is not msgspec.UNSET for name in PRIVILEGED_FIELDS)
     most = _whole_number(fields.max_completion_tokens) or _whole_number(fields.max_tokens)
-    return Call(path, body, model, stream, owned, most)
+    session = _head(fields.prompt_cache_key, SESSION_LIMIT_BYTES)
+    named = session.startswith(b'"') and session != b'""'
+    prompt = fields.prompt if fields.messages is msgspec.UNSET else fields.messages
+    return Call(
+        *(path, body, model, stream, owned, most),
+        session=session if named else b"",
+        beginning_key=_beginning_key(prompt),
+    )
 
 
 def completion_tokens(body: bytes) -> int:
@@ -108,6 +128,14 @@ def credentials(headers: Mapping[str, str]) -> str:
 def key_hash(key: str) -> bytes:
     """SHA-256, as keys are stored; the same as LiteLLM's, so that its keys can move."""
     return hashlib.sha256(key.encode()).digest()
+
+
+def affinity_key(headers: Mapping[str, str], call: Call, tenant: str) -> bytes:
+    """What requests have in common that should meet on one replica; empty if nothing is known."""
+    named = next((headers[name] for name in SESSION_HEADERS if headers.get(name)), "")
+    session = named.encode(errors="replace")[:SESSION_LIMIT_BYTES] or call.session
+    # a session's name means something to one tenant only, the same prompt is the same for all
+    return affinity.key(tenant.encode(), session) if session else call.beginning_key
 
 
 def patience_s(headers: Mapping[str, str]) -> float | None:
@@ -147,6 +175,21 @@ def encode(value: object) -> bytes:
 def _whole_number(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
     text = b"" if raw is msgspec.UNSET else bytes(raw)
     return int(text) if text.isdigit() and len(text) < 10 else None
+
+
+def _head(raw: msgspec.Raw | msgspec.UnsetType, limit_bytes: int) -> bytes:
+    return b"" if raw is msgspec.UNSET else bytes(memoryview(raw)[:limit_bytes])
+
+
+def _beginning_key(prompt: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    beginning = _head(prompt, BEGINNING_MAX_BYTES)
+    if len(beginning) < BEGINNING_MIN_BYTES:
+        return b""
+    # Of a conversation all that does not change from turn to turn: up to the end of the first
+    # question, if that is near. Inside of a text these quotes would be escaped.
+    question = beginning.find(b'"user"')
+    end = beginning.find(b"}", question) if question >= 0 else HEAD_BYTES
+    return affinity.key(beginning[:end] if end >= 0 else beginning)
 
 
 def _text(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:

@@ -26,17 +26,31 @@ class Candidate:
     inflight: int
     waiting: int = 0
     penalty_slots: float = 0.0
+    weight: float = 1.0
+    """Its part of the pool, beside the others'."""
+    is_settled: bool = True
+    """Whether conversations may have their home on it (`affinity`)."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may be picked now."""
+        return self.inflight < self.slots
+
+    @property
+    def load(self) -> float:
+        """What it has to do, in requests."""
+        return self.inflight + self.waiting + self.penalty_slots
 
     @property
     def score(self) -> float:
         """Load per slot; smaller is better."""
-        return (self.inflight + self.waiting + self.penalty_slots) / max(1, self.slots)
+        return self.load / max(1, self.slots)
 
 
 def pick(candidates: Sequence[Candidate], tried: Collection[str], dice: Dice) -> str | None:
     """The replica's name; None when the request must wait."""
     fresh = [c for c in candidates if c.replica not in tried] or list(candidates)
-    free = [c for c in fresh if c.inflight < c.slots]
+    free = [c for c in fresh if c.has_room]
     if not free:
         return None
     best = min(c.score for c in free)

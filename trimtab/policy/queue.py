@@ -48,6 +48,8 @@ class Ticket:
     tenant: str = ""
     urgency: Urgency = Urgency.DEFAULT
     tried: frozenset[str] = frozenset()
+    affinity: bytes = b""
+    """The key under which to look for its home; none if empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,12 @@ class EdgeMetrics:
             ["replica", "result"],
             registry=self.registry,
         )
+        self.affinity = Counter(
+            "trimtab_edge_affinity",
+            "Attempts of requests of a known session or prompt, by where they went: home, away.",
+            ["model", "went"],
+            registry=self.registry,
+        )
         self.config_revision = Gauge(
             "trimtab_edge_config_revision",
             "Version of the newest push applied.",
@@ -94,6 +100,11 @@ class EdgeMetrics:
         """A client request ended."""
         self.requests.labels(model, outcome).inc()
         self.duration.labels(model).observe(duration_s)
+
+    def homed(self, model: str, at_home: bool | None) -> None:
+        """An attempt went to the home of its session, or not; None if it has none."""
+        if at_home is not None:
+            self.affinity.labels(model, "home" if at_home else "away").inc()
 
     def outcome_of(self, code: str) -> str:
         """The outcome that an error code means."""

@@ -57,7 +57,7 @@ def test_what_is_odd(outcome: str, attempts: list[Attempt], odd: bool) -> None:
 
 def test_what_people_read() -> None:
     tries = [
-        Attempt("a", 11.0, 11.25, Outcome.OVERLOAD, "status", 503, AMONG),
+        Attempt("a", 11.0, 11.25, Outcome.OVERLOAD, "status", 503, AMONG, at_home=False),
         attempt("b", 11.5, 12.0, Outcome.OK),
     ]
     notes = Notes(Forecast(1.5, 10.0), tries)
@@ -82,7 +82,7 @@ def test_what_people_read() -> None:
         "code": "server_is_overloaded",
         "retry_after_ms": 1250,
     }
-    assert (second["replica"], second["outcome"]) == ("b", "ok")
+    assert (second["replica"], second["outcome"], second["at_home"]) == ("b", "ok", None)
     assert first == {
         "replica": "a",
         "picked_ms": 1000,
@@ -90,6 +90,7 @@ def test_what_people_read() -> None:
         "outcome": "overload",
         "fault": "status",
         "status": 503,
+        "at_home": False,
         "among": [
             {"replica": "a"} | _load(inflight=2, waiting=1, penalty_slots=4.0, score=0.875),
             {"replica": "b"} | _load(inflight=7, waiting=0, penalty_slots=0.0, score=0.875),

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edge.core.dispatch import Dispatch, Placement
 from edge.core.table import RoutingTable
 from trimtab.model import (
+    BreakerState,
     Cohort,
     Credit,
     Credits,
@@ -25,6 +26,7 @@ from trimtab.model import (
     Serving,
     Snapshot,
 )
+from trimtab.policy import affinity
 from trimtab.policy.queue import Ticket
 
 POOL = "m"
@@ -37,6 +39,7 @@ class Fleet:
         self.table = RoutingTable()
         self.dispatch = Dispatch(self.table, random.Random(0))
         self.serving = dict.fromkeys(slots, Serving.OPEN)
+        self.breakers: dict[str, BreakerState] = {}
         self.slots = slots
         self.policy = EdgePolicy(queue_limit=queue_limit)
         self.version = 0
@@ -44,7 +47,10 @@ class Fleet:
         self.push()
 
     def push(self) -> None:
-        routes = tuple(Route(n, POOL, "n", "u", "m", s) for n, s in self.serving.items())
+        breakers = {name: self.breakers.get(name, BreakerState.HEALTHY) for name in self.serving}
+        routes = tuple(
+            Route(n, POOL, "n", "u", "m", s, breaker=breakers[n]) for n, s in self.serving.items()
+        )
         for body in (
             Snapshot((Pool(POOL),), routes, (), self.policy),
             Credits(tuple(Credit(name, slots) for name, slots in self.slots.items())),
@@ -160,6 +166,59 @@ def test_a_request_that_failed_somewhere_goes_elsewhere_and_keeps_its_age() -> N
     assert [(p.ticket.number, p.route.replica) for p in fleet.place(0.0)] == [(1, "b")]
 
 
+def home_of(fleet: Fleet, key: bytes, now_s: float) -> tuple[str, bool | None]:
+    """Where a request with this key goes in an idle fleet, and whether that is its home."""
+    number = int(now_s * 1000) + 1
+    ticket = Ticket(number, now_s, affinity=key)
+    assert fleet.dispatch.offer(POOL, ticket, now_s) is None
+    (placement,) = fleet.place(now_s)
+    fleet.finish(placement.route.replica, Outcome.OK, now_s)
+    return placement.route.replica, placement.at_home
+
+
+def test_a_key_has_its_home_and_keys_are_spread() -> None:
+    fleet = Fleet({"a": 4, "b": 4})
+    keys = [affinity.key(bytes([n])) for n in range(16)]
+    first = [home_of(fleet, key, 1.0) for key in keys]
+    assert first == [home_of(fleet, key, 2.0) for key in keys]
+    assert set(first) == {("a", True), ("b", True)}
+    assert home_of(fleet, b"", 3.0)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("serving", "breaker"),
+    [
+        (Serving.CLOSED, BreakerState.HEALTHY),
+        (Serving.LOST, BreakerState.EJECTED),
+        (Serving.OPEN, BreakerState.RAMPING),
+        (Serving.OPEN, BreakerState.DEGRADED),
+    ],
+)
+def test_a_home_that_is_not_well_is_left_at_once_and_for_a_while(
+    serving: Serving, breaker: BreakerState
+) -> None:
+    fleet = Fleet({"a": 4, "b": 4})
+    key = affinity.key(b"s")
+    home, _ = home_of(fleet, key, 1.0)
+    other = ({"a", "b"} - {home}).pop()
+    fleet.serving[home], fleet.breakers[home] = serving, breaker
+    fleet.push()
+    assert home_of(fleet, key, 2.0) == (other, True)  # its home for as long
+    fleet.serving[home], fleet.breakers[home] = Serving.OPEN, BreakerState.HEALTHY
+    fleet.push()
+    assert home_of(fleet, key, 61.9) == (other, True)
+    assert home_of(fleet, key, 62.0) == (home, True)
+
+
+def test_a_request_that_failed_at_home_goes_elsewhere() -> None:
+    fleet = Fleet({"a": 4, "b": 4})
+    key = affinity.key(b"s")
+    home, _ = home_of(fleet, key, 1.0)
+    fleet.dispatch.requeue(POOL, Ticket(1, 1.0, tried=frozenset({home}), affinity=key))
+    (placement,) = fleet.place(1.0)
+    assert placement.route.replica != home
+
+
 def test_reports_count_what_happened_since_the_last_one() -> None:
     fleet = Fleet({"a": 1})
     fleet.offer(1)
@@ -272,7 +331,8 @@ class DispatchMachine(RuleBasedStateMachine):
     def arrive(self, gap_s: float) -> None:
         self.now_s += gap_s
         self.next += 1
-        ticket = Ticket(self.next, self.now_s)
+        key = affinity.key(bytes([self.next % 8])) if self.next % 2 else b""
+        ticket = Ticket(self.next, self.now_s, affinity=key)
         if self.fleet.dispatch.offer(POOL, ticket, self.now_s) is None:
             self.waiting.add(self.next)
         self._place()

@@ -149,6 +149,74 @@ def test_how_long_the_caller_will_wait(headers: dict[str, str], patience_s: floa
     assert openai.patience_s(headers) == patience_s
 
 
+LONG = "You are a careful assistant. " * 100
+ASKED = [{"role": "system", "content": LONG}, {"role": "user", "content": 'what is "user" {?'}]
+REPLIED = [*ASKED, {"role": "assistant", "content": "that"}, {"role": "user", "content": "and?"}]
+OTHER = [ASKED[0], {"role": "user", "content": "why?"}]
+PARTS = [ASKED[0], {"role": "user", "content": [{"type": "text", "text": "see"}]}]
+DOCUMENT = [{"role": "user", "content": "x" * 20_000}]
+
+
+def affine(body: dict[str, object], headers: dict[str, str] | None = None, who: str = "t") -> bytes:
+    call = parsed(msgspec.json.encode({"model": "m"} | body))
+    return openai.affinity_key(headers or {}, call, who)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (ASKED, REPLIED, True),
+        (PARTS, [*PARTS, REPLIED[2]], True),
+        (DOCUMENT, [*DOCUMENT, REPLIED[2]], True),
+        (ASKED, OTHER, False),
+        (ASKED, PARTS, False),
+    ],
+)
+def test_the_turns_of_a_conversation_have_one_key(one: object, other: object, same: bool) -> None:
+    key = affine({"messages": one, "max_tokens": 5})
+    assert len(key) == 8
+    assert (key == affine({"messages": other, "seed": 7})) is same
+
+
+def test_a_prompt_that_grows_at_its_end_keeps_its_key() -> None:
+    assert affine({"prompt": LONG}) == affine({"prompt": LONG + "more"}) != b""
+    assert affine({"prompt": LONG}) != affine({"prompt": "Now " + LONG})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"messages": None},
+        {"messages": OTHER[1:]},
+        {"prompt": "short", "prompt_cache_key": ""},
+        {"prompt": "short", "prompt_cache_key": 7},
+        {"prompt": "short", "prompt_cache_key": None},
+    ],
+)
+def test_without_a_name_or_a_long_prompt_there_is_no_key(body: dict[str, object]) -> None:
+    assert affine(body) == affine(body, {"x-session-id": ""}) == b""
+
+
+@pytest.mark.parametrize("header", openai.SESSION_HEADERS)
+def test_the_session_named_counts_before_the_prompt(header: str) -> None:
+    named = affine({"messages": ASKED}, {header: "s1"})
+    assert named == affine({"messages": OTHER, "prompt_cache_key": "k"}, {header: "s1"})
+    assert named != affine({"messages": ASKED}, {header: "s2"})
+    assert named != affine({"messages": ASKED}, {header: "s1"}, "another tenant")
+    assert affine({}, {header: "x" * 9_000 + "\udcff"})
+
+
+def test_the_cache_key_counts_before_the_prompt() -> None:
+    named = affine({"messages": ASKED, "prompt_cache_key": "k"})
+    assert named == affine({"messages": OTHER, "prompt_cache_key": "k"})
+    assert named not in {
+        affine({"messages": ASKED, "prompt_cache_key": "k2"}),
+        affine({"messages": ASKED, "prompt_cache_key": "k"}, who="another tenant"),
+        affine({"messages": ASKED}),
+    }
+
+
 def test_a_model_card_promises_what_every_replica_can_take() -> None:
     routes = [
         Route("a", "m", "n", "u", "m", max_model_len_tokens=8192),
