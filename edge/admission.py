@@ -43,6 +43,8 @@ class Permit:
     refused: bool = False
     """Nothing listened on the replica's port."""
     lost: bool = False
+    on_began: Callable[[], None] = lambda: None
+    """Called when the first data of a stream has come."""
     on_lost: Callable[[], None] | None = None
 
     @property
@@ -87,7 +89,9 @@ class Admission:
             notes.forecast = self._dispatch.pool(pool).queue.forecast
             if refusal:
                 raise RefusedError(problems.overloaded(refusal))
-        permit = Permit(await self._place(pool, ticket, now_s))
+        placement = await self._place(pool, ticket, now_s)
+        permit = Permit(placement)
+        permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
         self._running[permit.route.replica].add(permit)
         return permit
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from edge.core import uses
 from edge.core.table import RoutingTable
 from trimtab.model import Outcome, OutcomeCount, PoolUse, ReplicaUse, Route, Serving
+from trimtab.policy.autonomy import Lease, Mode
 from trimtab.policy.cohorts import Tally
 from trimtab.policy.dice import Dice
 from trimtab.policy.pick import Candidate, pick
@@ -38,12 +39,17 @@ class ReplicaState:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
     suspicion: Suspicion = field(default_factory=Suspicion)
+    lease: Lease = field(default_factory=Lease)
+    streaming: set[int] = field(default_factory=set)
+    """Its requests whose first data has come."""
     full_at: int = 0
     """What it had when it last said that it has no room."""
     full_until_s: float = float("-inf")
 
     def room(self, credit_slots: int, now_s: float) -> int:
         """Attempts it may have now: its credit, or what it just proved to be too much."""
+        if self.lease.slots is not None:
+            credit_slots = int(self.lease.slots)
         return min(credit_slots, self.full_at) if now_s < self.full_until_s else credit_slots
 
 
@@ -76,6 +82,7 @@ class Dispatch:
         self._dice = dice
         self._replicas: dict[str, ReplicaState] = {}
         self._pools: dict[str, PoolState] = {}
+        self.mode = Mode.NORMAL
 
     def work(self, pool: str, prompt_tokens: int, max_tokens: int | None) -> float:
         """What a request will cost, as far as can be told before."""
@@ -122,6 +129,12 @@ class Dispatch:
             if len(state.queue):
                 yield from self._place_pool(name, state.queue, now_s)
 
+    def began(self, placement: Placement, now_s: float) -> None:
+        """The first data of a stream came."""
+        state = self.replica(placement.route.replica)
+        state.streaming.add(placement.ticket.number)
+        state.lease.began(now_s - placement.started_s, state.inflight, now_s)
+
     def finish(
         self,
         placement: Placement,
@@ -133,12 +146,19 @@ class Dispatch:
     ) -> None:
         """An attempt ended so, after so many tokens; `refused`: nothing listened on its port."""
         state, ticket = self.replica(placement.route.replica), placement.ticket
+        streamed = ticket.number in state.streaming
+        if outcome is Outcome.OK and tokens and not streamed:
+            state.lease.ended(now_s - placement.started_s, tokens, state.inflight, now_s)
+        state.streaming.discard(ticket.number)
         state.inflight -= 1
         state.refused += refused
+        if refused:
+            state.lease.gone()
         state.tally.ended(outcome, placement.started_s, now_s)
         state.outcomes[outcome] += 1
         state.suspicion.observe(outcome, now_s)
         if outcome is Outcome.OVERLOAD:
+            state.lease.refused(now_s)
             state.full_at, state.full_until_s = state.inflight, now_s + PUSH_BACK_S
         queue = self.pool(placement.pool).queue
         queue.settle(ticket, work(ticket.prompt_tokens, tokens) if tokens else 0.0)
@@ -167,8 +187,17 @@ class Dispatch:
             state = self._replicas[name] = ReplicaState()
         return state
 
+    def enter(self, mode: Mode) -> None:
+        """Who rules has changed; own room lasts until there are credits again."""
+        self.mode = mode
+        if mode is Mode.AUTONOMOUS:
+            for credit in self._table.credits.values():
+                self.replica(credit.replica).lease.take_over(credit.slots, credit.limit_slots)
+
     def hear(self, now_s: float) -> None:
-        """The leader has told what whole pools do."""
+        """The leader has told credits, and what whole pools do."""
+        for state in self._replicas.values():
+            state.lease.give_back()
         for pace in self._table.paces:
             queue = self.pool(pace.pool).queue
             queue.pool.hear(pace, self._table.term, queue.shares, now_s)
@@ -245,6 +274,7 @@ class Dispatch:
             if state.suspicion.active(now_s):
                 continue
             fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
+            fresh = fresh and self.mode is not Mode.AUTONOMOUS  # it was, when it was pushed
             candidate = Candidate(
                 replica=route.replica,
                 slots=state.room(credit.slots, now_s),
