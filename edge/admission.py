@@ -147,8 +147,10 @@ class Admission:
 
     def _count_tokens(self, elapsed_s: float) -> None:
         tokens, self._finished = self._finished, Counter()
-        for permits in self._running.values():
+        for replica, permits in self._running.items():
             for permit in permits:
+                if permit.tokens > permit.counted:
+                    self._dispatch.alive(replica, clock.now_s())
                 tokens[permit.placement.pool] += permit.tokens - permit.counted
                 permit.counted = permit.tokens
         for pool, count in tokens.items():

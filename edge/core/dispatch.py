@@ -16,9 +16,11 @@ from edge.core import uses
 from edge.core.table import RoutingTable
 from trimtab.model import Outcome, OutcomeCount, PoolUse, ReplicaUse, Route, Serving
 from trimtab.policy.autonomy import Lease, Mode
+from trimtab.policy.classify import Failure
 from trimtab.policy.cohorts import Tally
 from trimtab.policy.dice import Dice
 from trimtab.policy.pick import Candidate, pick
+from trimtab.policy.poison import Health, Way, Witness, strike
 from trimtab.policy.queue import Queue, Refusal, Ticket
 from trimtab.policy.retry import Budget
 from trimtab.policy.suspicion import Suspicion
@@ -40,6 +42,7 @@ class ReplicaState:
     tally: Tally = field(default_factory=Tally)
     suspicion: Suspicion = field(default_factory=Suspicion)
     lease: Lease = field(default_factory=Lease)
+    witness: Witness = field(default_factory=Witness)
     streaming: set[int] = field(default_factory=set)
     """Its requests whose first data has come."""
     full_at: int = 0
@@ -72,6 +75,8 @@ class Placement:
     route: Route
     started_s: float
     among: Sequence[Candidate]
+    health: Health = Health.WELL
+    """Of the replica when it came, as far as others could tell."""
 
 
 class Dispatch:
@@ -133,6 +138,7 @@ class Dispatch:
         """The first data of a stream came."""
         state = self.replica(placement.route.replica)
         state.streaming.add(placement.ticket.number)
+        state.witness.served_s = now_s
         state.lease.began(now_s - placement.started_s, state.inflight, now_s)
 
     def finish(
@@ -157,6 +163,7 @@ class Dispatch:
         state.tally.ended(outcome, placement.started_s, now_s)
         state.outcomes[outcome] += 1
         state.suspicion.observe(outcome, now_s)
+        state.witness.observe(outcome, now_s)
         if outcome is Outcome.OVERLOAD:
             state.lease.refused(now_s)
             state.full_at, state.full_until_s = state.inflight, now_s + PUSH_BACK_S
@@ -164,6 +171,15 @@ class Dispatch:
         queue.settle(ticket, work(ticket.prompt_tokens, tokens) if tokens else 0.0)
         if outcome is Outcome.OK:
             queue.pool.ended()
+
+    def strike(self, placement: Placement, failure: Failure) -> Way | None:
+        """What an attempt that failed before its first byte says against its prompt."""
+        served_s = self.replica(placement.route.replica).witness.served_s
+        return strike(failure, placement.health, placement.started_s, served_s)
+
+    def alive(self, replica: str, now_s: float) -> None:
+        """Something of an answer came from the replica."""
+        self.replica(replica).witness.served_s = now_s
 
     def streamed(self, pool: str, tokens: int, elapsed_s: float) -> None:
         """So many tokens came for the pool's requests since the last call."""
@@ -255,11 +271,12 @@ class Dispatch:
         self, pool: str, ticket: Ticket, replica: str, now_s: float, among: Sequence[Candidate]
     ) -> Placement:
         state = self.replica(replica)
+        health = state.witness.health(now_s, streaming=bool(state.streaming))
         state.inflight += 1
         state.dispatched += 1
         state.tally.started(now_s)
         route = next(r for r in self._table.routes(pool) if r.replica == replica)
-        return Placement(pool, ticket, route, now_s, among)
+        return Placement(pool, ticket, route, now_s, among, health)
 
     def _has_room(self, pool: str, now_s: float) -> bool:
         return any(c.inflight < c.slots for c in self._candidates(pool, now_s))

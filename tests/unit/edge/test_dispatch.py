@@ -26,6 +26,8 @@ from trimtab.model import (
     Snapshot,
 )
 from trimtab.policy.autonomy import MEMORY, Mode
+from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.poison import Way
 from trimtab.policy.queue import Ticket
 
 POOL = "m"
@@ -206,6 +208,26 @@ def test_alone_what_engines_said_of_their_queues_is_forgotten() -> None:
     fleet.push()
     fleet.dispatch.enter(Mode.AUTONOMOUS)
     assert {c.waiting for c in fleet.dispatch._candidates(POOL, 0.0)} == {0}
+
+
+def test_a_strike_needs_a_replica_that_served_others() -> None:
+    fleet = Fleet({"a": 8})
+    cut = Failure(Fault.CUT)
+    (first,) = fleet.offer(1, 1.0)
+    assert fleet.dispatch.strike(first, cut) is Way.DIED
+    (second,) = fleet.offer(2, 1.0)
+    fleet.finish("a", Outcome.SOFT, 1.5, number=1)
+    assert fleet.dispatch.strike(second, cut) is Way.DIED, "it came before the first sign"
+    (third,) = fleet.offer(3, 2.0)
+    assert fleet.dispatch.strike(third, cut) is None
+    fleet.dispatch.began(third, 2.5)
+    (fourth,) = fleet.offer(4, 3.0)
+    assert fleet.dispatch.strike(fourth, cut) is Way.DIED
+    (late,) = fleet.offer(5, 6.0)
+    assert fleet.dispatch.strike(late, cut) is None, "the stream under way stands still"
+    fleet.dispatch.alive("a", 6.0)
+    (again,) = fleet.offer(6, 6.5)
+    assert fleet.dispatch.strike(again, cut) is Way.DIED
 
 
 def test_a_replica_that_says_no_room_gets_no_more_than_it_had_for_a_moment() -> None:
