@@ -43,6 +43,8 @@ class Permit:
     refused: bool = False
     """Nothing listened on the replica's port."""
     lost: bool = False
+    on_began: Callable[[], None] = lambda: None
+    """Called when the first data of a stream has come."""
     on_lost: Callable[[], None] | None = None
 
     @property
@@ -92,7 +94,9 @@ class Admission:
             notes.forecast = self._dispatch.pool(pool).queue.forecast
             if refusal:
                 raise RefusedError(problems.overloaded(refusal))
-        permit = Permit(await self._place(pool, ticket, now_s))
+        placement = await self._place(pool, ticket, now_s)
+        permit = Permit(placement)
+        permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
         self._running[permit.route.replica].add(permit)
         return permit
 
@@ -152,7 +156,7 @@ class Admission:
             for permit in permits:
                 tokens[permit.source] += permit.tokens - permit.counted
                 permit.counted = permit.tokens
-        self._dispatch.streamed(tokens, elapsed_s)
+        self._dispatch.streamed(tokens, elapsed_s, clock.now_s())
 
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()

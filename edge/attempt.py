@@ -140,6 +140,8 @@ async def _relay(
         permit.tokens += len(events)  # an event a token, nearly
         passing, last = _sort(events, started=stream.started)
         if passing:
+            if not stream.started:
+                permit.on_began()
             watchdog.waits_for_client = True
             await stream.send(passing)
             watchdog.waits_for_client = False

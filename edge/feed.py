@@ -3,7 +3,8 @@
 Rules: losing it changes nothing for clients; the last table goes on, also over a restart (the
 snapshot file, which counts only when no control plane answers soon); reconnects back off with
 jitter; two reports a second, and one at once when requests begin to wait; each is made when it is
-sent, so a slow stream never carries old ones.
+sent, so a slow stream never carries old ones. Silence is noticed here, and makes the edge go on
+alone (policy/autonomy).
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from trimtab.codec import WireError, decode_update, encode_body
 from trimtab.model import Ack, Credits, EdgeHello, EdgeReport
+from trimtab.policy.autonomy import Mode, Silence
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
 
 REPORT_PERIOD_S = 0.5
+LISTEN_PERIOD_S = 0.25  # between two looks at how long nothing was heard
 REPORT_GAP_S = 0.1  # between two reports, however pressing the second
 SETTLE_S = 1.0  # after a start, for a push to be preferred over what the disk remembers
 SAVE_PERIOD_S = 1.0
@@ -62,6 +65,7 @@ class Feed:
         self._saved_credits: set[str] = set()
         self._saved_s = 0.0
         self._settled = asyncio.Event()
+        self._silence = Silence()
         self.fresh = asyncio.Event()
         self.connected = False
         admission.on_wait = self._report_soon
@@ -98,6 +102,15 @@ class Feed:
                 self._set_connected(up=False, reason=reason)
             await asyncio.sleep(backoff.next_s())
 
+    async def listen_forever(self) -> None:
+        """Notice that the control plane is silent, and go on alone."""
+        then_s = clock.now_s()
+        while True:
+            await asyncio.sleep(LISTEN_PERIOD_S)
+            now_s = clock.now_s()
+            self._enter(self._silence.passed(now_s - then_s))
+            then_s = now_s
+
     async def save_forever(self) -> None:
         """Write the table to disk after it changed, at most once a second."""
         while True:
@@ -127,6 +140,7 @@ class Feed:
         if refusal:
             log.warning("refused an update", extra={"fields": {"reason": refusal}})
             return refusal
+        self._enter(self._silence.heard())
         self._metrics.config_revision.set(self._table.version)
         if not isinstance(update.body, Credits) or self._credits_worth_saving():
             self._unsaved.set()
@@ -175,6 +189,16 @@ class Feed:
         for pool in pools:
             self._metrics.queue_depth.labels(pool.pool).set(pool.queued)
         return EdgeReport(seq, self._dispatch.report_replicas(now_s), pools)
+
+    def _enter(self, mode: Mode) -> None:
+        before = self._dispatch.mode
+        if mode is before:
+            return
+        self._dispatch.enter(mode)
+        self._metrics.mode.set(mode)
+        slots = sum(credit.slots for credit in self._table.credits.values())
+        fields = {"mode": mode.name, "mode_before": before.name, "slots": slots}
+        log.info("who rules this edge's room has changed", extra={"fields": fields})
 
     def _set_connected(self, *, up: bool, reason: str) -> None:
         self.connected = up

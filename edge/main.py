@@ -19,6 +19,7 @@ from edge.core.table import RoutingTable
 from edge.feed import Feed
 from edge.proxy import Proxy
 from edge.server import Endpoint, Server, admin_app
+from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, service
 from trimtab.runtime.notify import notify
 from trimtab.runtime.service import ConfigError
@@ -49,6 +50,7 @@ async def serve(config: EdgeConfig) -> None:
         await _listen_app(admin_runner, config.admin_host, config.admin_port)
         async with TaskRunner() as runner:
             runner.forever("feed", feed.run())
+            runner.forever("listen", feed.listen_forever())
             runner.forever("snapshot file", feed.save_forever())
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
@@ -89,7 +91,8 @@ async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> No
     while True:
         inflight, queued = dispatch.totals()
         upstream_state = "" if feed.connected else ", control plane unreachable"
-        status = f"serving {inflight} requests, {queued} waiting{upstream_state}"
+        mode = "" if dispatch.mode is Mode.NORMAL else f", {dispatch.mode.name}"
+        status = f"serving {inflight} requests, {queued} waiting{upstream_state}{mode}"
         if status != told and not endpoint.draining:
             notify(status=status)
             told = status

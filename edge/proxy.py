@@ -28,6 +28,7 @@ from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.failures import Failures
+from edge.quarantine import Quarantine
 from edge.upstream import Upstream
 from trimtab.model import ApiKey, Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
@@ -71,6 +72,7 @@ class Proxy:
         self._metrics = metrics
         self._numbers = itertools.count(1)
         self._failures = Failures()
+        self._quarantine = Quarantine(dispatch)
         self.decisions = Decisions()
         self.keeper = Keeper()
 
@@ -209,22 +211,27 @@ class Proxy:
 
     async def _attempt(self, job: Job) -> tuple[Result, str]:
         again = job.history.attempts > 0
+        if problem := self._poison(job):
+            raise await _refusal(job, problem)
         try:
             permit = await self._admission.acquire(
                 job.pool.name, job.ticket, job.notes, again=again
             )
         except RefusedError as error:
-            if job.stream is not None and job.stream.committed:
-                raise await _broken(job.stream, error.problem) from error
-            raise
+            raise await _refusal(job, error.problem) from error
         self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
+        if problem := self._poison(job):  # another copy broke replicas while this one waited
+            self._admission.release(permit, Outcome.CLIENT)
+            raise await _refusal(job, problem)
         # what a cancelled caller leaves behind
         failure: Failure | None = Failure(Fault.CLIENT_GONE)
         try:
             result = await self._send(job, permit)
             failure = _failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
+            if failure is not None and not (job.stream is not None and job.stream.started):
+                self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
             outcome = classify(failure)
@@ -252,8 +259,11 @@ class Proxy:
         headers = {"x-request-id": f"{job.request_id}-{job.history.attempts}"}
         return await attempt.run(self._upstream, permit, job.call, headers, job.stream, job.idle_s)
 
+    def _poison(self, job: Job) -> Problem | None:
+        return self._quarantine.refusal(job.ticket.tenant, job.call)
+
     def _goes_on(self, job: Job, failure: Failure, replica: str) -> bool:
-        if job.stream is not None and job.stream.started:
+        if (job.stream is not None and job.stream.started) or self._poison(job):
             return False
         budget = self._dispatch.pool(job.pool.name).budget
         if next_move(job.history, failure, replica, budget, clock.now_s()) is Move.GIVE_UP:
@@ -279,9 +289,7 @@ class Proxy:
             raise ConnectionResetError("the caller stopped reading")
         started = job.stream is not None and job.stream.started
         problem = problems.attempt_failed(failure, job.history.attempts + 1, started=started)
-        if job.stream is not None and job.stream.committed:
-            raise await _broken(job.stream, problem)
-        raise RefusedError(problem)
+        raise await _refusal(job, problem)
 
 
 class _BrokenStreamError(Exception):
@@ -293,8 +301,11 @@ class _BrokenStreamError(Exception):
         self.problem = problem
 
 
-async def _broken(stream: ClientStream, problem: Problem) -> _BrokenStreamError:
-    return _BrokenStreamError(await stream.fail(problem), problem)
+async def _refusal(job: Job, problem: Problem) -> Exception:
+    """What to raise: by a status if that is still possible, else in the stream."""
+    if job.stream is not None and job.stream.committed:
+        return _BrokenStreamError(await job.stream.fail(problem), problem)
+    return RefusedError(problem)
 
 
 def _failure(result: Result) -> Failure | None:

@@ -431,6 +431,7 @@ class Credit:
     running: int | None = None
     waiting: int | None = None
     report_age_ms: int | None = None
+    limit_slots: int = 0
 
 
 @dataclass(frozen=True, slots=True)

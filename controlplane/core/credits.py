@@ -165,6 +165,7 @@ def _credit(replica: Replica, shares: Mapping[str, float], now_s: float) -> Cred
         running=sample.running if sample else None,
         waiting=sample.waiting if sample else None,
         report_age_ms=None if age_s is None else max(0, round(age_s * 1000)),
+        limit_slots=full_slots(replica, now_s),
     )
 
 

@@ -24,9 +24,12 @@ from trimtab.model import (
     Serving,
 )
 from trimtab.policy import affinity
+from trimtab.policy.autonomy import Lease, Mode
+from trimtab.policy.classify import Failure
 from trimtab.policy.cohorts import Tally
 from trimtab.policy.dice import Dice
 from trimtab.policy.pick import Candidate, pick
+from trimtab.policy.poison import Health, Way, Witness, strike
 from trimtab.policy.queue import Queue, Refusal, Ticket
 from trimtab.policy.retry import Budget
 from trimtab.policy.suspicion import Suspicion
@@ -49,6 +52,10 @@ class ReplicaState:
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
     suspicion: Suspicion = field(default_factory=Suspicion)
+    lease: Lease = field(default_factory=Lease)
+    witness: Witness = field(default_factory=Witness)
+    streaming: set[int] = field(default_factory=set)
+    """Its requests whose first data has come."""
     full_at: int = 0
     """What it had when it last said that it has no room."""
     full_until_s: float = float("-inf")
@@ -57,6 +64,8 @@ class ReplicaState:
 
     def room(self, credit_slots: int, now_s: float) -> int:
         """Attempts it may have now: its credit, or what it just proved to be too much."""
+        if self.lease.slots is not None:
+            credit_slots = int(self.lease.slots)
         return min(credit_slots, self.full_at) if now_s < self.full_until_s else credit_slots
 
 
@@ -79,6 +88,8 @@ class Placement:
     route: Route
     started_s: float
     among: Sequence[Candidate]
+    health: Health = Health.WELL
+    """Of the replica when it came, as far as others could tell."""
     at_home: bool | None = None
     """Whether this replica is the home of the request's key; None if it has no key."""
 
@@ -91,6 +102,7 @@ class Dispatch:
         self._dice = dice
         self._replicas: dict[str, ReplicaState] = {}
         self._pools: dict[str, PoolState] = {}
+        self.mode = Mode.NORMAL
 
     def work(self, pool: str, prompt_tokens: int, max_tokens: int | None) -> float:
         """What a request will cost, as far as can be told before."""
@@ -137,6 +149,13 @@ class Dispatch:
             if len(state.queue):
                 yield from self._place_pool(name, state.queue, now_s)
 
+    def began(self, placement: Placement, now_s: float) -> None:
+        """The first data of a stream came."""
+        state = self.replica(placement.route.replica)
+        state.streaming.add(placement.ticket.number)
+        state.witness.served_s = now_s
+        state.lease.began(now_s - placement.started_s, state.inflight, now_s)
+
     def finish(
         self,
         placement: Placement,
@@ -148,24 +167,42 @@ class Dispatch:
     ) -> None:
         """An attempt ended so, after so many tokens; `refused`: nothing listened on its port."""
         state, ticket = self.replica(placement.route.replica), placement.ticket
+        streamed = ticket.number in state.streaming
+        if outcome is Outcome.OK and tokens and not streamed:
+            state.lease.ended(now_s - placement.started_s, tokens, state.inflight, now_s)
+        state.streaming.discard(ticket.number)
         state.inflight -= 1
         state.refused += refused
+        if refused:
+            state.lease.gone()
         state.tally.ended(outcome, placement.started_s, now_s)
         state.outcomes[outcome] += 1
         state.suspicion.observe(outcome, now_s)
+        state.witness.observe(outcome, now_s)
         if outcome is Outcome.OVERLOAD:
+            state.lease.refused(now_s)
             state.full_at, state.full_until_s = state.inflight, now_s + PUSH_BACK_S
         queue = self.pool(placement.pool).queue
         queue.settle(ticket, work(ticket.prompt_tokens, tokens) if tokens else 0.0)
         if outcome is Outcome.OK:
             queue.pool.ended()
 
-    def streamed(self, tokens: Mapping[tuple[str, str], int], elapsed_s: float) -> None:
+    def strike(self, placement: Placement, failure: Failure) -> Way | None:
+        """What an attempt that failed before its first byte says against its prompt."""
+        served_s = self.replica(placement.route.replica).witness.served_s
+        return strike(failure, placement.health, placement.started_s, served_s)
+
+    def streamed(
+        self, tokens: Mapping[tuple[str, str], int], elapsed_s: float, now_s: float
+    ) -> None:
         """So many tokens came since the last call, by pool and replica."""
         pools: Counter[str] = Counter()
         for (pool, replica), count in tokens.items():
             pools[pool] += count
-            self.replica(replica).tokens += count
+            state = self.replica(replica)
+            state.tokens += count
+            if count > 0:
+                state.witness.served_s = now_s
         for pool, count in pools.items():
             queue = self.pool(pool).queue
             queue.pool.streamed(count, elapsed_s, standing=len(queue) > 0)
@@ -187,8 +224,17 @@ class Dispatch:
             state = self._replicas[name] = ReplicaState()
         return state
 
+    def enter(self, mode: Mode) -> None:
+        """Who rules has changed; own room lasts until there are credits again."""
+        self.mode = mode
+        if mode is Mode.AUTONOMOUS:
+            for credit in self._table.credits.values():
+                self.replica(credit.replica).lease.take_over(credit.slots, credit.limit_slots)
+
     def hear(self, now_s: float) -> None:
-        """The leader has told what whole pools do."""
+        """The leader has told credits, and what whole pools do."""
+        for state in self._replicas.values():
+            state.lease.give_back()
         for pace in self._table.paces:
             queue = self.pool(pace.pool).queue
             queue.pool.hear(pace, self._table.term, queue.shares, now_s)
@@ -260,11 +306,12 @@ class Dispatch:
         self, pool: str, ticket: Ticket, replica: str, now_s: float, among: Sequence[Candidate]
     ) -> Placement:
         state = self.replica(replica)
+        health = state.witness.health(now_s, streaming=bool(state.streaming))
         state.inflight += 1
         state.dispatched += 1
         state.tally.started(now_s)
         route = next(r for r in self._table.routes(pool) if r.replica == replica)
-        return Placement(pool, ticket, route, now_s, among)
+        return Placement(pool, ticket, route, now_s, among, health)
 
     def _has_room(self, pool: str, now_s: float) -> bool:
         return any(c.has_room for c in self._candidates(pool, now_s))
@@ -280,6 +327,7 @@ class Dispatch:
             if not is_open or credit is None:
                 continue
             fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
+            fresh = fresh and self.mode is not Mode.AUTONOMOUS  # it was, when it was pushed
             candidate = Candidate(
                 replica=route.replica,
                 slots=state.room(credit.slots, now_s),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.poison import Incident, Way
 from trimtab.policy.queue import Refusal
 
 INVALID = "invalid_request_error"
@@ -145,6 +146,17 @@ def no_replica(pool: str, total: int) -> Problem:
         f"Nothing is wrong with your request; come back in {PROBE_S:.0f} s."
     )
     return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)
+
+
+def quarantined(incident: Incident) -> Problem:
+    """The very same request broke replicas a moment ago."""
+    what = "died" if incident.way is Way.DIED else "failed"
+    text = (
+        f"{len(incident.replicas)} replicas {what} on this very request, so it is not run again "
+        f"for {math.ceil(incident.left_s)} s (incident {incident.name}). Change the request, or "
+        "tell whoever runs this fleet; your other requests are served."
+    )
+    return Problem(422, INVALID, "request_quarantined", text, None, incident.left_s, retry=False)
 
 
 def not_ready() -> Problem:

@@ -21,6 +21,7 @@ from sim.world.requests import Call, Reply
 from sim.world.seen import EdgeSeen
 from sim.world.trace import Trace
 from trimtab.model import Ack, Credits, EdgeHello, EdgeReport, EdgeUpdate, Outcome, Serving
+from trimtab.policy.autonomy import Mode, Silence
 from trimtab.policy.classify import Failure, Fault, classify
 from trimtab.policy.dice import Dice
 from trimtab.policy.queue import Ticket
@@ -126,6 +127,7 @@ class Edge:
         self._stream: Stream | None = None
         self._peer: EdgePeer | None = None
         self._backoff = Backoff(self._dice)
+        self._silence = Silence()
         self._seq = 0
         self._report_at_s = self._reported_s = float("-inf")
 
@@ -232,6 +234,7 @@ class Edge:
 
     def _pump_again(self, life: int) -> None:
         if life == self._life:
+            self._enter(self._silence.passed(PUMP_PERIOD_S))
             self._count_tokens()
             if self._waiting:
                 self._pump()
@@ -243,7 +246,7 @@ class Edge:
             if rides:
                 generated = self._replicas[replica].engine.generated
                 tokens[POOL, replica] += sum(ride.count(generated(n)) for n, ride in rides.items())
-        self.dispatch.streamed(tokens, PUMP_PERIOD_S)
+        self.dispatch.streamed(tokens, PUMP_PERIOD_S, self._loop.now_s)
 
     # As edge/proxy.py and edge/attempt.py
 
@@ -261,6 +264,8 @@ class Edge:
         """The first data event arrived."""
         ride = self._running[attempt.replica][attempt.name]
         ride.started = True
+        if ride.placement is not None:
+            self.dispatch.began(ride.placement, self._loop.now_s)
         ride.call.caller.began(ride.call)
 
     def ended(self, attempt: Attempt) -> None:
@@ -343,9 +348,16 @@ class Edge:
             self._stream = self._peer = None
             self._loop.after(self._backoff.next_s(), self._connect, life)
 
+    def _enter(self, mode: Mode) -> None:
+        if mode is not self.dispatch.mode:
+            self.dispatch.enter(mode)
+            self._trace.note(self._loop.now_s, f"{self.name} {mode.name}")
+
     def _receive(self, update: EdgeUpdate) -> None:
         self._backoff.reset()
         error = self._apply(update)
+        if not error:
+            self._enter(self._silence.heard())
         if self._stream is not None and self._peer is not None and self._controlplane is not None:
             ack = Ack(update.nonce, error)
             self._stream.up(self._controlplane.edge_said, self._peer, ack)

@@ -35,6 +35,8 @@ from trimtab.model import (
     Serving,
     Snapshot,
 )
+from trimtab.policy import autonomy
+from trimtab.policy.autonomy import Mode
 from trimtab.runtime import rpc
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
@@ -100,6 +102,7 @@ async def following(
     async with TaskRunner() as runner:
         runner.forever("feed", feed.run())
         runner.forever("file", feed.save_forever())
+        runner.forever("listen", feed.listen_forever())
         yield feed, table, dispatch
 
 
@@ -160,6 +163,40 @@ async def test_a_lost_control_plane_changes_nothing_and_a_new_one_is_found(
             assert (hello.term, hello.version) == (1, 2)
             pusher.push(2, 1, Snapshot())
             await until(lambda: table.term == 2)
+
+
+async def test_a_silent_control_plane_is_done_without_until_it_speaks_again(
+    target: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autonomy, "HOLD_AFTER_S", 0.1)
+    monkeypatch.setattr(autonomy, "AUTONOMOUS_AFTER_S", 0.3)
+    async with pushing(target) as pusher, following(target, tmp_path) as (feed, _, dispatch):
+        pusher.push(1, 1, SNAPSHOT)
+        pusher.push(1, 2, Credits((Credit("r0", 8, limit_slots=20),)))
+        lease = dispatch.replica("r0").lease
+        await until(lambda: lease.slots == 8)  # connected, but nothing is said
+        assert feed.connected
+        assert [dispatch.mode] == [Mode.AUTONOMOUS]
+        pusher.push(1, 3, SNAPSHOT)
+        pusher.push(1, 4, Credits((Credit("r0", 5),)))
+        await until(lambda: lease.slots is None)
+        assert dispatch.mode is Mode.NORMAL
+
+
+async def test_a_restarted_edge_without_a_control_plane_floats_the_credits_on_disk(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autonomy, "AUTONOMOUS_AFTER_S", 0.3)
+    table = RoutingTable()
+    table.apply(EdgeUpdate(3, 1, 0, SNAPSHOT))
+    table.apply(EdgeUpdate(3, 2, 0, Credits((Credit("r0", 8, limit_slots=20),))))
+    snapshot_file.save(tmp_path / "edge-e1.snapshot", snapshot_file.render(table))
+    async with following(f"unix:{tmp_path}/nobody.sock", tmp_path) as (_, _, dispatch):
+        lease = dispatch.replica("r0").lease
+        await until(lambda: lease.slots == 8)
+        for _ in range(20):
+            lease.began(0.1, 20, 0.0)
+        assert lease.slots == 20
 
 
 async def test_a_restarted_edge_serves_the_snapshot_on_disk(

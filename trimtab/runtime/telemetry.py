@@ -95,6 +95,11 @@ class EdgeMetrics:
             "1 while the stream to the control plane is up.",
             registry=self.registry,
         )
+        self.mode = Gauge(
+            "trimtab_edge_autonomy",
+            "Who rules this edge's room: 0 the control plane, 1 its last word, 2 the edge itself.",
+            registry=self.registry,
+        )
 
     def finished(self, model: str, outcome: str, duration_s: float) -> None:
         """A client request ended."""

@@ -692,6 +692,7 @@ class Credit(_message.Message):
     RUNNING_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
     REPORT_AGE_MS_FIELD_NUMBER: _builtins.int
+    LIMIT_SLOTS_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica."""
     slots: _builtins.int
@@ -704,6 +705,10 @@ class Credit(_message.Message):
     """Requests waiting in it, as last reported."""
     report_age_ms: _builtins.int
     """Age of that report, milliseconds."""
+    limit_slots: _builtins.int
+    """Attempts that all edges together may have on it when it does not ramp up; 0 if unknown. What
+    an edge that hears no control plane may float its slots up to.
+    """
     def __init__(
         self,
         *,
@@ -713,10 +718,11 @@ class Credit(_message.Message):
         running: _builtins.int | None = ...,
         waiting: _builtins.int | None = ...,
         report_age_ms: _builtins.int | None = ...,
+        limit_slots: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms", "_running", b"_running", "_waiting", b"_waiting", "report_age_ms", b"report_age_ms", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms", "_running", b"_running", "_waiting", b"_waiting", "replica", b"replica", "report_age_ms", b"report_age_ms", "running", b"running", "slots", b"slots", "waiting", b"waiting", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms", "_running", b"_running", "_waiting", b"_waiting", "limit_slots", b"limit_slots", "replica", b"replica", "report_age_ms", b"report_age_ms", "running", b"running", "slots", b"slots", "waiting", b"waiting", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__report_age_ms: _TypeAlias = _typing.Literal["report_age_ms"]  # noqa: Y015
     _WhichOneofArgType__report_age_ms: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms"]  # noqa: Y015

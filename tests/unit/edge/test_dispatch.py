@@ -27,6 +27,9 @@ from trimtab.model import (
     Snapshot,
 )
 from trimtab.policy import affinity
+from trimtab.policy.autonomy import MEMORY, Mode
+from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.poison import Way
 from trimtab.policy.queue import Ticket
 
 POOL = "m"
@@ -41,6 +44,8 @@ class Fleet:
         self.serving = dict.fromkeys(slots, Serving.OPEN)
         self.breakers: dict[str, BreakerState] = {}
         self.slots = slots
+        self.limit_slots = 0
+        self.waiting = 0
         self.policy = EdgePolicy(queue_limit=queue_limit)
         self.version = 0
         self.placed: list[Placement] = []
@@ -53,16 +58,22 @@ class Fleet:
         )
         for body in (
             Snapshot((Pool(POOL),), routes, (), self.policy),
-            Credits(tuple(Credit(name, slots) for name, slots in self.slots.items())),
+            self.credits(),
         ):
             self.version += 1
             assert self.table.apply(EdgeUpdate(1, self.version, 0, body)) == ""
         self.dispatch.resize()
 
+    def credits(self, *paces: PoolPace) -> Credits:
+        found = (
+            Credit(name, slots, 0.0, 0, self.waiting, 0, self.limit_slots)
+            for name, slots in self.slots.items()
+        )
+        return Credits(tuple(found), paces)
+
     def hear(self, pace: PoolPace, now_s: float) -> None:
         self.version += 1
-        credits_ = tuple(Credit(name, slots) for name, slots in self.slots.items())
-        body = Credits(credits_, (pace,))
+        body = self.credits(pace)
         assert self.table.apply(EdgeUpdate(1, self.version, 0, body)) == ""
         self.dispatch.hear(now_s)
 
@@ -137,6 +148,92 @@ def test_a_doubted_replica_is_avoided_until_the_doubt_expires() -> None:
     fleet.finish("a", Outcome.HARD, 0.0)
     assert fleet.offer(2) == []
     assert [p.ticket.number for p in fleet.place(2.0)] == [2]
+
+
+def alone(fleet: Fleet, limit_slots: int, now_s: float = 0.0) -> None:
+    """Teach the edge what is normal, then take the control plane away."""
+    fleet.limit_slots = limit_slots
+    fleet.push()
+    for number in range(1_000, 1_000 + int(MEMORY)):
+        (placed,) = fleet.offer(number, now_s)
+        fleet.dispatch.began(placed, now_s + 0.1)
+        fleet.finish(placed.route.replica, Outcome.OK, now_s + 1.0, number=number)
+    fleet.dispatch.enter(Mode.AUTONOMOUS)
+
+
+def test_alone_an_edge_takes_more_while_first_bytes_come_in_time() -> None:
+    fleet = Fleet({"a": 2})
+    alone(fleet, 4)
+    started = [p for number in range(8) for p in fleet.offer(number, 2.0)]
+    assert len(started) == 2
+    for now_s in (3.0, 4.0):
+        for placement in started[-2:]:
+            fleet.dispatch.began(placement, placement.started_s + 0.1)
+        started += fleet.place(now_s)
+    assert len(started) == 4, "no more than all edges together had"
+    fleet.slots = {"a": 3}
+    fleet.hear(PoolPace(POOL), 5.0)
+    fleet.dispatch.enter(Mode.NORMAL)
+    for number in (0, 1):
+        fleet.finish("a", Outcome.OK, 6.0, number=number)
+    assert len(fleet.place(6.0)) == 1, "the control plane's word counts again"
+
+
+def test_own_room_lasts_until_there_are_credits_not_only_routes() -> None:
+    fleet = Fleet({"a": 2})
+    alone(fleet, 4)
+    for placement in [p for number in (0, 1) for p in fleet.offer(number, 2.0)]:
+        fleet.dispatch.began(placement, 2.1)
+    fleet.dispatch.enter(Mode.NORMAL)
+    fleet.push()
+    assert len([p for number in range(2, 8) for p in fleet.offer(number, 3.0)]) == 1
+
+
+def test_alone_a_replica_that_nothing_listens_on_comes_back_small() -> None:
+    fleet = Fleet({"a": 20})
+    alone(fleet, 20)
+    fleet.offer(0, 2.0)
+    fleet.finish("a", Outcome.HARD, 2.0, refused=True)
+    assert len([p for number in range(1, 20) for p in fleet.offer(number, 5.0)]) == 4
+
+
+def test_alone_the_only_replica_is_used_again_when_the_doubt_is_over() -> None:
+    fleet = Fleet({"a": 4})
+    alone(fleet, 4)
+    now_s = 2.0
+    for number in range(5):
+        fleet.offer(number, now_s)
+        fleet.finish("a", Outcome.HARD, now_s)
+        now_s += 10.0
+    assert [p.ticket.number for p in fleet.offer(9, now_s)] == [9]
+
+
+def test_alone_what_engines_said_of_their_queues_is_forgotten() -> None:
+    fleet = Fleet({"a": 10, "b": 10})
+    fleet.waiting = 5
+    fleet.push()
+    fleet.dispatch.enter(Mode.AUTONOMOUS)
+    assert {c.waiting for c in fleet.dispatch._candidates(POOL, 0.0)} == {0}
+
+
+def test_a_strike_needs_a_replica_that_served_others() -> None:
+    fleet = Fleet({"a": 8})
+    cut = Failure(Fault.CUT)
+    (first,) = fleet.offer(1, 1.0)
+    assert fleet.dispatch.strike(first, cut) is Way.DIED
+    (second,) = fleet.offer(2, 1.0)
+    fleet.finish("a", Outcome.SOFT, 1.5, number=1)
+    assert fleet.dispatch.strike(second, cut) is Way.DIED, "it came before the first sign"
+    (third,) = fleet.offer(3, 2.0)
+    assert fleet.dispatch.strike(third, cut) is None
+    fleet.dispatch.began(third, 2.5)
+    (fourth,) = fleet.offer(4, 3.0)
+    assert fleet.dispatch.strike(fourth, cut) is Way.DIED
+    (late,) = fleet.offer(5, 6.0)
+    assert fleet.dispatch.strike(late, cut) is None, "the stream under way stands still"
+    fleet.dispatch.streamed({(POOL, "a"): 1}, 0.25, 6.0)
+    (again,) = fleet.offer(6, 6.5)
+    assert fleet.dispatch.strike(again, cut) is Way.DIED
 
 
 def test_a_replica_that_says_no_room_gets_no_more_than_it_had_for_a_moment() -> None:
@@ -273,15 +370,15 @@ def test_the_edges_own_streams_tell_the_pace_when_the_leader_does_not() -> None:
     fleet.offer(1)
     fleet.offer(2)
     for _ in range(20):
-        fleet.dispatch.streamed({(POOL, "a"): 20, (POOL, "b"): 5}, 0.25)
+        fleet.dispatch.streamed({(POOL, "a"): 20, (POOL, "b"): 5}, 0.25, 0.0)
     queue = fleet.dispatch.pool(POOL).queue
     assert queue.pool.work_per_s(0.0) == pytest.approx(100.0)
 
 
 def test_tokens_are_reported_by_replica_once() -> None:
     fleet = Fleet({"a": 1, "b": 1})
-    fleet.dispatch.streamed({(POOL, "a"): 20}, 0.25)
-    fleet.dispatch.streamed({(POOL, "a"): 3, (POOL, "b"): 0}, 0.25)
+    fleet.dispatch.streamed({(POOL, "a"): 20}, 0.25, 0.0)
+    fleet.dispatch.streamed({(POOL, "a"): 3, (POOL, "b"): 0}, 0.25, 0.0)
     reports = [{u.replica: u.tokens for u in fleet.dispatch.report_replicas(0.0)} for _ in "12"]
     assert reports == [{"a": 23, "b": 0}, {"a": 0, "b": 0}]
 
