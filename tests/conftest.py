@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # no deadlines: the machine may be busy, and time is measured by benches, not asserted by tests
-settings.register_profile("default", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", BUSY)
+settings.register_profile("ci", BUSY, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
