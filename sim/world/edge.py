@@ -178,7 +178,14 @@ class Edge:
                 for replica, rides in zip(replicas, running, strict=True)
             ),
             leases=tuple(credit.slots if credit else 0 for credit in credits),
+            tenants_queued=self._tenants_queued(),
         )
+
+    def _tenants_queued(self) -> Mapping[str, int]:
+        queued: Counter[str] = Counter()
+        for _, tenant, line in self.dispatch.pool(POOL).queue.lines():
+            queued[tenant] += len(line.tickets)
+        return queued
 
     # As edge/admission.py
 
