@@ -75,7 +75,7 @@ async def run(
         _proxy(peer, program, pair, scenario.kind) as (urls, cpu_s),
     ):
         dice = random.Random(scenario.name)  # noqa: S311 - must repeat
-        asker = Client(session, urls, dice)
+        asker = Client(session, urls, dice, peer.keys)
         await _until_ready(asker, pair, peer)
         await asyncio.sleep(SETTLE_S)
         before, arrived = cpu_s(), [(await engine.counts())["arrived_total"] for engine in pair]

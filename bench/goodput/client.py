@@ -24,6 +24,7 @@ from trimtab.runtime.tasks import TaskRunner
 
 MODEL = "bench"
 KEY = "sk-bench-4f1d0c6a9e7b42538c51"  # LiteLLM refuses to start with a weaker one
+LIGHT_KEY = "sk-bench-light-90b2c7d15e8f"
 _RETRIES = 2
 _RETRIED = frozenset({408, 409, 429})
 _REFUSALS = frozenset({429, 503, 529})
@@ -77,9 +78,15 @@ class Client:
     """Asks one endpoint, or any of several."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, base_urls: Sequence[str], dice: random.Random
+        self,
+        session: aiohttp.ClientSession,
+        base_urls: Sequence[str],
+        dice: random.Random,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
+        """`keys`: by tenant, those that have one of their own."""
         self._session = session
+        self._keys = keys or {}
         self._urls = [f"{base_url}/v1/chat/completions" for base_url in base_urls]
         self._dice = dice
 
@@ -113,7 +120,7 @@ class Client:
             async with self._session.post(
                 self._dice.choice(self._urls),
                 json=_body(outcome.arrival),
-                headers=_headers(retry),
+                headers=_headers(retry, self._keys.get(outcome.arrival.tenant, KEY)),
             ) as response:
                 outcome.status = response.status
                 if response.status != 200:
@@ -176,9 +183,9 @@ def session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
 
-def _headers(retry: int) -> dict[str, str]:
+def _headers(retry: int, key: str) -> dict[str, str]:
     return {
-        "Authorization": f"Bearer {KEY}",
+        "Authorization": f"Bearer {key}",
         "x-stainless-retry-count": str(retry),
         "x-stainless-read-timeout": f"{SDK_TIMEOUT_S:.0f}",
     }

@@ -7,14 +7,15 @@ what production would have (see scenario.SCALE), except in `litellm`, which is i
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.goodput import install
-from bench.goodput.client import KEY, MODEL
-from bench.goodput.scenario import EngineKind
+from bench.goodput.client import KEY, LIGHT_KEY, MODEL
+from bench.goodput.scenario import LIGHT, EngineKind
 
 TEMPLATES = install.ROOT / "bench" / "peers"
 _LITELLM = ("litellm[proxy]==1.106.2",)
@@ -47,6 +48,7 @@ class Place:
             "A_PORT": self.engine_ports[0],
             "B_PORT": self.engine_ports[1],
             "SLOTS_PLUS_2": self.kind.slots + 2,
+            "LIGHT_SHA256": hashlib.sha256(LIGHT_KEY.encode()).hexdigest(),
         }
         text = (TEMPLATES / template).read_text()
         for word, value in words.items():
@@ -73,6 +75,8 @@ class Peer:
     title: str
     install: Callable[[], Program]
     arguments: Callable[[Place], Sequence[str]]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Of tenants, where it can tell them apart as it is configured here."""
 
 
 def _trimtab() -> Program:
@@ -143,7 +147,7 @@ def _direct() -> Program:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("trimtab", "Trimtab", _trimtab, _trimtab_arguments),
+    Peer("trimtab", "Trimtab", _trimtab, _trimtab_arguments, {LIGHT: LIGHT_KEY}),
     Peer(
         "litellm-lab",
         "LiteLLM, the lab's settings",

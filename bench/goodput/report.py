@@ -94,7 +94,11 @@ def _scenario(results: Results, records: Mapping[str, Record]) -> list[str]:
     for name, row in rows.items():
         lines.append(_row(results.titles[name], row, best))
     absent = [name for name in results.absent if name not in rows]
-    return [*lines, *(f"| {results.titles[name]} | not to be had |" for name in absent)]
+    lines += [f"| {results.titles[name]} | not to be had |" for name in absent]
+    if scenario.light_load:
+        light = (f"{results.titles[n]} {_ratio(r.light_good_ratio)}" for n, r in rows.items())
+        lines += ["", f"Good of the light tenant's requests: {', '.join(light)}."]
+    return lines
 
 
 def _row(title: str, row: Summary, best: float) -> str:
@@ -128,6 +132,7 @@ def brief(record: Record) -> str:
     return (
         f"goodput {_ratio(row.goodput_ratio):>4} of possible {_ratio(row.possible_ratio)}, "
         f"good {_ratio(row.good_ratio)}, attempts {row.attempts_per_request:.2f}, "
+        f"light {row.light_good_ratio:.2f}, "
         f"shut out {row.shut_out}, starved {_ratio(row.starved_ratio)}, {row.ends}, "
         f"CPU {row.proxy_cpu_ratio:.2f}, lag {1000 * record.lag_p99_s:.0f} ms"
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 SCALE = 12.0
 SLO_S = 60.0 / SCALE  # first token after the client's first submission
 SDK_TIMEOUT_S = 600.0 / SCALE  # the official SDKs' default
+LIGHT = "light"  # the tenant that asks for little
 WARMING_SLOWDOWN = 5.0  # of the simulated engine, for as long again as it was cold
 _WORDS_PER_PROMPT = (30, 60)
 _WORDS = ("queue", "token", "batch", "slot", "cache", "block", "limit", "route", "flow", "node")
@@ -71,6 +72,7 @@ class Scenario:
     load: tuple[tuple[float, float], ...]  # (from second, load), the first at 0
     kind: EngineKind = EngineKind()
     troubles: tuple[Trouble, ...] = ()
+    light_load: float = 0.0  # what a second tenant asks for beside, all the time
 
     def load_at(self, at_s: float) -> float:
         """The load offered at a time."""
@@ -104,11 +106,22 @@ class Arrival:
     at_s: float
     prompt: str
     output_tokens: int
+    tenant: str = ""
 
 
 def arrivals(scenario: Scenario, capacity_tokens_s: float, seed: int) -> list[Arrival]:
-    """Poisson arrivals, as a Poisson process thinned to the load at each time."""
-    dice = random.Random(f"{seed} {scenario.name}")  # noqa: S311 - must repeat
+    """Poisson arrivals of one tenant, or of two."""
+    found = _arrivals(scenario, capacity_tokens_s, f"{seed} {scenario.name}")
+    if scenario.light_load:
+        light = replace(scenario, load=((0.0, scenario.light_load),))
+        for arrival in _arrivals(light, capacity_tokens_s, f"{seed} {scenario.name} {LIGHT}"):
+            found.append(replace(arrival, tenant=LIGHT))
+    return sorted(found, key=lambda arrival: arrival.at_s)
+
+
+def _arrivals(scenario: Scenario, capacity_tokens_s: float, seed: str) -> list[Arrival]:
+    """A Poisson process thinned to the load at each time."""
+    dice = random.Random(seed)  # noqa: S311 - must repeat
     low, high = scenario.kind.output_tokens
     full_rate = capacity_tokens_s / ((low + high) / 2)
     peak = max(load for _, load in scenario.load)
@@ -175,6 +188,13 @@ SCENARIOS: tuple[Scenario, ...] = (
         60.0,
         ((0.0, 1.6),),
         _LIMITED,
+    ),
+    Scenario(
+        "tenants",
+        "one tenant floods with 1.6, another asks for .2",
+        60.0,
+        ((0.0, 1.6),),
+        light_load=0.2,
     ),
     _sick("kill", "one killed for 20 of 60 s", Trouble(20, 40, _DEAD)),
     _sick("freeze", "one core frozen for 20 of 60 s", Trouble(20, 40, {"freeze": True})),

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench.goodput.client import End, Outcome
-from bench.goodput.scenario import SLO_S, Scenario, possible
+from bench.goodput.scenario import LIGHT, SLO_S, Scenario, possible
 
 SILENCE_S = 2.0  # a healthy engine that got nothing for this long was shut out ...
 SILENCE_REQUESTS = 12  # ... if so many were submitted meanwhile: by chance it would be 1 in 4096
@@ -65,6 +65,8 @@ class Summary:
     refusals_without: int
     proxy_cpu_ratio: float
     noisy: bool
+    light_good_ratio: float
+    """Of the light tenant's requests; NaN where there is none."""
 
 
 def summarize(record: Record) -> Summary:
@@ -91,7 +93,12 @@ def summarize(record: Record) -> Summary:
         refusals_without=sum(outcome.refusals_without for outcome in outcomes),
         proxy_cpu_ratio=record.proxy_cpu_ratio,
         noisy=record.lag_p99_s > LAG_LIMIT_S,
+        light_good_ratio=_share_good([o for o in outcomes if o.arrival.tenant == LIGHT]),
     )
+
+
+def _share_good(outcomes: Sequence[Outcome]) -> float:
+    return sum(map(is_good, outcomes)) / len(outcomes) if outcomes else math.nan
 
 
 def first_token_s(outcome: Outcome) -> float | None:

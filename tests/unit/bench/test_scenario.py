@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bench.goodput.scenario import (
+    LIGHT,
     QUICK,
     SCENARIOS,
     SLO_S,
@@ -37,6 +40,15 @@ def test_arrivals_offer_what_was_asked(seed: int) -> None:
     for from_s, load in burst.load:
         tokens = sum(a.output_tokens for a in drawn if from_s <= a.at_s < from_s + 50)
         assert tokens / 50 / CAPACITY == pytest.approx(load, rel=0.2)
+
+
+def test_a_second_tenant_asks_beside_the_first() -> None:
+    alone = scenario((0.0, 1.5))
+    both = arrivals(replace(alone, light_load=0.3), CAPACITY, 1)
+    assert [a for a in both if not a.tenant] == arrivals(alone, CAPACITY, 1)
+    light = sum(a.output_tokens for a in both if a.tenant == LIGHT)
+    assert light / 100 / CAPACITY == pytest.approx(0.3, rel=0.2)
+    assert both == sorted(both, key=lambda a: a.at_s)
 
 
 def test_no_two_prompts_are_the_same() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from bench.goodput import stats
 from bench.goodput.client import End, Outcome
-from bench.goodput.scenario import SLO_S, Arrival, EngineKind, Scenario, Trouble
+from bench.goodput.scenario import LIGHT, SLO_S, Arrival, EngineKind, Scenario, Trouble
 from bench.goodput.stats import Record, Sample
 
 CAPACITY = 100.0
@@ -52,6 +53,15 @@ def steady(rate_a: float, rate_b: float, until_s: float = 20.0) -> list[Sample]:
 )
 def test_good_is_whole_and_in_time(case: Outcome, good: bool) -> None:
     assert stats.is_good(case) is good
+
+
+def test_the_light_tenant_is_judged_by_its_own_requests() -> None:
+    light = [replace(o.arrival, tenant=LIGHT) for o in (outcome(0.0, [0.5]), outcome(1.0, []))]
+    outcomes = [outcome(0.0, []), *(replace(outcome(0.0, [0.5]), arrival=a) for a in light)]
+    assert stats.summarize(record(outcomes, steady(1, 1))).light_good_ratio == 1.0
+    outcomes[1].end = End.REFUSED
+    assert stats.summarize(record(outcomes, steady(1, 1))).light_good_ratio == 0.5
+    assert math.isnan(stats.summarize(record(outcomes[:1], steady(1, 1))).light_good_ratio)
 
 
 def test_useful_tokens_count_when_they_come_and_until_the_load_ends() -> None:
