@@ -7,6 +7,7 @@ Rule 3: a client that leaves cancels its handler, and so its request, waiting or
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -214,13 +215,14 @@ class HttpApi:
     async def _stream(self, request: web.Request, call: Call, writer: Writer) -> web.StreamResponse:
         response = await _open_stream(request)
         await asyncio.sleep(_ADMISSION_GAP_S)
-        try:
-            with self._driver.admit(call) as live:
-                await self._relay(response, call, live, writer)
-        except ApiError as error:
-            await response.write(openai_answer.error_event(error))
-        await response.write(DONE)
-        await response.write_eof()
+        with contextlib.suppress(ConnectionResetError):  # the caller left, and was aborted
+            try:
+                with self._driver.admit(call) as live:
+                    await self._relay(response, call, live, writer)
+            except ApiError as error:
+                await response.write(openai_answer.error_event(error))
+            await response.write(DONE)
+            await response.write_eof()
         return response
 
     async def _relay(
