@@ -284,8 +284,9 @@ class Dispatch:
                 replica, at_home = self._choose(queue, ticket, candidates)
                 if replica is not None:
                     queue.depart(ticket)
-                    started = self._start(pool, ticket, replica, now_s, candidates)
-                    yield replace(started, at_home=at_home)
+                    health = self._start(replica, now_s)
+                    route = next(r for r in self._table.routes(pool) if r.replica == replica)
+                    yield Placement(pool, ticket, route, now_s, candidates, health, at_home)
                     placed = True
                     break
 
@@ -302,16 +303,14 @@ class Dispatch:
         replica = taken.replica if taken else pick(candidates, ticket.tried, self._dice)
         return replica, bool(homes) and homes[0].replica == replica
 
-    def _start(
-        self, pool: str, ticket: Ticket, replica: str, now_s: float, among: Sequence[Candidate]
-    ) -> Placement:
+    def _start(self, replica: str, now_s: float) -> Health:
+        """Count an attempt in; how the replica was before."""
         state = self.replica(replica)
         health = state.witness.health(now_s, streaming=bool(state.streaming))
         state.inflight += 1
         state.dispatched += 1
         state.tally.started(now_s)
-        route = next(r for r in self._table.routes(pool) if r.replica == replica)
-        return Placement(pool, ticket, route, now_s, among, health)
+        return health
 
     def _has_room(self, pool: str, now_s: float) -> bool:
         return any(c.has_room for c in self._candidates(pool, now_s))
