@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 
 from sim.engine import Engine, EngineSpec, Request, TokenEvent
 from sim.faults import Faults
@@ -22,12 +23,6 @@ _BUSY = {
     "max_num_queued_reqs": "The engine is currently busy and cannot accept new requests.",
     "max_num_queued_tokens": "The engine has reached its prefill token backlog limit.",
 }
-
-
-def busy_error(reason: str) -> ApiError:
-    """What vLLM says when a queue limit is reached."""
-    advice = " Please try again later or on a different instance."
-    return ApiError(503, "Service Unavailable", _BUSY[reason] + advice)
 
 
 def dead_error() -> ApiError:
@@ -100,8 +95,9 @@ class Live:
 class Driver:
     """Owns the engine, its metrics page and the faults that bear on both."""
 
-    def __init__(self, spec: EngineSpec, model_name: str) -> None:
+    def __init__(self, spec: EngineSpec, model_name: str, busy_status: int = 503) -> None:
         self._spec = spec
+        self._busy_status = HTTPStatus(busy_status)
         self._model_name = model_name
         self._live: dict[str, tuple[Live, Choice]] = {}
         self._serial = 0
@@ -135,6 +131,11 @@ class Driver:
                 event.set()
             else:
                 event.clear()
+
+    def busy_error(self, reason: str) -> ApiError:
+        """What vLLM says when a queue limit is reached, or a limiter before it (429)."""
+        status, advice = self._busy_status, " Please try again later or on a different instance."
+        return ApiError(int(status), status.phrase.title(), _BUSY[reason] + advice)
 
     def fail_all(self, error: ApiError) -> None:
         """The engine core is gone: every call in it fails."""
@@ -190,7 +191,7 @@ class Driver:
             n=call.n,
         )
         if (reason := self.engine.submit(now_s(), request)) is not None:
-            raise busy_error(reason)
+            raise self.busy_error(reason)
         choice = Choice(len(live.choices), request.request_id, len(prompt), answer)
         live.choices.append(choice)
         self._live[request.request_id] = live, choice

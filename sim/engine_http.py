@@ -49,7 +49,7 @@ async def _serve(args: argparse.Namespace, spec: EngineSpec) -> None:
         fingerprint=f"vllm-{args.vllm_version}-{hashlib.sha256(seed).hexdigest()[:8]}",
         api_keys=tuple(args.api_key),
     )
-    driver = Driver(spec, models[0])
+    driver = Driver(spec, models[0], args.busy_status)
     api = HttpApi(driver, identity, random.Random(args.seed))
     runner = web.AppRunner(
         api.app(),
@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--block-size", type=int)
     add("--max-num-queued-reqs", type=int)
     add("--max-num-queued-tokens", type=int)
+    add("--busy-status", type=int, choices=(503, 429), default=503, help="of a full queue")
     add("--keep-alive-s", type=float, default=5.0, help="vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE")
     add("--preset", choices=sorted(_PRESETS), default="demo")
     add("--speed", type=float, default=1.0, help="every step this many times as fast")

@@ -18,7 +18,7 @@ import msgspec
 from aiohttp import web
 
 from sim import openai_answer
-from sim.driver import Driver, Live, busy_error, request_error
+from sim.driver import Driver, Live, request_error
 from sim.metrics_text import CONTENT_TYPE, HttpExchange
 from sim.openai_answer import DONE, Writer, usage_of
 from sim.openai_request import ApiError, Call, check_model, parse_call, parse_object, render_chat
@@ -193,11 +193,11 @@ class HttpApi:
         """The first check of two, which answers cleanly; and the faults that answer for it."""
         faults = self._driver.faults
         if faults.reject:
-            raise busy_error("max_num_queued_reqs")
+            raise self._driver.busy_error("max_num_queued_reqs")
         if self._dice.random() < faults.error_rate:
             raise request_error()
         if (reason := self._driver.engine.rejection(call.n * len(call.prompts))) is not None:
-            raise busy_error(reason)
+            raise self._driver.busy_error(reason)
 
     async def _whole(self, call: Call, writer: Writer) -> web.StreamResponse:
         with self._driver.admit(call) as live:

@@ -28,6 +28,7 @@ class EngineKind:
 
     slots: int = 12
     queue_limit: int | None = None  # running and waiting, as vLLM counts for max-num-queued-reqs
+    busy_status: int = 503  # vLLM's answer at that limit; 429 is that of a limiter before it
     output_tokens: tuple[int, int] = (14, 42)
     speed: float = 0.4
 
@@ -37,6 +38,7 @@ class EngineKind:
         flags += ["--max-num-seqs", str(self.slots)]
         if self.queue_limit is not None:
             flags += ["--max-num-queued-reqs", str(self.queue_limit)]
+            flags += ["--busy-status", str(self.busy_status)]
         return flags
 
 
@@ -222,6 +224,13 @@ SCENARIOS: tuple[Scenario, ...] = (
         75.0,
         _STEPS,
         _SHORT,
+    ),
+    Scenario(
+        "short-429",
+        "the same, 429 instead of 503",
+        75.0,
+        _STEPS,
+        replace(_SHORT, busy_status=429),
     ),
 )
 QUICK = (("burst", 0.35), ("freeze", 0.6))

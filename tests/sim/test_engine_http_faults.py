@@ -201,6 +201,14 @@ async def test_reject(engine: SimEngine) -> None:
     assert await _status(engine) == b"200"
 
 
+async def test_a_limiter_s_answer_instead_of_the_engine_s(start_engine: Start) -> None:
+    engine = start_engine("--busy-status", "429")
+    await engine.faults(reject=True)
+    head, _, body = (await engine.post(COMPLETIONS, SHORT)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429 Too Many Requests")
+    assert json.loads(body)["error"]["code"] == 429
+
+
 @pytest.mark.parametrize("tokens", [0, 3])
 async def test_errors_in_streams(engine: SimEngine, tokens: int) -> None:
     await engine.faults(error_in_stream=tokens)
