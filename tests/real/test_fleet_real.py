@@ -148,19 +148,19 @@ def test_a_killed_engine_breaks_its_streams_aloud_and_nothing_else(
     killed, other = engines
     with fleet.cordoned(killed):
         whole = begun(fleet, 2, tokens=600)
-    with fleet.cordoned(other):
-        broken = begun(fleet, 2, tokens=600)
     with ThreadPoolExecutor() as threads:
-        plain = [threads.submit(fleet.complete, 150) for _ in range(4)]
-        wait_until(lambda: killed.running() > 2, "plain requests on it as well")
+        with fleet.cordoned(other):
+            broken = begun(fleet, 2, tokens=600)
+            plain = [threads.submit(fleet.complete, 400) for _ in range(4)]
+            wait_until(lambda: killed.running() > 2, "plain requests on it as well")
         session = killed.pids().api
         killed.kill()
         assert session_members(session) == []
-        plain += [threads.submit(fleet.complete, 150) for _ in range(4)]
+        plain += [threads.submit(fleet.complete, 400) for _ in range(4)]
         assert ends(list(threads.map(hear, broken))) == [(None, "replica_lost")] * 2
         assert ends(list(threads.map(hear, whole))) == [("length", None)] * 2
         usages = [answer.result().usage for answer in plain]
-    assert [usage.completion_tokens for usage in usages if usage] == [150] * 8
+    assert [usage.completion_tokens for usage in usages if usage] == [400] * 8
     fleet.wait_for(killed, "DEAD", "LOST")
 
     killed.start()
