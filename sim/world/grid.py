@@ -92,7 +92,8 @@ def run(tasks: Sequence[Task], workers: int | None = None) -> list[Cell]:
     if workers == 1:
         outcomes: Iterable[Outcome] = map(_make, tasks)
         return _cells(outcomes)
-    with multiprocessing.Pool(workers) as pool:
+    # not forked: a fork of a process with threads (gRPC has some) may hang for ever
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
         return _cells(pool.imap(_make, tasks, chunksize=max(1, len(tasks) // (16 * workers))))
 
 
