@@ -65,7 +65,7 @@ def _grid(args: argparse.Namespace) -> int:
     found = grid.scenarios(args.scenarios)
     seeds = range(1, args.seeds + 1)
     tasks = [Task(name, found[name], args.policy, seed) for name in found for seed in seeds]
-    cells = grid.run(tasks)
+    cells = grid.run(tasks, args.workers)
     short = report.shortfalls(cells, found)
     parts = [report.scenarios(cells), report.laws(cells), *(f"short of target: {s}" for s in short)]
     sys.stdout.write("\n\n".join(parts) + "\n")
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--trace", action="store_true", help="print what was decided")
     parser.add_argument("--seeds", type=int, default=3, help="of grid and compare")
     parser.add_argument("--scenarios", type=pathlib.Path, default=SCENARIOS)
+    parser.add_argument("--workers", type=int, help="processes of the grid; default the cores")
     parser.add_argument("--write", type=pathlib.Path, help="compare: the report's file")
     return parser
 
