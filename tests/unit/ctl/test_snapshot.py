@@ -7,6 +7,7 @@ import pathlib
 import grpc
 import pytest
 
+from ctl import state_file
 from ctl.exits import Exit
 from ctl.main import main
 from tests.fakes.admin import FakeAdmin
@@ -27,7 +28,7 @@ def file(admin: FakeAdmin, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture
 def test_show(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["snapshot", "show", file]) == Exit.OK
     assert capsys.readouterr().out == (
-        "fleet lab of 2023-11-14 22:13:20 UTC: 3 records, 1 intents, 1 replicas\n"
+        "fleet lab-a of 2023-11-14 22:13:20 UTC: 3 records, 1 intents, 1 replicas\n"
         "by trimtab 0.1.0, schema 1, revision 412\n"
     )
 
@@ -45,8 +46,8 @@ def test_restore_says_what_it_does(
     ]
     assert admin.restores[1].actor
     streams = capsys.readouterr()
-    assert "fleet lab: 2 records added, 1 changed, 1 removed" in streams.err
-    assert streams.out == "fleet lab restored: 2 records added, 1 changed, 1 removed\n"
+    assert "fleet lab-a: 2 records added, 1 changed, 1 removed" in streams.err
+    assert streams.out == "fleet lab-a restored: 2 records added, 1 changed, 1 removed\n"
 
 
 def test_nobody_to_ask_changes_nothing(
@@ -68,3 +69,20 @@ def test_a_refusal_is_told(admin: FakeAdmin, file: str, capsys: pytest.CaptureFi
     admin.refusal = (grpc.StatusCode.FAILED_PRECONDITION, "nothing was changed: schema 9")
     assert main(["-s", admin.target, "snapshot", "restore", file, "--yes"]) == Exit.CONFLICT
     assert "ctl: nothing was changed: schema 9" in capsys.readouterr().err
+
+
+def test_a_dash_is_stdout(admin: FakeAdmin, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    admin.state = dict(STATE)
+    assert main(["-s", admin.target, "snapshot", "save", "-"]) == Exit.OK
+    _, records = state_file.parse(capfdbinary.readouterr().out, "-")
+    assert {record.key: record.value for record in records} == STATE
+
+
+@pytest.mark.parametrize(("answer", "code"), [(True, Exit.OK), (False, Exit.FAILED)])
+def test_a_person_is_asked(
+    admin: FakeAdmin, file: str, monkeypatch: pytest.MonkeyPatch, answer: bool, code: Exit
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: answer)
+    assert main(["-s", admin.target, "snapshot", "restore", file]) == code
+    assert [r.preview for r in admin.restores] == [True, False][: 1 + answer]
