@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import grpc
 
+from controlplane import contents, migrations, state
+from controlplane.contents import Records
 from controlplane.core import snapshot, view
 from controlplane.core.credits import Ledger
 from controlplane.core.events import (
@@ -37,7 +39,7 @@ from controlplane.core.events import (
     Transition,
 )
 from controlplane.core.placement import Placement
-from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term
+from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
 from controlplane.core.registry import Registry
 from controlplane.saver import Saver
 from controlplane.store.protocol import Put, Store
@@ -56,7 +58,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.views import Fleet
+from trimtab.views import Fleet, StateHeader
 
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
@@ -79,6 +81,15 @@ class Settings:
     stale_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many records a restore touches."""
+
+    added: int
+    changed: int
+    removed: int
+
+
 class ControlLoop:
     """Owns the registry; the servicers call it, `run` drives it."""
 
@@ -91,14 +102,7 @@ class ControlLoop:
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
-        now_s = clock.now_s()
-        self._registry = Registry(
-            settings.placement,
-            random.SystemRandom(),
-            now_s,
-            settings.stale_s,
-            wall_offset_s=clock.wall_s() - now_s,
-        )
+        self._registry = _registry(settings)
         self._routing: Snapshot | None = None
         self._routing_version = -1
         self._faults: list[str] = []
@@ -135,6 +139,8 @@ class ControlLoop:
 
     def agent_said(self, stream: AgentStream, message: AgentMessage) -> None:
         """An agent's message."""
+        if stream.reason:
+            return
         stream.introduced = True
         self._handle(AgentSaid(stream.number, message))
 
@@ -154,6 +160,8 @@ class ControlLoop:
 
     def edge_said(self, stream: EdgeStream, message: EdgeMessage) -> None:
         """An edge's message."""
+        if stream.reason:
+            return
         stream.introduced = True
         if isinstance(message, Ack):
             stream.subscription.ack(message, clock.now_s())
@@ -203,11 +211,55 @@ class ControlLoop:
         """Store a wish, then follow it; its revision and the intent before. Raises StoreError."""
         previous = self._registry.replicas[replica].wish.intent
         wish = Wish(intent, reason, actor, clock.wall_s())
-        result = await self._store.txn([], [Put(INTENTS + replica, pack(wish))])
+        async with self._saver.lock:
+            result = await self._store.txn([], [Put(INTENTS + replica, pack(wish))])
         self._handle(IntentSet(replica, wish))
         return result.revision, previous
 
+    async def saved(self) -> tuple[StateHeader, Records]:
+        """What the store keeps, as of one revision. Raises StoreError and SchemaError."""
+        await self._saver.flush()
+        records, revision = await contents.read(self._store)
+        header = StateHeader(
+            self._settings.fleet,
+            self._settings.software_version,
+            migrations.schema_of(records).version,
+            revision,
+            round(clock.wall_s() * 1000),
+            len(records),
+        )
+        return header, records
+
+    async def restore(self, records: Records, *, preview: bool) -> Restored:
+        """Keep exactly these, and begin anew with them. Raises StoreError and SchemaError."""
+        want = dict(migrations.upgraded(records))
+        async with self._saver.lock:
+            have, _ = await contents.read(self._store)
+            term_before = unpack_term(want.pop(TERM_KEY, b""))
+            have.pop(TERM_KEY, None)  # it never falls: edges take nothing of an older one
+            changes = contents.compare(have, want)
+            if not preview:
+                term = max(self._term, term_before + 1)
+                await contents.write(self._store, {TERM_KEY: pack_term(term), **changes})
+                loaded = await state.load(self._store)
+                self._saver.forget()
+                self._begin_anew(loaded, term)
+        removed = sum(value is None for value in changes.values())
+        added = len(changes.keys() - have.keys())
+        return Restored(added, len(changes) - added - removed, removed)
+
     # Inside
+
+    def _begin_anew(self, loaded: Loaded, term: int) -> None:
+        """As after a restart: peers come back and say again what they know."""
+        for stream in (*self._agents.values(), *self._edges.values()):
+            stream.end("the state was restored: connect again", grpc.StatusCode.UNAVAILABLE)
+        self._term = term
+        self._registry = _registry(self._settings)
+        self._routing, self._routing_version = None, -1
+        self._ledger, self._waits, self._credits = Ledger(), 0, {}
+        self.load(loaded)
+        self._changed.set()
 
     def _handle(self, event: Event) -> None:
         for effect in self._registry.handle(event, clock.now_s()):
@@ -297,6 +349,17 @@ class ControlLoop:
         for edge in self._edges.values():
             if edge.subscription.stuck(now_s):
                 edge.end("an update was not acked in time", grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def _registry(settings: Settings) -> Registry:
+    now_s = clock.now_s()
+    return Registry(
+        settings.placement,
+        random.SystemRandom(),
+        now_s,
+        settings.stale_s,
+        wall_offset_s=clock.wall_s() - now_s,
+    )
 
 
 def _transition_fields(transition: Transition) -> dict[str, object]:

@@ -14,7 +14,7 @@ import trimtab  # noqa: F401  # before gRPC: see there
 # isort: split
 import grpc
 
-from controlplane import listen, service_admin, service_agent, service_edge, state
+from controlplane import listen, migrations, service_admin, service_agent, service_edge, state
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -47,6 +47,7 @@ async def serve_until(stop: asyncio.Event, config: ControlConfig) -> None:
     except StoreError as error:
         raise ConfigError(str(error)) from error
     try:
+        await migrations.migrate(store)
         async with TaskRunner() as runner:
             runner.forever("lease expiry", store.expire_leases())
             loop = ControlLoop(_settings(config), store, await state.next_term(store))

@@ -10,7 +10,8 @@ import asyncio
 import logging
 import random
 
-from controlplane.store.protocol import TXN_LIMIT_OPS, Delete, Op, Put, Store, StoreError
+from controlplane.contents import op
+from controlplane.store.protocol import TXN_LIMIT_OPS, Store, StoreError
 from trimtab.runtime.backoff import Backoff
 
 log = logging.getLogger("controlplane.saver")
@@ -24,11 +25,17 @@ class Saver:
         self._pending: dict[str, bytes | None] = {}
         self._waiting = asyncio.Event()
         self._failing = False
+        self.lock = asyncio.Lock()
+        """Held by whoever writes; what was saved before a restore must not be written after it."""
 
     def save(self, key: str, value: bytes | None) -> None:
         """Write this soon; None removes the key."""
         self._pending[key] = value
         self._waiting.set()
+
+    def forget(self) -> None:
+        """What waits is of no use any more."""
+        self._pending.clear()
 
     async def run(self) -> None:
         """Write for ever."""
@@ -43,28 +50,27 @@ class Saver:
 
     async def flush(self) -> None:
         """Write everything that waits; raises StoreError, after logging it."""
-        while self._pending:
-            batch = dict(list(self._pending.items())[:TXN_LIMIT_OPS])
-            try:
-                await self._store.txn([], [_op(key, value) for key, value in batch.items()])
-            except StoreError as error:
-                self._note_failure(error)
-                raise
-            for key, value in batch.items():
-                # else it changed while we wrote, or the other of two flushes has written it
-                if key in self._pending and self._pending[key] is value:
-                    del self._pending[key]
+        async with self.lock:
+            while self._pending:
+                await self._flush_batch()
         self._waiting.clear()
         if self._failing:
             self._failing = False
             log.info("the store takes writes again")
+
+    async def _flush_batch(self) -> None:
+        batch = dict(list(self._pending.items())[:TXN_LIMIT_OPS])
+        try:
+            await self._store.txn([], [op(key, value) for key, value in batch.items()])
+        except StoreError as error:
+            self._note_failure(error)
+            raise
+        for key, value in batch.items():
+            if self._pending[key] is value:  # else it changed while we wrote
+                del self._pending[key]
 
     def _note_failure(self, error: StoreError) -> None:
         if not self._failing:
             self._failing = True
             fields = {"error": str(error), "waiting": len(self._pending)}
             log.error("the store fails; routing goes on, writes wait", extra={"fields": fields})
-
-
-def _op(key: str, value: bytes | None) -> Op:
-    return Delete(key) if value is None else Put(key, value)

@@ -1,4 +1,4 @@
-"""AdminService: reads, watches and intents for ctl and the status page."""
+"""AdminService: reads, watches, intents and the stored state, for ctl and the status page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from controlplane import service_state
 from controlplane.core.bounds import clip
 from controlplane.loop import ControlLoop
 from controlplane.store.protocol import StoreError
@@ -82,3 +83,16 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"not set: {error}")
         number = types_pb2.Intent.ValueType(previous)
         return admin_pb2.SetIntentResponse(revision=revision, previous=number)
+
+    async def SaveState(  # noqa: N802 - the proto's name
+        self, request: admin_pb2.SaveStateRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.SaveStateResponse]:
+        """See the proto."""
+        async for part in service_state.save(self._loop, context):
+            yield part
+
+    async def RestoreState(  # noqa: N802 - the proto's name
+        self, request_iterator: AsyncIterator[admin_pb2.RestoreStateRequest], context: Context
+    ) -> admin_pb2.RestoreStateResponse:
+        """See the proto."""
+        return await service_state.restore(self._loop, request_iterator, context)

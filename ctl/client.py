@@ -10,7 +10,7 @@ import asyncio
 import os
 import pathlib
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -24,9 +24,10 @@ from trimtab.model import Intent
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
-from trimtab.views import Fleet
+from trimtab.views import Fleet, StateHeader, StateRecord
 
 DEADLINE_S = 10.0
+STATE_DEADLINE_S = 120.0  # for all records of a large fleet, on a slow store
 WATCH_PERIOD_MS = 1_000
 
 _EXITS = {
@@ -61,6 +62,16 @@ class Change:
 
     revision: int
     previous: Intent
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many records a restore touches, and whose they are."""
+
+    added: int
+    changed: int
+    removed: int
+    fleet: str
 
 
 def default_target() -> str:
@@ -105,6 +116,41 @@ class Client:
             raise self._translate(error) from None
         previous = next((i for i in Intent if i.value == int(answer.previous)), Intent.UNSPECIFIED)
         return Change(answer.revision, previous)
+
+    async def save_state(self) -> tuple[StateHeader, list[StateRecord]]:
+        """What the store keeps, as of one revision."""
+        header: StateHeader | None = None
+        records: list[StateRecord] = []
+        try:
+            request = admin_pb2.SaveStateRequest()
+            async for part in self._stub.SaveState(request, timeout=STATE_DEADLINE_S):
+                header = header or codec.decode(part.header, StateHeader)
+                records += [codec.decode(record, StateRecord) for record in part.records]
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from None
+        if header is None or len(records) != header.records:
+            raise CtlError(
+                Exit.FAILED, "the control plane sent only a part of its state; try again"
+            )
+        return header, records
+
+    async def restore_state(
+        self, records: Sequence[StateRecord], reason: str, actor: str, *, preview: bool
+    ) -> Restored:
+        """Make the store keep exactly these, or say what that would change."""
+
+        async def requests() -> AsyncGenerator[admin_pb2.RestoreStateRequest, None]:
+            yield admin_pb2.RestoreStateRequest(
+                expected=len(records), preview=preview, reason=reason, actor=actor
+            )
+            for record in records:  # one a message: each is bounded, whatever their sizes
+                yield admin_pb2.RestoreStateRequest(records=[codec.encode(record)])
+
+        try:
+            done = await self._stub.RestoreState(requests(), timeout=STATE_DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from None
+        return Restored(done.added, done.changed, done.removed, done.fleet)
 
     async def watch(self) -> AsyncGenerator[Frame | Lost, None]:
         """The fleet now and after every change, until the caller has seen enough."""

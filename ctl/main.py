@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from ctl import nouns
 from ctl.commands_get import get
 from ctl.commands_intent import cordon, drain, uncordon
+from ctl.commands_snapshot import snapshot
 from ctl.commands_status import status
 from ctl.exits import CtlError, Exit
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 for command in (status, get, cordon, uncordon, drain):
     app.command()(command)
+app.add_typer(snapshot)
 
 
 @app.callback()

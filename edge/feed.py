@@ -132,6 +132,8 @@ class Feed:
             await outbox.put(Ack(message.nonce, error))
 
     def _take(self, message: edge_pb2.EdgeUpdate) -> str:
+        if message.WhichOneof("body") is None:
+            return ""  # of a newer kind: nothing to us, and no reason to be sent all again
         try:
             update = decode_update(message)
         except WireError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from controlplane import loop as loop_module
 from controlplane.core.placement import Placement
 from controlplane.loop import ControlLoop, Settings
-from controlplane.store.protocol import StoreError
+from controlplane.store.protocol import Compare, Op, StoreError, TxnResult
 from controlplane.streams import OUTBOX_LIMIT, AgentStream, EdgeStream
 from tests.fakes.clock import FakeClock
 from tests.fakes.peers import facts, sample
@@ -165,3 +165,47 @@ async def test_pushes_are_newer_than_what_the_edge_has(
 
         await until(something_came)
     assert (updates[0].term, updates[0].version) == after
+
+
+class BreakingStore(FakeStore):
+    """Takes so many more transactions; None: any number."""
+
+    left: int | None = None
+
+    async def txn(
+        self, compares: Sequence[Compare], successes: Sequence[Op], failures: Sequence[Op] = ()
+    ) -> TxnResult:
+        if self.left is not None:
+            if not self.left:
+                raise StoreError("gone")
+            self.left -= 1
+        return await super().txn(compares, successes, failures)
+
+
+async def test_a_restore_that_broke_off_changes_no_routing_and_is_repeated() -> None:
+    store = BreakingStore()
+    control = make(store)
+    agent = serve(control)
+    wanted = {f"trimtab/intents/r{number}": b'{"intent":2}' for number in range(200)}
+    store.left = 1
+    with pytest.raises(StoreError):
+        await control.restore(wanted, preview=False)
+    assert 0 < len(store.entries) < 200
+    assert [view.intent for view in control.fleet().replicas] == [Intent.ACTIVE]
+    assert agent.reason == ""
+    store.left = None
+    await control.restore(wanted, preview=False)
+    assert store.entries.keys() - wanted.keys() == {"trimtab/term", "trimtab/schema"}
+    assert agent.reason == "the state was restored: connect again"
+    serve(control)
+    assert [view.intent for view in control.fleet().replicas] == [Intent.CORDONED]
+
+
+async def test_what_waited_to_be_stored_is_not_stored_over_a_restore() -> None:
+    store = FakeStore()
+    control = make(store)
+    agent = serve(control)  # its record waits
+    await control.restore({}, preview=False)
+    control.agent_said(agent, facts("late"))  # its stream is ending
+    await control.stop()
+    assert store.entries.keys() == {"trimtab/term", "trimtab/schema"}
