@@ -10,6 +10,7 @@ import pytest
 
 from controlplane import loop as loop_module
 from controlplane.core.placement import Placement
+from controlplane.leader import Tenure
 from controlplane.loop import ControlLoop, Settings
 from controlplane.store.protocol import StoreError
 from controlplane.streams import OUTBOX_LIMIT, AgentStream, EdgeStream
@@ -35,7 +36,7 @@ from trimtab.runtime.tasks import TaskRunner
 
 def make(store: FakeStore, *pools: Pool) -> ControlLoop:
     settings = Settings("lab", "cp1", "0", Placement(pools), (), EdgePolicy(), stale_s=2.0)
-    return ControlLoop(settings, store, term=1)
+    return ControlLoop(settings, store, term=1, tenure=Tenure())
 
 
 @asynccontextmanager
@@ -88,7 +89,7 @@ async def test_a_broken_store_stops_no_push() -> None:
             await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
         assert control.fleet().replicas[0].intent is Intent.ACTIVE
         with pytest.raises(StoreError, match="disk full"):
-            await control.stop()
+            await control.flush()
         store.error = ""
         await until(lambda: "trimtab/replicas/r1" in store.entries)
 
