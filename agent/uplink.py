@@ -78,6 +78,7 @@ class Uplink:
             began_s = clock.now_s()
             detail, leader = await self._talk(source)
             if self._targets.move(leader):
+                self._state = ""  # it was not the leader that we talked to
                 continue
             self._tell("control plane lost", detail)
             if clock.now_s() - began_s >= GOOD_STREAM_S:

@@ -38,6 +38,7 @@ LEADER_KEY = ROOT + "leader"
 TTL_S = 2.0  # the shortest that etcd gives
 SAFE_RATIO = 2 / 3
 RENEW_S = 0.5
+RETRY_S = 0.1
 LOOK_S = 2.0  # a watch on a store's node that is cut off says nothing: look again so often
 RESIGN_S = 1.0
 log = logging.getLogger("controlplane.leader")
@@ -159,15 +160,19 @@ class StoreElection:
 
     async def keep(self, tenure: Tenure) -> None:
         """See the protocol."""
+        wait_s = RENEW_S
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(wait_s)
             tenure.check()
+            left_s = tenure.until_s - clock.now_s()
             try:
-                async with asyncio.timeout(RENEW_S):  # one that hangs must not be the last
+                async with asyncio.timeout(min(RENEW_S, left_s)):  # a hanging one is not the last
                     await self.renew(tenure)
+                wait_s = RENEW_S
+            except DeposedError:
+                raise
             except (StoreError, TimeoutError) as error:
-                if isinstance(error, DeposedError):
-                    raise
+                wait_s = RETRY_S
                 fields = {"error": str(error) or f"no answer in {RENEW_S} s"}
                 log.warning("the leader's lease was not renewed", extra={"fields": fields})
 

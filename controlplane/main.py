@@ -33,6 +33,7 @@ from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, edge_pb2_grpc
 
 SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME)
 STOP_GRACE_S = 1.0
+ANYWHERE = ("0.0.0.0:", "[::]:", ":")
 REPORTS_MISSED = 4  # this many periods without a report are silence
 log = logging.getLogger("controlplane")
 
@@ -48,6 +49,9 @@ async def serve_until(
     """Run until told to stop; with a `shared` store, one of its users leads. Raises ConfigError."""
     listen.prepare(config.listen)
     if shared is not None:
+        if config.advertise.startswith(ANYWHERE):
+            text = f"others can't reach us at {config.advertise}: --advertise HOST:PORT"
+            raise ConfigError(text)
         candidate = Candidate(config.name, config.advertise)
         await _serve(stop, config, shared, StoreElection(shared, candidate))
         return

@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from controlplane.leader import Tenure
+from controlplane.leader import DeposedError, Tenure
 from controlplane.saver import Saver
-from controlplane.store.protocol import StoreError
+from controlplane.store.protocol import Absent, StoreError
 from tests.fakes.store import FakeStore
 from tests.fakes.wait import until
 from trimtab.runtime.tasks import TaskRunner
@@ -88,4 +88,15 @@ async def test_flush_says_when_it_cannot() -> None:
         await saver.flush()
     store.error = ""
     await saver.flush()
+    assert store.entries["a"].value == b"1"
+
+
+async def test_who_leads_no_longer_writes_nothing_and_ends() -> None:
+    store = FakeStore()
+    saver = Saver(store, Tenure((Absent("a"),)))
+    saver.save("a", b"1")
+    await saver.flush()
+    saver.save("a", b"2")
+    with pytest.raises(DeposedError):
+        await saver.run()
     assert store.entries["a"].value == b"1"
