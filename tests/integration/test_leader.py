@@ -16,6 +16,7 @@ import pytest
 from agent.config import AgentConfig, EngineConfig
 from agent.main import serve_until as serve_agent
 from agent.uplink import Uplink
+from controlplane.main import serve_until
 from ctl.client import Client, Frame
 from ctl.exits import CtlError, Exit
 from edge import main as edge_main
@@ -28,10 +29,12 @@ from tests.e2e.starter import free_address
 from tests.fakes.cluster import Cluster, cluster
 from tests.fakes.engines import sim_engine
 from tests.fakes.peers import facts, fake_edge, sample
-from tests.fakes.running_control_plane import admin
+from tests.fakes.running_control_plane import admin, config
+from tests.fakes.store import FakeStore
 from tests.fakes.wait import until
 from trimtab.model import AgentDirective, AgentMessage, Intent, NodeHello, Report, Serving
 from trimtab.runtime import service
+from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import LEADER_METADATA
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
@@ -136,6 +139,12 @@ async def test_a_wish_outlives_its_leader(fleet: Cluster) -> None:
         assert open_replicas(table) == set()
         (route,) = table.snapshot.routes
         assert "cordoned by ada: fan" in route.reason
+
+
+async def test_whoever_shares_a_store_must_be_found(tmp_path: pathlib.Path) -> None:
+    settings = config(tmp_path, listen="0.0.0.0:0")
+    with pytest.raises(ConfigError, match=r"others can't reach us at 0\.0\.0\.0:0"):
+        await serve_until(asyncio.Event(), settings, FakeStore())
 
 
 async def test_who_does_not_lead_names_the_leader(fleet: Cluster) -> None:
