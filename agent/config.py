@@ -53,7 +53,7 @@ def from_args(argv: Sequence[str] | None = None) -> AgentConfig:
     """Read flags and file; raises ConfigError."""
     parser = argparse.ArgumentParser(prog="trimtab-agent", description="Watches a node's engines.")
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
-    parser.add_argument("--controlplane", help="gRPC target: unix:/path or host:port")
+    parser.add_argument("--controlplane", help="gRPC targets: unix:/path or host:port, a,b,c")
     parser.add_argument("--node", help="this machine's name; default its host name")
     parser.add_argument(
         "--engine", action="append", metavar="URL", help="watch this one instead of the file's"

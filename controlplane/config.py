@@ -27,6 +27,7 @@ class ControlConfig:
     fleet: str
     name: str
     listen: str
+    advertise: str
     store: pathlib.Path
     report_period_s: float
     pools: tuple[Pool, ...]
@@ -42,6 +43,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     )
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
     parser.add_argument("--listen", help="unix:/path or HOST:PORT for agents, edges and ctl")
+    parser.add_argument("--advertise", help="gRPC target where peers reach it; default --listen")
     parser.add_argument("--store", type=pathlib.Path, help="file that holds what must last")
     parser.add_argument("--name", help="this control plane's name; default the node's")
     args = parser.parse_args(argv)
@@ -52,12 +54,15 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     store = args.store or (state_dir / "trimtab.db" if state_dir else None)
     if not listen:
         raise ConfigError("nowhere to listen: --listen unix:/path or HOST:PORT")
+    if "," in listen:
+        raise ConfigError(f"controlplane names several ({listen}): say --listen which is this one")
     if store is None:
         raise ConfigError("nowhere to keep state: --store FILE, or state_dir in the file")
     return ControlConfig(
         fleet=base.fleet,
         name=args.name or node,
         listen=listen,
+        advertise=args.advertise or listen,
         store=store,
         report_period_s=base.report_period_s,
         pools=tuple(Pool(pool.name, pool.aliases) for pool in base.pools),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from controlplane.core.records import ROOT
+from controlplane.leader import Tenure
 from controlplane.store.protocol import (
     TXN_LIMIT_OPS,
     VALUE_LIMIT_BYTES,
@@ -36,11 +37,13 @@ def compare(have: Records, want: Records) -> dict[str, bytes | None]:
     return new | {key: None for key in have if key not in want}
 
 
-async def write(store: Store, changes: Changes, compares: Sequence[Compare] = ()) -> None:
-    """Make the changes, in order, while the compares hold; raises StoreError."""
+async def write(
+    store: Store, tenure: Tenure, changes: Changes, compares: Sequence[Compare] = ()
+) -> None:
+    """Make the changes, in order, while we lead and the compares hold; raises StoreError."""
     for batch in batches(changes.items()):
         ops = [op(key, value) for key, value in batch]
-        if not (await store.txn(compares, ops)).succeeded:
+        if not (await tenure.write(store, ops, compares)).succeeded:
             raise StoreError("another control plane changed the state meanwhile; try again")
 
 

@@ -3,7 +3,8 @@
 Rules: everything that happens goes through `_handle`, in the order it came; a change is published
 COALESCE_S after it, together with what came in between, and credits at every tick, so that an edge
 hears from us twice a second; the store is written behind all that. (term, version) only grow: an
-edge that has seen a higher one (the store was lost) makes us go on above it.
+edge that has seen a higher one (the store was lost) makes us go on above it. One loop is one term:
+it pushes, directs and stores nothing once its tenure does not hold.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from controlplane.core.events import (
 from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
 from controlplane.core.registry import Registry
+from controlplane.leader import Tenure
 from controlplane.saver import Saver
 from controlplane.store.protocol import Put, Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
@@ -93,10 +95,11 @@ class Restored:
 class ControlLoop:
     """Owns the registry; the servicers call it, `run` drives it."""
 
-    def __init__(self, settings: Settings, store: Store, term: int) -> None:
+    def __init__(self, settings: Settings, store: Store, term: int, tenure: Tenure) -> None:
         self._settings = settings
         self._store = store
-        self._saver = Saver(store)
+        self._tenure = tenure
+        self._saver = Saver(store, tenure)
         self._term = term
         self._version = 0
         self._numbers = itertools.count(1)
@@ -116,16 +119,19 @@ class ControlLoop:
         self._handle(loaded)
 
     async def run(self) -> None:
-        """Tick, publish and save, for ever."""
+        """Tick, publish and save, for ever; raises DeposedError."""
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
             runner.forever("publisher", self._publish_forever())
             await asyncio.Event().wait()
 
-    async def stop(self) -> None:
-        """Say goodbye to all peers and write what is left; raises StoreError."""
+    def end(self, reason: str) -> None:
+        """Say goodbye to all peers."""
         for stream in (*self._agents.values(), *self._edges.values()):
-            stream.end("the control plane is stopping", grpc.StatusCode.UNAVAILABLE)
+            stream.end(reason, grpc.StatusCode.UNAVAILABLE)
+
+    async def flush(self) -> None:
+        """Write what is left; raises StoreError, DeposedError."""
         await self._saver.flush()
 
     # Agents
@@ -182,7 +188,7 @@ class ControlLoop:
     def updates(self, stream: EdgeStream) -> list[EdgeUpdate]:
         """What an edge is to be sent now."""
         hello, now_s = stream.hello, clock.now_s()
-        if hello is None or self._routing is None:
+        if hello is None or self._routing is None or not self._tenure.holds:
             return []
         if hello.term and not self._registry.settled(now_s):
             return []  # it serves by what it has, and we have not heard everyone yet
@@ -212,7 +218,7 @@ class ControlLoop:
         previous = self._registry.replicas[replica].wish.intent
         wish = Wish(intent, reason, actor, clock.wall_s())
         async with self._saver.lock:
-            result = await self._store.txn([], [Put(INTENTS + replica, pack(wish))])
+            result = await self._tenure.write(self._store, [Put(INTENTS + replica, pack(wish))])
         self._handle(IntentSet(replica, wish))
         return result.revision, previous
 
@@ -240,7 +246,8 @@ class ControlLoop:
             changes = contents.compare(have, want)
             if not preview:
                 term = max(self._term, term_before + 1)
-                await contents.write(self._store, {TERM_KEY: pack_term(term), **changes})
+                changes_with_term = {TERM_KEY: pack_term(term), **changes}
+                await contents.write(self._store, self._tenure, changes_with_term)
                 loaded = await state.load(self._store)
                 self._saver.forget()
                 self._begin_anew(loaded, term)
@@ -276,7 +283,7 @@ class ControlLoop:
                 self._saver.save(key, value)
             case Direct(number, directive):
                 agent = self._agents.get(number)
-                if agent is not None and not agent.tell(directive):
+                if agent is not None and self._tenure.holds and not agent.tell(directive):
                     agent.end("the agent does not read its directives")
             case EndStream(number, reason):
                 stream: Stream | None = self._agents.get(number) or self._edges.get(number)

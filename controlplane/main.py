@@ -14,13 +14,16 @@ import trimtab  # noqa: F401  # before gRPC: see there
 # isort: split
 import grpc
 
-from controlplane import listen, migrations, service_admin, service_agent, service_edge, state
+from controlplane import listen, service_admin, service_agent, service_edge
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
-from controlplane.loop import ControlLoop, Settings
+from controlplane.leader import Alone, Candidate, Election, StoreElection
+from controlplane.loop import Settings
+from controlplane.seat import Seat
 from controlplane.store.embedded import EmbeddedStore
-from controlplane.store.protocol import StoreError
+from controlplane.store.protocol import Store, StoreError
+from controlplane.term import Office
 from trimtab.runtime import clock, rpc, service
 from trimtab.runtime import log as runtime_log
 from trimtab.runtime.notify import notify
@@ -30,6 +33,7 @@ from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, edge_pb2_grpc
 
 SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME)
 STOP_GRACE_S = 1.0
+ANYWHERE = ("0.0.0.0:", "[::]:", ":")
 REPORTS_MISSED = 4  # this many periods without a report are silence
 log = logging.getLogger("controlplane")
 
@@ -39,28 +43,45 @@ async def serve(config: ControlConfig) -> None:
     await serve_until(service.stop_event(), config)
 
 
-async def serve_until(stop: asyncio.Event, config: ControlConfig) -> None:
-    """Run until told to stop; raises ConfigError."""
+async def serve_until(
+    stop: asyncio.Event, config: ControlConfig, shared: Store | None = None
+) -> None:
+    """Run until told to stop; with a `shared` store, one of its users leads. Raises ConfigError."""
     listen.prepare(config.listen)
+    if shared is not None:
+        if config.advertise.startswith(ANYWHERE):
+            text = f"others can't reach us at {config.advertise}: --advertise HOST:PORT"
+            raise ConfigError(text)
+        candidate = Candidate(config.name, config.advertise)
+        await _serve(stop, config, shared, StoreElection(shared, candidate))
+        return
     try:
         store = await EmbeddedStore.open(config.store, clock.now_s)
     except StoreError as error:
         raise ConfigError(str(error)) from error
     try:
-        await migrations.migrate(store)
         async with TaskRunner() as runner:
             runner.forever("lease expiry", store.expire_leases())
-            loop = ControlLoop(_settings(config), store, await state.next_term(store))
-            loop.load(await state.load(store))
-            server = await _bind(config.listen, loop)
-            runner.forever("control loop", loop.run())
-            log.info("serving", extra={"fields": {"listen": config.listen}})
-            notify(ready=True, status=f"serving on {config.listen}")
-            await stop.wait()
-            notify(stopping=True)
-            await _end(loop, server)
+            await _serve(stop, config, store, Alone())
     finally:
         await store.close()
+
+
+async def _serve(
+    stop: asyncio.Event, config: ControlConfig, store: Store, election: Election
+) -> None:
+    settings = _settings(config)
+    seat = Seat(settings, store)
+    server = await _bind(config.listen, seat)
+    async with TaskRunner() as runner:
+        office = runner.once("office", Office(settings, store, election, seat).run())
+        log.info("serving", extra={"fields": {"listen": config.listen}})
+        notify(ready=True, status=f"serving on {config.listen}")
+        await stop.wait()
+        notify(stopping=True)
+        office.cancel()
+        await asyncio.wait([office])
+        await server.stop(STOP_GRACE_S)
 
 
 def _settings(config: ControlConfig) -> Settings:
@@ -75,11 +96,11 @@ def _settings(config: ControlConfig) -> Settings:
     )
 
 
-async def _bind(address: str, loop: ControlLoop) -> grpc.aio.Server:
+async def _bind(address: str, seat: Seat) -> grpc.aio.Server:
     def register(server: grpc.aio.Server) -> None:
-        agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(loop), server)
-        edge_pb2_grpc.add_EdgeServiceServicer_to_server(service_edge.EdgeService(loop), server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(loop), server)
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
+        edge_pb2_grpc.add_EdgeServiceServicer_to_server(service_edge.EdgeService(seat), server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
 
     try:
         server = await rpc.serve(address, SERVICES, register)
@@ -87,14 +108,6 @@ async def _bind(address: str, loop: ControlLoop) -> grpc.aio.Server:
         raise ConfigError(str(error)) from error
     listen.protect(address)
     return server
-
-
-async def _end(loop: ControlLoop, server: grpc.aio.Server) -> None:
-    try:
-        await loop.stop()
-    except StoreError as error:
-        log.warning("not everything was stored", extra={"fields": {"error": str(error)}})
-    await server.stop(STOP_GRACE_S)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,6 +18,7 @@ import msgspec
 from controlplane import contents
 from controlplane.contents import Changes, Records
 from controlplane.core.records import SCHEMA_KEY, unpack
+from controlplane.leader import Tenure
 from controlplane.store.protocol import Absent, RevisionIs, Store
 from trimtab.runtime.service import ConfigError
 
@@ -47,14 +48,14 @@ STEPS = (Step(Schema(1, 1), lambda _: {}),)
 SCHEMA = STEPS[-1].to.version
 
 
-async def migrate(store: Store, steps: Sequence[Step] = STEPS) -> None:
+async def migrate(store: Store, tenure: Tenure, steps: Sequence[Step] = STEPS) -> None:
     """Bring the store's records to the newest schema; raises SchemaError and StoreError."""
     entry = await store.get(SCHEMA_KEY)
     unchanged = RevisionIs(SCHEMA_KEY, entry.mod_revision) if entry else Absent(SCHEMA_KEY)
     have, _ = await contents.read(store)
     changes = contents.compare(have, upgraded(have, steps))
     last = {key: changes.pop(key) for key in (SCHEMA_KEY,) if key in changes}
-    await contents.write(store, changes | last, [unchanged])
+    await contents.write(store, tenure, changes | last, [unchanged])
 
 
 def upgraded(records: Records, steps: Sequence[Step] = STEPS) -> Records:

@@ -1,7 +1,8 @@
 """Writes to the store in the background, so that a slow or broken one never stops pushing.
 
 Rules: the newest value of each key wins and there is one place for each, so the backlog is bounded
-by the keys; a failure is logged once until it is over, and retried with back-off.
+by the keys; a failure is logged once until it is over, and retried with back-off. Whoever leads no
+longer writes nothing more: that ends `run`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import random
 
 from controlplane.contents import op
+from controlplane.leader import DeposedError, Tenure
 from controlplane.store.protocol import TXN_LIMIT_OPS, Store, StoreError
 from trimtab.runtime.backoff import Backoff
 
@@ -20,8 +22,9 @@ log = logging.getLogger("controlplane.saver")
 class Saver:
     """Owns what is not on disk yet."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tenure: Tenure) -> None:
         self._store = store
+        self._tenure = tenure
         self._pending: dict[str, bytes | None] = {}
         self._waiting = asyncio.Event()
         self._failing = False
@@ -38,13 +41,15 @@ class Saver:
         self._pending.clear()
 
     async def run(self) -> None:
-        """Write for ever."""
+        """Write for ever; raises DeposedError."""
         backoff = Backoff(random.SystemRandom())
         while True:
             await self._waiting.wait()
             try:
                 await self.flush()
                 backoff.reset()
+            except DeposedError:
+                raise
             except StoreError:
                 await asyncio.sleep(backoff.next_s())
 
@@ -61,7 +66,10 @@ class Saver:
     async def _flush_batch(self) -> None:
         batch = dict(list(self._pending.items())[:TXN_LIMIT_OPS])
         try:
-            await self._store.txn([], [op(key, value) for key, value in batch.items()])
+            ops = [op(key, value) for key, value in batch.items()]
+            await self._tenure.write(self._store, ops)
+        except DeposedError:
+            raise
         except StoreError as error:
             self._note_failure(error)
             raise

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from controlplane.loop import ControlLoop
+from controlplane.seat import Seat
 from controlplane.streams import AgentStream
 from trimtab.codec import WireError, decode_body, encode_body
 from trimtab.model import Refused
@@ -22,8 +23,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
     """One call of `Report` is one agent for as long as both live."""
 
-    def __init__(self, loop: ControlLoop) -> None:
-        self._loop = loop
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
 
     async def Report(  # type: ignore[override]  # noqa: N802 - a coroutine that writes: reads and writes overlap
         self,
@@ -31,24 +32,26 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         context: Context,
     ) -> None:
         """See the proto."""
-        stream = self._loop.open_agent()
+        loop = await self._seat.loop_or_refuse(context)
+        stream = loop.open_agent()
         try:
             async with TaskRunner() as runner:
                 runner.forever("agent writer", _write(stream, context))
                 runner.forever("agent end", stream.abort_when_ended(context))
                 async for message in request_iterator:
-                    self._take(stream, message)
+                    _take(loop, stream, message)
         finally:
-            self._loop.agent_gone(stream)
+            loop.agent_gone(stream)
 
-    def _take(self, stream: AgentStream, message: agent_pb2.AgentMessage) -> None:
-        try:
-            body = decode_body(message)
-        except WireError as error:
-            stream.tell(Refused(str(error)))
-            return
-        if body is not None:
-            self._loop.agent_said(stream, body)
+
+def _take(loop: ControlLoop, stream: AgentStream, message: agent_pb2.AgentMessage) -> None:
+    try:
+        body = decode_body(message)
+    except WireError as error:
+        stream.tell(Refused(str(error)))
+        return
+    if body is not None:
+        loop.agent_said(stream, body)
 
 
 async def _write(stream: AgentStream, context: Context) -> None:

@@ -53,7 +53,8 @@ def ctl(
             "--server",
             "-s",
             envvar="TRIMTAB_SERVER",
-            help="Control plane, unix:/path or host:port; by default this machine's socket.",
+            help="Control planes, unix:/path or host:port, with commas between them; "
+            "by default this machine's socket.",
             show_default=False,
         ),
     ] = "",

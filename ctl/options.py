@@ -30,7 +30,8 @@ Server = Annotated[
     typer.Option(
         "--server",
         "-s",
-        help="Control plane, unix:/path or host:port; may also stand before the command.",
+        help="Control planes, unix:/path or host:port, with commas between them; "
+        "may also stand before the command.",
         show_default=False,
     ),
 ]

@@ -15,6 +15,7 @@ from trimtab.model import BreakerState, Intent, Serving
 from trimtab.views import EdgeView, Fleet, PoolView, ReplicaView
 
 SHED_DEGRADED_RATIO = 0.01  # one refusal in a hundred: clients' own retries hide less than that
+LEADERLESS = "no control plane leads; this is what is stored"
 _UNREMARKABLE = frozenset({BreakerState.UNSPECIFIED, BreakerState.JOINING, BreakerState.HEALTHY})
 _MINOR = re.compile(r"(\d{1,9})\.(\d{1,9})\b")
 SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
@@ -83,6 +84,8 @@ def why(replica: ReplicaView) -> str:
 
 
 def _why_down(fleet: Fleet) -> str:
+    if not fleet.leader:
+        return ""  # edges go on with what they were given, as far as anybody can see
     if not fleet.replicas:
         return "no replica is known: no agent has reported an engine"
     if not any(is_open(replica) for replica in fleet.replicas):
@@ -93,6 +96,8 @@ def _why_down(fleet: Fleet) -> str:
 
 
 def _summary(fleet: Fleet) -> str:
+    if not fleet.leader:
+        return LEADERLESS
     total = len(fleet.replicas)
     takes = sum(is_open(replica) for replica in fleet.replicas)
     held = sum(not is_open(r) and _by_intent(r) for r in fleet.replicas)
@@ -105,6 +110,8 @@ def _by_intent(replica: ReplicaView) -> bool:
 
 
 def _problems(fleet: Fleet) -> tuple[str, ...]:
+    if not fleet.leader:
+        return ("edges go on with what they were given; nothing can be changed",)
     lines = [f"pool {p.pool}: no replica takes requests" for p in fleet.pools if not p.open]
     lines += [_closed(r) for r in fleet.replicas if not is_open(r) and not _by_intent(r)]
     lines += [_failing(r) for r in fleet.replicas if _is_failing(r)]

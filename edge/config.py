@@ -38,7 +38,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     """Read flags and file; raises ConfigError."""
     parser = argparse.ArgumentParser(prog="trimtab-edge", description="The OpenAI endpoint.")
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
-    parser.add_argument("--controlplane", help="gRPC target: unix:/path or host:port")
+    parser.add_argument("--controlplane", help="gRPC targets: unix:/path or host:port, a,b,c")
     parser.add_argument("--listen", help="HOST:PORT for clients")
     parser.add_argument("--admin", help="HOST:PORT for /metrics, /decisions, /healthz, /readyz")
     parser.add_argument("--state", type=pathlib.Path, help="where the last snapshot is kept")

@@ -112,7 +112,7 @@ class Config(Section, frozen=True):
     admin: Address = "127.0.0.1:4001"
     """Where /metrics, /decisions, /healthz and /readyz are."""
     controlplane: str = ""
-    """gRPC target of the control plane: unix:/path or host:port."""
+    """gRPC target of the control plane, unix:/path or host:port; several as a,b,c."""
     state_dir: str = ""
     """Where state is kept."""
     report_period_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 0.5

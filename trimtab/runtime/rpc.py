@@ -30,6 +30,7 @@ def channel(target: str) -> grpc.aio.Channel:
     options = (
         *OPTIONS,
         ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 2_000),  # how long a host that says nothing is tried
         ("grpc.max_reconnect_backoff_ms", 2_000),
     )
     return grpc.aio.insecure_channel(target, options=options)

@@ -81,6 +81,7 @@ def test_without_a_file_the_policy_is_the_default() -> None:
     [
         ([], "nowhere to listen"),
         (["--listen", "unix:/x"], "nowhere to keep state"),
+        (["--listen", "a:1,b:2", "--store", "s"], "names several"),
         (["--config", "/no/such/file"], "cannot read /no/such/file"),
     ],
 )
@@ -94,3 +95,9 @@ def test_a_key_that_is_not_there_is_said(tmp_path: pathlib.Path) -> None:
     path.write_text(FILE)
     with pytest.raises(ConfigError, match="TEST_KEY is not set"):
         from_args(["--config", str(path)])
+
+
+def test_peers_are_told_where_it_listens_or_what_it_says() -> None:
+    flags = ["--listen", "0.0.0.0:7000", "--store", "s.db"]
+    assert from_args(flags).advertise == "0.0.0.0:7000"
+    assert from_args([*flags, "--advertise", "cp0:7000"]).advertise == "cp0:7000"

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane import contents
+from controlplane.leader import Tenure
 from controlplane.store.protocol import Absent, Put, StoreError
 from tests.fakes.store import FakeStore
 
@@ -19,13 +20,15 @@ async def test_the_changes_make_one_into_the_other(
 ) -> None:
     store = FakeStore()
     await store.txn([], [Put(key, value) for key, value in have.items()])
-    await contents.write(store, contents.compare(have, want))
+    await contents.write(store, Tenure(), contents.compare(have, want))
     assert (await contents.read(store))[0] == want
 
 
 async def test_what_has_a_lease_is_none_of_it() -> None:
     store = FakeStore()
-    await store.txn([], [Put("trimtab/leader", b"me", 7), Put("trimtab/a", b"1"), Put("b", b"2")])
+    lease = await store.grant(2.0)
+    leader = Put("trimtab/leader", b"me", lease)
+    await store.txn([], [leader, Put("trimtab/a", b"1"), Put("b", b"2")])
     assert await contents.read(store) == ({"trimtab/a": b"1"}, 1)
 
 
@@ -33,7 +36,7 @@ async def test_a_compare_that_fails_stops_it() -> None:
     store = FakeStore()
     await store.txn([], [Put("a", b"1")])
     with pytest.raises(StoreError, match="another control plane"):
-        await contents.write(store, {"b": b"1"}, [Absent("a")])
+        await contents.write(store, Tenure(), {"b": b"1"}, [Absent("a")])
 
 
 @pytest.mark.parametrize(

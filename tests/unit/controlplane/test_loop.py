@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from controlplane import loop as loop_module
 from controlplane.core.placement import Placement
+from controlplane.leader import DeposedError, Tenure
 from controlplane.loop import ControlLoop, Settings
 from controlplane.store.protocol import Compare, Op, StoreError, TxnResult
 from controlplane.streams import OUTBOX_LIMIT, AgentStream, EdgeStream
@@ -32,10 +34,13 @@ from trimtab.model import (
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
 
+SETTINGS = Settings("lab", "cp1", "0", Placement(()), (), EdgePolicy(), stale_s=2.0)
+
 
 def make(store: FakeStore, *pools: Pool) -> ControlLoop:
-    settings = Settings("lab", "cp1", "0", Placement(pools), (), EdgePolicy(), stale_s=2.0)
-    return ControlLoop(settings, store, term=1)
+    return ControlLoop(
+        replace(SETTINGS, placement=Placement(pools)), store, term=1, tenure=Tenure()
+    )
 
 
 @asynccontextmanager
@@ -88,7 +93,7 @@ async def test_a_broken_store_stops_no_push() -> None:
             await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
         assert control.fleet().replicas[0].intent is Intent.ACTIVE
         with pytest.raises(StoreError, match="disk full"):
-            await control.stop()
+            await control.flush()
         store.error = ""
         await until(lambda: "trimtab/replicas/r1" in store.entries)
 
@@ -207,5 +212,25 @@ async def test_what_waited_to_be_stored_is_not_stored_over_a_restore() -> None:
     agent = serve(control)  # its record waits
     await control.restore({}, preview=False)
     control.agent_said(agent, facts("late"))  # its stream is ending
-    await control.stop()
+    await control.flush()
     assert store.entries.keys() == {"trimtab/term", "trimtab/schema"}
+
+
+async def test_who_leads_no_longer_pushes_and_promises_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake, store = FakeClock(), FakeStore()
+    monkeypatch.setattr(clock, "now_s", fake)
+    tenure = Tenure(until_s=fake.now_s + 1.0)
+    control = ControlLoop(SETTINGS, store, 1, tenure)
+    async with running(control):
+        edge = connect(control)
+        serve(control)
+        await until(lambda: edge.wake.is_set() and "trimtab/replicas/r1" in store.entries)
+        fake.advance(1.0)  # the process was paused, and goes on where it was
+        assert control.updates(edge) == []
+        with pytest.raises(DeposedError):
+            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+        assert list(store.entries) == ["trimtab/replicas/r1"]
+        tenure.until_s = fake.now_s + 1.0
+        assert control.updates(edge) != []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from controlplane.contents import Changes, Records
+from controlplane.leader import Tenure
 from controlplane.migrations import SCHEMA, Schema, SchemaError, Step, migrate, schema_of
 from controlplane.store.protocol import Compare, Op, Put, StoreError, TxnResult
 from tests.fakes.store import FakeStore
@@ -36,9 +37,9 @@ def schema(store: FakeStore) -> Schema:
 
 async def test_a_store_without_a_schema_gets_the_present_one_once() -> None:
     store = FakeStore()
-    await migrate(store)
+    await migrate(store, Tenure())
     assert schema(store).version == SCHEMA == 1
-    await migrate(store)
+    await migrate(store, Tenure())
     assert len(store.txns) == 1
 
 
@@ -46,7 +47,7 @@ async def test_a_store_without_a_schema_gets_the_present_one_once() -> None:
 async def test_steps_are_taken_and_the_schema_comes_last(held: bytes | None) -> None:
     many = [Put(f"trimtab/old/{n}", b"%d" % n) for n in range(100)]
     store = await stored(*many, *([Put(KEY, held)] if held else []))
-    await migrate(store, STEPS)
+    await migrate(store, Tenure(), STEPS)
     assert schema(store) == Schema(3, 3)
     assert {key for key in store.entries if "/old/" in key} == set()
     assert store.entries["trimtab/new/7"].value == b"7"
@@ -72,17 +73,17 @@ async def test_one_that_broke_off_is_repeated() -> None:
     await store.txn([], [Put(f"trimtab/old/{n}", b"%d" % n) for n in range(100)])
     store.left = 1
     with pytest.raises(StoreError):
-        await migrate(store, STEPS)
+        await migrate(store, Tenure(), STEPS)
     assert KEY not in store.entries
     store.left = 9
-    await migrate(store, STEPS)
+    await migrate(store, Tenure(), STEPS)
     assert schema(store) == Schema(3, 3)
     assert len(store.entries) == 101
 
 
 async def test_a_newer_schema_that_we_can_work_with_stays() -> None:
     store = await stored(Put(KEY, b'{"version":2,"compatible_from":1,"unknown":{}}'))
-    await migrate(store)
+    await migrate(store, Tenure())
     assert schema(store) == Schema(2, 1)
     assert len(store.txns) == 1
 
@@ -97,5 +98,5 @@ async def test_a_newer_schema_that_we_can_work_with_stays() -> None:
 async def test_what_we_cannot_work_with_is_refused(held: bytes, words: str) -> None:
     store = await stored(Put(KEY, held))
     with pytest.raises(SchemaError, match=words):
-        await migrate(store)
+        await migrate(store, Tenure())
     assert len(store.txns) == 1

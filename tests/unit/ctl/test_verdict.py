@@ -19,7 +19,8 @@ LAG = EdgeView("e", acked_version=0, sent_version=SYNC_LAG_MAX + 1)
     ("fleet", "level", "said"),
     [
         (WELL, Level.OK, "1 of 1 replicas take requests"),
-        (Fleet(), Level.DOWN, "no replica is known"),
+        (Fleet(leader="cp1"), Level.DOWN, "no replica is known"),
+        (replace(WELL, leader="", edges=()), Level.DEGRADED, "no control plane leads"),
         (replace(WELL, replicas=(GPU1,)), Level.DOWN, "no replica takes requests"),
         (replace(WELL, replicas=(SPARE,)), Level.DOWN, "no replica takes requests"),
         (replace(WELL, edges=()), Level.DOWN, "no edge is connected"),
