@@ -19,10 +19,10 @@ from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
 from controlplane.loop import ControlLoop, Settings
-from controlplane.store.embedded import EmbeddedStore
+from controlplane.store import open as open_store
 from controlplane.store.protocol import StoreError
-from trimtab.runtime import clock, rpc, service
 from trimtab.runtime import log as runtime_log
+from trimtab.runtime import rpc, service
 from trimtab.runtime.notify import notify
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
@@ -42,24 +42,16 @@ async def serve(config: ControlConfig) -> None:
 async def serve_until(stop: asyncio.Event, config: ControlConfig) -> None:
     """Run until told to stop; raises ConfigError."""
     listen.prepare(config.listen)
-    try:
-        store = await EmbeddedStore.open(config.store, clock.now_s)
-    except StoreError as error:
-        raise ConfigError(str(error)) from error
-    try:
-        async with TaskRunner() as runner:
-            runner.forever("lease expiry", store.expire_leases())
-            loop = ControlLoop(_settings(config), store, await state.next_term(store))
-            loop.load(await state.load(store))
-            server = await _bind(config.listen, loop)
-            runner.forever("control loop", loop.run())
-            log.info("serving", extra={"fields": {"listen": config.listen}})
-            notify(ready=True, status=f"serving on {config.listen}")
-            await stop.wait()
-            notify(stopping=True)
-            await _end(loop, server)
-    finally:
-        await store.close()
+    async with open_store.opened(config) as store, TaskRunner() as runner:
+        loop = ControlLoop(_settings(config), store, await state.next_term(store))
+        loop.load(await state.load(store))
+        server = await _bind(config.listen, loop)
+        runner.forever("control loop", loop.run())
+        log.info("serving", extra={"fields": {"listen": config.listen}})
+        notify(ready=True, status=f"serving on {config.listen}")
+        await stop.wait()
+        notify(stopping=True)
+        await _end(loop, server)
 
 
 def _settings(config: ControlConfig) -> Settings:

@@ -123,7 +123,7 @@ class Client:
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._nodes = [Node(url.rstrip("/"), access) for url in access.endpoints]
+        self._nodes = [Node(url, access) for url in access.endpoints]
         self._current = 0
         self._token = ""
         self._signing_in = asyncio.Lock()
