@@ -108,6 +108,39 @@ async def test_a_watch_goes_on_over_kill_9_and_repeats_nothing(one: etcd.Cluster
     assert values == [b"0", b"1", b"2", b"3", b"4"]
 
 
+async def test_a_cut_while_catching_up_loses_nothing(one: etcd.Cluster) -> None:
+    """Answers of a watch that catches up carry the store's revision, far ahead of their events."""
+    (node,) = one.nodes
+    count = 3_000
+    async with opened(one.access()) as store:
+        for start in range(0, count, 100):
+            writes = (put(store, "k", b"%d" % (start + number)) for number in range(100))
+            await asyncio.gather(*writes)
+        revisions: list[int] = []
+        async with asyncio.timeout(DEADLINE_S):
+            async for change in store.watch("", 1):
+                revisions.append(change.revision)
+                if len(revisions) in {10, 1_200}:
+                    node.kill()
+                    node.start()
+                    await node.ready()
+                if len(revisions) == count:
+                    break
+    assert revisions == list(range(2, count + 2))
+
+
+async def test_large_changes_come_in_parts_and_are_put_together(one: etcd.Cluster) -> None:
+    async with opened(one.access()) as store:
+        pairs = [(f"{number}", b"%d" % number * 700_000) for number in range(8)]
+        for first, second in zip(pairs[::2], pairs[1::2], strict=True):
+            await store.txn([], [Put(*first), Put(*second)])
+        changes = store.watch("", 1)
+        async with asyncio.timeout(DEADLINE_S):
+            seen = [(await anext(changes)).events for _ in range(4)]
+    events = [Event(*pair) for pair in pairs]
+    assert seen == list(zip(events[::2], events[1::2], strict=True))
+
+
 async def test_compaction_while_cut_off_is_told(one: etcd.Cluster) -> None:
     (node,) = one.nodes
     async with opened(one.access()) as store:
