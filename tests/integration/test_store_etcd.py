@@ -149,22 +149,15 @@ async def test_compaction_while_cut_off_is_told(one: etcd.Cluster) -> None:
         changes = store.watch("", 1)
         async with asyncio.timeout(DEADLINE_S):
             await anext(changes)
-        node.freeze()  # nothing reaches the watch, whose history then goes
-        node.kill()
+        node.kill()  # and nobody asks the watch to come back before its history is gone
         node.start()
         await node.ready()
         for _ in range(5):
             node.ctl("put", "test/k", "unseen")
-        node.ctl("put", "elsewhere", "x")
         node.ctl("compact", "6")
         async with asyncio.timeout(DEADLINE_S):
-            # it may have come back before the compaction; then it saw everything, in order
-            with contextlib.suppress(CompactedError):
-                seen = [await anext(changes) for _ in range(5)]
-                assert [change.revision for change in seen] == [3, 4, 5, 6, 7]
-        async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(CompactedError):
-                await anext(store.watch("", 3))
+                await anext(changes)
 
 
 async def test_a_deletion_at_the_compacted_revision_is_not_missed(one: etcd.Cluster) -> None:
