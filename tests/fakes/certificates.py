@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority and what it issues, made in milliseconds."""
+"""Certificates for tests: an authority and what it issues."""
 
 from __future__ import annotations
 
