@@ -14,26 +14,39 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import msgspec
+
 from controlplane.core.placement import EngineSpec
+from controlplane.store.etcd_client import Access
 from trimtab.model import ApiKey, EdgePolicy, Pool
 from trimtab.runtime import config as file
+from trimtab.runtime import shapes
 from trimtab.runtime.service import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
+class EtcdConfig:
+    """A corner of an etcd cluster."""
+
+    access: Access
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class ControlConfig:
-    """Where to listen, what to keep, what edges are told."""
+    """Where to listen, what to keep, what edges are told; state is in `etcd`, else in `store`."""
 
     fleet: str
     name: str
     listen: str
     advertise: str
-    store: pathlib.Path
+    store: pathlib.Path | None
     report_period_s: float
     pools: tuple[Pool, ...]
     engines: tuple[EngineSpec, ...]
     keys: tuple[ApiKey, ...]
     policy: EdgePolicy
+    etcd: EtcdConfig | None = None
 
 
 def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
@@ -45,6 +58,11 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     parser.add_argument("--listen", help="unix:/path or HOST:PORT for agents, edges and ctl")
     parser.add_argument("--advertise", help="gRPC target where peers reach it; default --listen")
     parser.add_argument("--store", type=pathlib.Path, help="file that holds what must last")
+    parser.add_argument(
+        "--etcd",
+        metavar="URL[,URL]",
+        help="etcd endpoints that hold it instead; see etcd in the file",
+    )
     parser.add_argument("--name", help="this control plane's name; default the node's")
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
@@ -56,8 +74,11 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         raise ConfigError("nowhere to listen: --listen unix:/path or HOST:PORT")
     if "," in listen:
         raise ConfigError(f"controlplane names several ({listen}): say --listen which is this one")
-    if store is None:
-        raise ConfigError("nowhere to keep state: --store FILE, or state_dir in the file")
+    etcd = _etcd(base.etcd, args.etcd)
+    if store is None and etcd is None:
+        raise ConfigError(
+            "nowhere to keep state: --store FILE or --etcd URL, or state_dir or etcd in the file"
+        )
     return ControlConfig(
         fleet=base.fleet,
         name=args.name or node,
@@ -69,7 +90,43 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         engines=tuple(_engines(base, node)),
         keys=tuple(ApiKey(_sha256(key), key.name) for key in base.keys),
         policy=_policy(base.edge),
+        etcd=etcd,
     )
+
+
+def _etcd(section: file.Etcd | None, flag: str | None) -> EtcdConfig | None:
+    """The file's section, its endpoints overridden by the flag."""
+    if flag:
+        endpoints = tuple(flag.split(","))
+        for url in endpoints:
+            if problem := shapes.etcd_problem(url):
+                raise ConfigError(f"--etcd: {problem}")
+        try:
+            rest = section or file.Etcd(endpoints=endpoints)
+            section = msgspec.structs.replace(rest, endpoints=endpoints)
+        except ValueError as error:
+            raise ConfigError(f"--etcd: {error}") from None
+    if section is None:
+        return None
+    ca, cert, key = (_pem(path) for path in (section.ca, section.cert, section.key))
+    password = file.resolve(section.password) if section.password else ""
+    access = Access(
+        tuple(url.rstrip("/") for url in section.endpoints),
+        section.username,
+        password,
+        ca,
+        cert,
+        key,
+        section.allow_unsafe_version,
+    )
+    return EtcdConfig(access, section.prefix)
+
+
+def _pem(path: str) -> bytes | None:
+    try:
+        return pathlib.Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _engines(base: file.Config, node: str) -> Iterator[EngineSpec]:

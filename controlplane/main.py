@@ -21,11 +21,11 @@ from controlplane.core.registry import STALE_S
 from controlplane.leader import Alone, Candidate, Election, StoreElection
 from controlplane.loop import Settings
 from controlplane.seat import Seat
-from controlplane.store.embedded import EmbeddedStore
-from controlplane.store.protocol import Store, StoreError
+from controlplane.store import open as open_store
+from controlplane.store.protocol import Store
 from controlplane.term import Office
-from trimtab.runtime import clock, rpc, service
 from trimtab.runtime import log as runtime_log
+from trimtab.runtime import rpc, service
 from trimtab.runtime.notify import notify
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
@@ -49,22 +49,18 @@ async def serve_until(
     """Run until told to stop; with a `shared` store, one of its users leads. Raises ConfigError."""
     listen.prepare(config.listen)
     if shared is not None:
-        if config.advertise.startswith(ANYWHERE):
-            text = f"others can't reach us at {config.advertise}: --advertise HOST:PORT"
-            raise ConfigError(text)
-        candidate = Candidate(config.name, config.advertise)
-        await _serve(stop, config, shared, StoreElection(shared, candidate))
+        await _serve(stop, config, shared, _election(config, shared))
         return
-    try:
-        store = await EmbeddedStore.open(config.store, clock.now_s)
-    except StoreError as error:
-        raise ConfigError(str(error)) from error
-    try:
-        async with TaskRunner() as runner:
-            runner.forever("lease expiry", store.expire_leases())
-            await _serve(stop, config, store, Alone())
-    finally:
-        await store.close()
+    async with open_store.opened(config, stop) as store:
+        if store is not None:
+            election = _election(config, store) if config.etcd else Alone()
+            await _serve(stop, config, store, election)
+
+
+def _election(config: ControlConfig, store: Store) -> StoreElection:
+    if config.advertise.startswith(ANYWHERE):
+        raise ConfigError(f"others can't reach us at {config.advertise}: --advertise HOST:PORT")
+    return StoreElection(store, Candidate(config.name, config.advertise))
 
 
 async def _serve(

@@ -26,6 +26,7 @@ SECTIONS = (
     config.Engine,
     config.Key,
     config.Secret,
+    config.Etcd,
     config.EdgeLimits,
 )
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}

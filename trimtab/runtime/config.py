@@ -18,6 +18,7 @@ from trimtab.runtime.service import ConfigError
 
 FILE_LIMIT_BYTES = 1024 * 1024
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
+EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -83,6 +84,40 @@ class Key(Section, frozen=True):
             raise ValueError("give exactly one of sha256 and key")
 
 
+class Etcd(Section, frozen=True):
+    """The etcd cluster that several control planes share; TLS where its URLs begin with https."""
+
+    endpoints: tuple[EtcdUrl, ...]
+    """Its members' client URLs, like http://127.0.0.1:2379; name all of them."""
+    prefix: str = "trimtab/"
+    """What every key begins with; another one for each fleet in the same cluster."""
+    username: str = ""
+    """User, if the cluster asks for one."""
+    password: Secret | None = None
+    """Where the user's password is."""
+    ca: str = ""
+    """File with the authorities that may vouch for the members (PEM); by default the system's."""
+    cert: str = ""
+    """File with our certificate (PEM), if the cluster asks for one."""
+    key: str = ""
+    """File with its private key (PEM)."""
+    allow_unsafe_version: bool = False
+    """Use an etcd that may lose acknowledged writes: before 3.4.22, or 3.5.0 to 3.5.5."""
+
+    def __post_init__(self) -> None:
+        if not self.endpoints:
+            raise ValueError("give at least one of endpoints")
+        if bool(self.username) != (self.password is not None):
+            raise ValueError("give both of username and password, or none")
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("give both of cert and key, or none")
+        if not self.prefix.endswith("/"):
+            raise ValueError("prefix must end with a slash, so that no other begins with it")
+        encrypted = {url.startswith("https:") for url in self.endpoints}
+        if len(encrypted) > 1 or (False in encrypted and (self.ca or self.cert)):
+            raise ValueError("give https for all endpoints, or for none and no ca, cert and key")
+
+
 class EdgeLimits(Section, frozen=True):
     """Limits and timers of every edge."""
 
@@ -115,6 +150,8 @@ class Config(Section, frozen=True):
     """gRPC target of the control plane, unix:/path or host:port; several as a,b,c."""
     state_dir: str = ""
     """Where state is kept."""
+    etcd: Etcd | None = None
+    """Where the control plane's state is kept instead, when there is more than one of it."""
     report_period_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 0.5
     """How often agents read their engines."""
     pools: tuple[Pool, ...] = ()

@@ -7,8 +7,9 @@ import pathlib
 
 import pytest
 
-from controlplane.config import from_args
+from controlplane.config import EtcdConfig, from_args
 from controlplane.core.placement import EngineSpec
+from controlplane.store.etcd_client import Access
 from trimtab.model import ApiKey, EdgePolicy, Pool
 from trimtab.runtime.service import ConfigError
 
@@ -101,3 +102,71 @@ def test_peers_are_told_where_it_listens_or_what_it_says() -> None:
     flags = ["--listen", "0.0.0.0:7000", "--store", "s.db"]
     assert from_args(flags).advertise == "0.0.0.0:7000"
     assert from_args([*flags, "--advertise", "cp0:7000"]).advertise == "cp0:7000"
+
+
+ETCD = """
+fleet: lab
+controlplane: unix:/run/x.sock
+etcd:
+  endpoints: [https://a:2379/, https://b:2379]
+  prefix: lab/
+  username: fleet
+  password: {env: TEST_KEY}
+  ca: ca.crt
+"""
+
+
+def test_the_etcd_section(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "pw-secret")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ca.crt").write_text("PEM")
+    path = tmp_path / "c.yaml"
+    path.write_text(ETCD)
+    etcd = from_args(["--config", str(path)]).etcd
+    endpoints = ("https://a:2379", "https://b:2379")
+    assert etcd == EtcdConfig(Access(endpoints, "fleet", "pw-secret", b"PEM"), "lab/")
+    assert "pw-secret" not in repr(etcd)
+
+    flags = ["--config", str(path), "--etcd", "https://c:1,https://d:2"]
+    changed = from_args(flags).etcd
+    assert changed is not None
+    assert changed.access.endpoints == ("https://c:1", "https://d:2")
+    assert changed.prefix == "lab/"
+
+
+def test_the_etcd_flag_alone_is_enough() -> None:
+    config = from_args(["--listen", "unix:/x", "--etcd", "http://127.0.0.1:2379"])
+    assert config.store is None
+    assert config.etcd == EtcdConfig(Access(("http://127.0.0.1:2379",)), "trimtab/")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("endpoints: []", "at least one of endpoints"),
+        ("endpoints: [http://a]", 'did you mean "http://a:2379"'),
+        ("endpoints: ['http://u:p@a:1']", "put them in etcd.username and etcd.password"),
+        ("endpoints: [http://a:1, https://b:1]", "https for all endpoints"),
+        ("endpoints: [http://a:1]\n  ca: x", "https for all endpoints"),
+        ("endpoints: [https://a:1]\n  cert: x", "both of cert and key"),
+        ("endpoints: [https://a:1]\n  username: x", "both of username and password"),
+        ("endpoints: [https://a:1]\n  prefix: x", "prefix must end with a slash"),
+        ("prefix: x/", "missing"),
+        ("endpoints: [https://a:1]\n  ca: /nowhere/ca.crt", "cannot read /nowhere/ca.crt"),
+    ],
+)
+def test_what_is_wrong_with_an_etcd_section(
+    tmp_path: pathlib.Path, text: str, problem: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"controlplane: unix:/x\netcd:\n  {text}\n")
+    with pytest.raises(ConfigError) as raised:
+        from_args(["--config", str(path)])
+    assert problem in str(raised.value)
+    assert "u:p@" not in str(raised.value)
+
+
+@pytest.mark.parametrize("flag", ["localhost", "http://a:1,", "http://a:1,https://b:1"])
+def test_a_wrong_etcd_flag_is_named(flag: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--etcd: "):
+        from_args(["--listen", "unix:/x", "--etcd", flag])
