@@ -22,6 +22,7 @@ from trimtab.policy.dice import Dice
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.tasks import TaskRunner
+from trimtab.runtime.tls import Identity
 from trimtab.v1 import agent_pb2, agent_pb2_grpc
 
 MESSAGES_LIMIT = 256
@@ -49,8 +50,9 @@ class Source(Protocol):
 class Uplink:
     """Keeps one stream to the control plane."""
 
-    def __init__(self, target: str, dice: Dice) -> None:
+    def __init__(self, target: str, dice: Dice, identity: Identity | None = None) -> None:
         self._target = target
+        self._identity = identity
         self._backoff = Backoff(dice)
         self._messages: deque[EngineFacts | ProbeResult] = deque(maxlen=MESSAGES_LIMIT)
         self._report_due = False
@@ -89,7 +91,7 @@ class Uplink:
 
     async def _talk(self, source: Source) -> str:
         """One stream to its end; why it ended."""
-        async with rpc.channel(self._target) as channel:
+        async with rpc.channel(self._target, self._identity) as channel:
             stream = agent_pb2_grpc.AgentServiceStub(channel).Report()
             try:
                 async with TaskRunner() as tasks:

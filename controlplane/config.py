@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import ipaddress
 import pathlib
 import socket
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,21 @@ from controlplane.core.placement import EngineSpec
 from trimtab.model import ApiKey, EdgePolicy, Pool
 from trimtab.runtime import config as file
 from trimtab.runtime.service import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Where certificates are, what is in them, where nodes join."""
+
+    directory: pathlib.Path
+    fleet: str
+    name: str
+    names: tuple[str, ...]
+    life_s: float
+    enroll: str
+    """Where to listen for those who join; empty: nobody joins."""
+    enroll_url: str
+    """The same as others reach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,9 @@ class ControlConfig:
     engines: tuple[EngineSpec, ...]
     keys: tuple[ApiKey, ...]
     policy: EdgePolicy
+    admin_socket: str = ""
+    """Where root of this host needs no certificate; empty when `listen` is such a socket."""
+    tls: TlsConfig | None = None
 
 
 def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
@@ -43,6 +62,12 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
     parser.add_argument("--listen", help="unix:/path or HOST:PORT for agents, edges and ctl")
     parser.add_argument("--store", type=pathlib.Path, help="file that holds what must last")
+    parser.add_argument(
+        "--admin-socket",
+        metavar="PATH",
+        help="beside a TCP address; default STATE_DIR/control.sock",
+    )
+    parser.add_argument("--tls-dir", help="certificates, ca.key among them; see docs/security.md")
     parser.add_argument("--name", help="this control plane's name; default the node's")
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
@@ -54,6 +79,9 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         raise ConfigError("nowhere to listen: --listen unix:/path or HOST:PORT")
     if store is None:
         raise ConfigError("nowhere to keep state: --store FILE, or state_dir in the file")
+    tls = _tls(base, args.tls_dir or base.tls.dir, args.name or node, listen)
+    _refuse_open(listen, secure=tls is not None or base.insecure)
+    beside = args.admin_socket or (state_dir or store.parent) / "control.sock"
     return ControlConfig(
         fleet=base.fleet,
         name=args.name or node,
@@ -64,7 +92,43 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         engines=tuple(_engines(base, node)),
         keys=tuple(ApiKey(_sha256(key), key.name) for key in base.keys),
         policy=_policy(base.edge),
+        admin_socket="" if listen.startswith("unix:") else f"unix:{beside}",
+        tls=tls,
     )
+
+
+def _tls(base: file.Config, directory: str, name: str, listen: str) -> TlsConfig | None:
+    if not directory:
+        return None
+    host = base.tls.names[0] if base.tls.names else listen.rpartition(":")[0]
+    if host in {"0.0.0.0", "[::]"}:  # noqa: S104 - every address here, none of them there
+        host = socket.gethostname()
+    port = base.tls.enroll.rpartition(":")[2]
+    return TlsConfig(
+        directory=pathlib.Path(directory),
+        fleet=base.fleet,
+        name=name,
+        names=base.tls.names,
+        life_s=base.tls.certificate_days * 86_400,
+        enroll=base.tls.enroll,
+        enroll_url=f"{host}:{port}" if port else "",
+    )
+
+
+def _refuse_open(listen: str, *, secure: bool) -> None:
+    host = listen.rpartition(":")[0].strip("[]")
+    if not secure and not listen.startswith("unix:") and not _is_loopback(host):
+        raise ConfigError(
+            f"on {listen} without TLS anybody could steer the fleet: set tls.dir (see "
+            "docs/security.md), listen on loopback or unix:/path, or say insecure: true in the file"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _engines(base: file.Config, node: str) -> Iterator[EngineSpec]:

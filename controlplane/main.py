@@ -14,11 +14,19 @@ import trimtab  # noqa: F401  # before gRPC: see there
 # isort: split
 import grpc
 
-from controlplane import listen, service_admin, service_agent, service_edge, state
+from controlplane import (
+    listen,
+    service_admin,
+    service_agent,
+    service_edge,
+    service_identity,
+    state,
+)
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
 from controlplane.loop import ControlLoop, Settings
+from controlplane.members import Members
 from controlplane.store.embedded import EmbeddedStore
 from controlplane.store.protocol import StoreError
 from trimtab.runtime import clock, rpc, service
@@ -42,6 +50,7 @@ async def serve(config: ControlConfig) -> None:
 async def serve_until(stop: asyncio.Event, config: ControlConfig) -> None:
     """Run until told to stop; raises ConfigError."""
     listen.prepare(config.listen)
+    listen.prepare(config.admin_socket)
     try:
         store = await EmbeddedStore.open(config.store, clock.now_s)
     except StoreError as error:
@@ -51,12 +60,17 @@ async def serve_until(stop: asyncio.Event, config: ControlConfig) -> None:
             runner.forever("lease expiry", store.expire_leases())
             loop = ControlLoop(_settings(config), store, await state.next_term(store))
             loop.load(await state.load(store))
-            server = await _bind(config.listen, loop)
+            members = await Members.open(config.tls, store) if config.tls else None
+            server = await _bind(config, loop, members)
+            if members:
+                await members.start(runner)
             runner.forever("control loop", loop.run())
             log.info("serving", extra={"fields": {"listen": config.listen}})
             notify(ready=True, status=f"serving on {config.listen}")
             await stop.wait()
             notify(stopping=True)
+            if members:
+                await members.stop()
             await _end(loop, server)
     finally:
         await store.close()
@@ -74,17 +88,29 @@ def _settings(config: ControlConfig) -> Settings:
     )
 
 
-async def _bind(address: str, loop: ControlLoop) -> grpc.aio.Server:
+async def _bind(
+    config: ControlConfig, loop: ControlLoop, members: Members | None
+) -> grpc.aio.Server:
+    names: tuple[str, ...] = SERVICES
+    identity, guards = (members.identity, [members.guard]) if members else (None, [])
+
     def register(server: grpc.aio.Server) -> None:
         agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(loop), server)
         edge_pb2_grpc.add_EdgeServiceServicer_to_server(service_edge.EdgeService(loop), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(loop), server)
+        if members:
+            members.register(server)
 
+    if members:
+        names = (*names, *service_identity.NAMES)
     try:
-        server = await rpc.serve(address, SERVICES, register)
+        server = await rpc.serve(
+            config.listen, names, register, identity, guards, config.admin_socket
+        )
     except OSError as error:
         raise ConfigError(str(error)) from error
-    listen.protect(address)
+    for address in (config.listen, config.admin_socket):
+        listen.protect(address)
     return server
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import grpc
 
+from controlplane.guard import must_be
 from controlplane.loop import ControlLoop
 from controlplane.streams import AgentStream
 from trimtab.codec import WireError, decode_body, encode_body
-from trimtab.model import Refused
+from trimtab.model import NodeHello, Refused
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.v1 import agent_pb2, agent_pb2_grpc
 
@@ -47,7 +48,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         except WireError as error:
             stream.tell(Refused(str(error)))
             return
-        if body is not None:
+        if isinstance(body, NodeHello) and (problem := must_be(body.node)):
+            stream.end(problem, grpc.StatusCode.PERMISSION_DENIED)
+        elif body is not None:
             self._loop.agent_said(stream, body)
 
 

@@ -13,23 +13,29 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what went wrong is said by us, once
 
 import grpc
 
 from ctl.exits import CtlError, Exit
+from ctl.options import TLS_DIR
 from trimtab import codec
 from trimtab.model import Intent
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
+from trimtab.runtime.service import ConfigError
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
 from trimtab.views import Fleet
+
+if TYPE_CHECKING:
+    from trimtab.runtime.tls import Identity
 
 DEADLINE_S = 10.0
 WATCH_PERIOD_MS = 1_000
 
-_EXITS = {
+EXITS = {
     grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
     grpc.StatusCode.NOT_FOUND: Exit.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION: Exit.CONFLICT,
@@ -69,11 +75,25 @@ def default_target() -> str:
     return f"unix:{pathlib.Path(base) / 'trimtab' / 'control.sock'}"
 
 
+def identity() -> Identity | None:
+    """Who asks; None for one who needs no certificate. Raises CtlError."""
+    directory = os.environ.get(TLS_DIR)
+    if not directory:
+        return None
+    from trimtab.runtime import tls  # noqa: PLC0415  50 ms that a unix socket need not pay
+    from trimtab.runtime.certificates import Role  # noqa: PLC0415
+
+    try:
+        return tls.find(directory, Role.ADMIN)
+    except ConfigError as error:
+        raise CtlError(Exit.USAGE, str(error)) from None
+
+
 def run(target: str, work: Callable[[Client], Awaitable[Exit]]) -> Exit:
     """Connect, do the work, disconnect."""
 
     async def connected() -> Exit:
-        async with rpc.channel(target) as channel:
+        async with rpc.channel(target, identity()) as channel:
             return await work(Client(target, channel))
 
     return asyncio.run(connected())
@@ -149,7 +169,7 @@ class Client:
             call.cancel()
 
     def _translate(self, error: grpc.aio.AioRpcError) -> CtlError:
-        code = _EXITS.get(error.code(), Exit.FAILED)
+        code = EXITS.get(error.code(), Exit.FAILED)
         if code is Exit.UNREACHABLE:
             return self._unreachable(_last_words(error.details() or "no detail"))
         return CtlError(code, error.details() or rpc.explain(error))

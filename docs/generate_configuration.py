@@ -27,6 +27,7 @@ SECTIONS = (
     config.Key,
     config.Secret,
     config.EdgeLimits,
+    config.Tls,
 )
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 INTRO = """\

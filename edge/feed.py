@@ -92,7 +92,7 @@ class Feed:
         backoff = Backoff(random.SystemRandom())
         while True:
             try:
-                async with rpc.channel(self._config.controlplane) as channel:
+                async with rpc.channel(self._config.controlplane, self._config.identity) as channel:
                     await self._follow(edge_pb2_grpc.EdgeServiceStub(channel), backoff)
                 reason = "the control plane ended the stream"
             except grpc.aio.AioRpcError as error:
