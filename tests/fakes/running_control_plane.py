@@ -38,7 +38,7 @@ async def running(settings: ControlConfig) -> AsyncIterator[str]:
     stop = asyncio.Event()
     async with TaskRunner() as runner:
         served = runner.once("control plane", main.serve_until(stop, settings))
-        async with rpc.channel(settings.listen) as channel:
+        async with rpc.channel(settings.admin_socket or settings.listen) as channel:
             await channel.channel_ready()
         yield settings.listen
         stop.set()
