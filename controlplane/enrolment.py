@@ -2,15 +2,15 @@
 
 Rules: a token counts once: it goes in the same transaction that records what it was good for. The
 store holds a secret's SHA-256 only. Records live as long as what they are about (their leases), so
-the store does not grow with time. A name is revoked when no certificate of that name is left, also
-none that is being renewed at this moment.
+the store does not grow with time. While a name is revoked none of its certificates can be
+renewed, so none slips through.
 """
 
 from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -25,6 +25,9 @@ from trimtab.runtime.token import JoinToken
 TOKENS = ROOT + "tokens/"
 IDENTITIES = ROOT + "identities/"
 REVOKED = ROOT + "revoked/"
+BARRED = ROOT + "barred/"
+BARRED_S = 60.0  # a name that is being revoked does not renew meanwhile
+LIVING_LIMIT = 8  # certificates of one name; renewal in time has two
 ROLES = (Role.AGENT, Role.EDGE, Role.ADMIN)  # a control plane has the authority itself
 TTL_S = (60.0, 7 * 86_400.0)
 KEPT_LONGER_S = 3_600.0  # than the certificate, so that no clock sees one outlive its record
@@ -106,7 +109,7 @@ class Registrar:
         name = record.name or name or hostname
         await self._check_free(record, name)
         issued = self.authority.sign(csr, record.role, name)
-        unused = RevisionIs(entry.key, entry.mod_revision)
+        unused = [RevisionIs(entry.key, entry.mod_revision)]
         if not await self._record(issued.peer, unused, Delete(entry.key)):
             raise RefusedError("this token was used by another at the same moment")
         return issued
@@ -114,7 +117,12 @@ class Registrar:
     async def renew(self, peer: Peer, csr: bytes) -> Issued:
         """The same again, later; raises RefusedError, BadRequestError."""
         issued = self.authority.sign(csr, peer.role, peer.name)
-        if not await self._record(issued.peer, Absent(REVOKED + peer.serial)):
+        out, known = await self.revoked(), await self.identities()
+        same = [s for s, one in known.items() if (one.role, one.name) == (peer.role, peer.name)]
+        if len(set(same) - out) >= LIVING_LIMIT:
+            raise RefusedError(f"{peer.name} has {LIVING_LIMIT} certificates that live: revoke it")
+        allowed = (Absent(REVOKED + peer.serial), Absent(BARRED + peer.name))
+        if not await self._record(issued.peer, allowed):
             raise RefusedError("this certificate was revoked")
         return issued
 
@@ -129,21 +137,17 @@ class Registrar:
 
     async def revoke(self, name_or_serial: str) -> dict[str, IdentityRecord]:
         """Shut out a serial number, or all of a name; what is out now. Raises NotKnownError."""
-        done: dict[str, IdentityRecord] = {}
-        known = False
-        while True:  # again, for one that was being renewed; none can be after its last is out
-            chosen = _chosen(await self.identities(), name_or_serial)
-            known = known or bool(chosen)
-            out = await self.revoked()
-            fresh = {serial: record for serial, record in chosen.items() if serial not in out}
-            if not fresh:
-                break
-            for serial, record in fresh.items():
-                await self._store.txn([], [await self._put(REVOKED + serial, record)])
-            done |= fresh
+        if NAME.fullmatch(name_or_serial):  # else it is nobody's, and no key
+            lease = await self._store.grant(BARRED_S)
+            await self._store.txn([], [Put(BARRED + name_or_serial, b"", lease)])
+        known = _chosen(await self.identities(), name_or_serial)
         if not known:
             raise NotKnownError(f"there is no certificate of {name_or_serial[:128]!r}")
-        return done
+        out = await self.revoked()
+        fresh = {serial: record for serial, record in known.items() if serial not in out}
+        for serial, record in fresh.items():
+            await self._store.txn([], [await self._put(REVOKED + serial, record)])
+        return fresh
 
     async def _check_free(self, record: TokenRecord, name: str) -> None:
         """A token without a name may not become somebody who is there already."""
@@ -158,11 +162,11 @@ class Registrar:
                     "that is for this name"
                 )
 
-    async def _record(self, peer: Peer, condition: Compare, *more: Op) -> bool:
-        """Keep a certificate on a condition; the lease of what was not kept goes at once."""
+    async def _record(self, peer: Peer, conditions: Sequence[Compare], *more: Op) -> bool:
+        """Keep a certificate on conditions; the lease of what was not kept goes at once."""
         record = IdentityRecord(peer.role, peer.name, peer.not_after_s)
         put = await self._put(IDENTITIES + peer.serial, record)
-        done = (await self._store.txn([condition], [put, *more])).succeeded
+        done = (await self._store.txn(conditions, [put, *more])).succeeded
         if not done:
             await self._store.revoke(put.lease)
         return done
