@@ -181,6 +181,10 @@ class FakeEdge:
                 self.credits = credits_
 
 
+# A stream may be refused before its hello is written; `error` says so.
+_REFUSED = contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError)
+
+
 @contextlib.asynccontextmanager
 async def fake_agent(
     target: str, node: str = "n1", instance: str = "i", identity: Identity | None = None
@@ -190,7 +194,8 @@ async def fake_agent(
         call = agent_pb2_grpc.AgentServiceStub(channel).Report(wait_for_ready=True)
         agent = FakeAgent(call)
         reader = runner.once(f"agent {node}", agent.follow())
-        await agent.say(NodeHello(node, "0.0.0", instance))
+        with _REFUSED:
+            await agent.say(NodeHello(node, "0.0.0", instance))
         yield agent
         call.cancel()
         reader.cancel()
@@ -210,7 +215,8 @@ async def fake_edge(
         edge = FakeEdge(call, **behaviour)
         reader = runner.once(f"edge {name}", edge.follow())
         greeting = hello or EdgeHello(name, instance=name)
-        await call.write(encode_body(edge_pb2.EdgeMessage, greeting))
+        with _REFUSED:
+            await call.write(encode_body(edge_pb2.EdgeMessage, greeting))
         yield edge
         call.cancel()
         reader.cancel()

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterable, AsyncIterator
 import aiohttp
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.fakes.closed_fleet import ClosedFleet, authority, closed_fleet, identity
 from tests.fakes.dice import Loaded
@@ -347,3 +349,26 @@ async def test_files_that_went_bad_do_not_stop_who_has_good_ones(
     for _ in range(3):
         assert await get_fleet(fleet.target, admin_id) == []
     assert len([r for r in caplog.records if "keeping the old" in r.getMessage()]) == 1
+
+
+async def test_health_is_for_all_who_are_in_and_reflection_for_operators(
+    fleet: ClosedFleet,
+) -> None:
+    agent_id, admin_id = fleet.outsider(Role.AGENT, "n1"), fleet.outsider(Role.ADMIN, "ada")
+    async with rpc.channel(fleet.target, agent_id) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=""))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError, match="is for admin, not for agent"):
+            await services(channel)
+    async with rpc.channel(fleet.target, admin_id) as channel:
+        assert "trimtab.v1.NodeService" in await services(channel)
+    async with rpc.channel(fleet.settings.admin_socket) as channel:
+        assert "trimtab.v1.IdentityService" in await services(channel)
+
+
+async def services(channel: grpc.aio.Channel) -> list[str]:
+    """What a server says it has."""
+    asks = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+    call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asks)
+    return [one.name async for a in call for one in a.list_services_response.service]

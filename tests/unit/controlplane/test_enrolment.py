@@ -79,10 +79,10 @@ async def test_no_renewal_slips_past_a_revocation(
             busy.set()
 
     async with TaskRunner() as runner:
-        for number in range(3):
-            runner.once(f"renewal {number}", renew())
+        renewals = [runner.once(f"renewal {number}", renew()) for number in range(3)]
         await busy.wait()
         await registrar.revoke("n1")
+        await asyncio.gather(*renewals)
     assert await registrar.revoked() == set(await registrar.identities())
     entry = await store_of(registrar).get(REVOKED + peer.serial)
     assert entry is not None
