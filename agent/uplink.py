@@ -24,6 +24,7 @@ from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.targets import Targets, leader_named
 from trimtab.runtime.tasks import TaskRunner
+from trimtab.runtime.tls import Identity
 from trimtab.v1 import agent_pb2, agent_pb2_grpc
 
 MESSAGES_LIMIT = 256
@@ -51,9 +52,10 @@ class Source(Protocol):
 class Uplink:
     """Keeps one stream to the control plane."""
 
-    def __init__(self, targets: str, dice: Dice) -> None:
+    def __init__(self, targets: str, dice: Dice, identity: Identity | None = None) -> None:
         """`targets` is a list as in the configuration."""
         self._targets = Targets(targets)
+        self._identity = identity
         self._backoff = Backoff(dice)
         self._messages: deque[EngineFacts | ProbeResult] = deque(maxlen=MESSAGES_LIMIT)
         self._report_due = False
@@ -95,7 +97,7 @@ class Uplink:
 
     async def _talk(self, source: Source) -> tuple[str, str | None]:
         """One stream to its end; why it ended, and the leader that was named."""
-        async with rpc.channel(self._targets.current) as channel:
+        async with rpc.channel(self._targets.current, self._identity) as channel:
             stub = agent_pb2_grpc.AgentServiceStub(channel)
             stream = stub.Report(metadata=self._targets.metadata)
             try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import ipaddress
 import pathlib
 import socket
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,21 @@ class EtcdConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """Where certificates are, what is in them, where nodes join."""
+
+    directory: pathlib.Path
+    fleet: str
+    name: str
+    names: tuple[str, ...]
+    life_s: float
+    enroll: str
+    """Where to listen for those who join; empty: nobody joins."""
+    enroll_url: str
+    """The same as others reach it."""
+
+
+@dataclass(frozen=True, slots=True)
 class ControlConfig:
     """Where to listen, what to keep, what edges are told; state is in `etcd`, else in `store`."""
 
@@ -47,6 +63,9 @@ class ControlConfig:
     keys: tuple[ApiKey, ...]
     policy: EdgePolicy
     etcd: EtcdConfig | None = None
+    admin_socket: str = ""
+    """Where root of this host needs no certificate; empty when `listen` is such a socket."""
+    tls: TlsConfig | None = None
 
 
 def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
@@ -63,6 +82,12 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         metavar="URL[,URL]",
         help="etcd endpoints that hold it instead; see etcd in the file",
     )
+    parser.add_argument(
+        "--admin-socket",
+        metavar="PATH",
+        help="beside a TCP address; default STATE_DIR/control.sock",
+    )
+    parser.add_argument("--tls-dir", help="certificates, ca.key among them; see docs/security.md")
     parser.add_argument("--name", help="this control plane's name; default the node's")
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
@@ -79,6 +104,8 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         raise ConfigError(
             "nowhere to keep state: --store FILE or --etcd URL, or state_dir or etcd in the file"
         )
+    tls = _tls(base, args.tls_dir or base.tls.dir, args.name or node, listen)
+    _refuse_open(listen, secure=tls is not None or base.insecure)
     return ControlConfig(
         fleet=base.fleet,
         name=args.name or node,
@@ -91,7 +118,20 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         keys=tuple(ApiKey(_sha256(key), key.name) for key in base.keys),
         policy=_policy(base.edge),
         etcd=etcd,
+        admin_socket=_admin_socket(args.admin_socket, listen, state_dir, store),
+        tls=tls,
     )
+
+
+def _admin_socket(
+    wanted: str | None, listen: str, state_dir: pathlib.Path | None, store: pathlib.Path | None
+) -> str:
+    """The socket for root of this host, where it is needed and there is a place for it."""
+    if listen.startswith("unix:"):
+        return ""
+    place = state_dir or (store.parent if store else None)
+    path = wanted or (f"{place}/control.sock" if place else "")
+    return f"unix:{path}" if path else ""
 
 
 def _etcd(section: file.Etcd | None, flag: str | None) -> EtcdConfig | None:
@@ -127,6 +167,40 @@ def _pem(path: str) -> bytes | None:
         return pathlib.Path(path).read_bytes() if path else None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _tls(base: file.Config, directory: str, name: str, listen: str) -> TlsConfig | None:
+    if not directory:
+        return None
+    host = base.tls.names[0] if base.tls.names else listen.rpartition(":")[0]
+    if host in {"0.0.0.0", "[::]"}:  # noqa: S104 - every address here, none of them there
+        host = socket.gethostname()
+    port = base.tls.enroll.rpartition(":")[2]
+    return TlsConfig(
+        directory=pathlib.Path(directory),
+        fleet=base.fleet,
+        name=name,
+        names=base.tls.names,
+        life_s=base.tls.certificate_days * 86_400,
+        enroll=base.tls.enroll,
+        enroll_url=f"{host}:{port}" if port else "",
+    )
+
+
+def _refuse_open(listen: str, *, secure: bool) -> None:
+    host = listen.rpartition(":")[0].strip("[]")
+    if not secure and not listen.startswith("unix:") and not _is_loopback(host):
+        raise ConfigError(
+            f"on {listen} without TLS anybody could steer the fleet: set tls.dir (see "
+            "docs/security.md), listen on loopback or unix:/path, or say insecure: true in the file"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _engines(base: file.Config, node: str) -> Iterator[EngineSpec]:

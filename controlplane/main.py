@@ -14,15 +14,16 @@ import trimtab  # noqa: F401  # before gRPC: see there
 # isort: split
 import grpc
 
-from controlplane import listen, service_admin, service_agent, service_edge
+from controlplane import listen, service_admin, service_agent, service_edge, service_identity
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
 from controlplane.leader import Alone, Candidate, Election, StoreElection
 from controlplane.loop import Settings
+from controlplane.members import Members
 from controlplane.seat import Seat
 from controlplane.store import open as open_store
-from controlplane.store.protocol import Store
+from controlplane.store.protocol import Store, StoreError
 from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
 from trimtab.runtime import rpc, service
@@ -48,6 +49,7 @@ async def serve_until(
 ) -> None:
     """Run until told to stop; with a `shared` store, one of its users leads. Raises ConfigError."""
     listen.prepare(config.listen)
+    listen.prepare(config.admin_socket)
     if shared is not None:
         await _serve(stop, config, shared, _election(config, shared))
         return
@@ -68,16 +70,30 @@ async def _serve(
 ) -> None:
     settings = _settings(config)
     seat = Seat(settings, store)
-    server = await _bind(config.listen, seat)
+    members = await _members(config, store)
+    server = await _bind(config, seat, members)
     async with TaskRunner() as runner:
+        if members:
+            await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
         log.info("serving", extra={"fields": {"listen": config.listen}})
         notify(ready=True, status=f"serving on {config.listen}")
         await stop.wait()
         notify(stopping=True)
+        if members:
+            await members.stop()
         office.cancel()
         await asyncio.wait([office])
         await server.stop(STOP_GRACE_S)
+
+
+async def _members(config: ControlConfig, store: Store) -> Members | None:
+    if config.tls is None:
+        return None
+    try:
+        return await Members.open(config.tls, store)
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _settings(config: ControlConfig) -> Settings:
@@ -92,17 +108,27 @@ def _settings(config: ControlConfig) -> Settings:
     )
 
 
-async def _bind(address: str, seat: Seat) -> grpc.aio.Server:
+async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> grpc.aio.Server:
+    names: tuple[str, ...] = SERVICES
+    identity, guards = (members.identity, [members.guard]) if members else (None, [])
+
     def register(server: grpc.aio.Server) -> None:
         agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
         edge_pb2_grpc.add_EdgeServiceServicer_to_server(service_edge.EdgeService(seat), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
+        if members:
+            members.register(server)
 
+    if members:
+        names = (*names, *service_identity.NAMES)
     try:
-        server = await rpc.serve(address, SERVICES, register)
+        server = await rpc.serve(
+            config.listen, names, register, identity, guards, config.admin_socket
+        )
     except OSError as error:
         raise ConfigError(str(error)) from error
-    listen.protect(address)
+    for address in (config.listen, config.admin_socket):
+        listen.protect(address)
     return server
 
 

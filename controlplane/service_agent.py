@@ -7,11 +7,12 @@ from typing import Any
 
 import grpc
 
+from controlplane.guard import must_be
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
 from controlplane.streams import AgentStream
 from trimtab.codec import WireError, decode_body, encode_body
-from trimtab.model import Refused
+from trimtab.model import NodeHello, Refused
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.v1 import agent_pb2, agent_pb2_grpc
 
@@ -50,7 +51,9 @@ def _take(loop: ControlLoop, stream: AgentStream, message: agent_pb2.AgentMessag
     except WireError as error:
         stream.tell(Refused(str(error)))
         return
-    if body is not None:
+    if isinstance(body, NodeHello) and (problem := must_be(body.node)):
+        stream.end(problem, grpc.StatusCode.PERMISSION_DENIED)
+    elif body is not None:
         loop.agent_said(stream, body)
 
 

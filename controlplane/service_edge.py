@@ -7,10 +7,12 @@ from typing import Any
 
 import grpc
 
+from controlplane.guard import must_be
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
 from controlplane.streams import EdgeStream
 from trimtab.codec import WireError, decode_body, encode_update
+from trimtab.model import EdgeHello
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
 
@@ -49,7 +51,9 @@ def _take(loop: ControlLoop, stream: EdgeStream, message: edge_pb2.EdgeMessage) 
     except WireError as error:
         stream.end(str(error), grpc.StatusCode.INVALID_ARGUMENT)
         return
-    if body is not None:
+    if isinstance(body, EdgeHello) and (problem := must_be(body.edge)):
+        stream.end(problem, grpc.StatusCode.PERMISSION_DENIED)
+    elif body is not None:
         loop.edge_said(stream, body)
 
 

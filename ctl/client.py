@@ -13,27 +13,32 @@ import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what went wrong is said by us, once
 
 import grpc
 
 from ctl.exits import CtlError, Exit
+from ctl.options import TLS_DIR
 from trimtab import codec
 from trimtab.model import Intent
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
+from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets, leader_named
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
 from trimtab.views import Fleet, StateHeader, StateRecord
+
+if TYPE_CHECKING:
+    from trimtab.runtime.tls import Identity
 
 T = TypeVar("T")
 DEADLINE_S = 10.0
 STATE_DEADLINE_S = 120.0  # for all records of a large fleet, on a slow store
 WATCH_PERIOD_MS = 1_000
 
-_EXITS = {
+EXITS = {
     grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
     grpc.StatusCode.NOT_FOUND: Exit.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION: Exit.CONFLICT,
@@ -83,11 +88,25 @@ def default_target() -> str:
     return f"unix:{pathlib.Path(base) / 'trimtab' / 'control.sock'}"
 
 
+def identity() -> Identity | None:
+    """Who asks; None for one who needs no certificate. Raises CtlError."""
+    directory = os.environ.get(TLS_DIR)
+    if not directory:
+        return None
+    from trimtab.runtime import tls  # noqa: PLC0415  50 ms that a unix socket need not pay
+    from trimtab.runtime.certificates import Role  # noqa: PLC0415
+
+    try:
+        return tls.find(directory, Role.ADMIN)
+    except ConfigError as error:
+        raise CtlError(Exit.USAGE, str(error)) from None
+
+
 def run(target: str, work: Callable[[Client], Awaitable[Exit]]) -> Exit:
     """Connect, do the work, disconnect."""
 
     async def connected() -> Exit:
-        return await work(Client(target))
+        return await work(Client(target, identity()))
 
     return asyncio.run(connected())
 
@@ -95,9 +114,10 @@ def run(target: str, work: Callable[[Client], Awaitable[Exit]]) -> Exit:
 class Client:
     """The control planes, of which one leads."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, identity: Identity | None = None) -> None:
         """`target` is a list as in the configuration."""
         self._target = target
+        self._identity = identity
         self._targets = Targets(target)
 
     async def fleet(self) -> Fleet:
@@ -200,7 +220,7 @@ class Client:
         """One connection's answers; the first one has a deadline."""
         request = admin_pb2.WatchFleetRequest(period_ms=WATCH_PERIOD_MS)
         limit_s: float | None = DEADLINE_S
-        async with rpc.channel(self._targets.current) as channel:
+        async with rpc.channel(self._targets.current, self._identity) as channel:
             stub = admin_pb2_grpc.AdminServiceStub(channel)
             call = stub.WatchFleet(request, metadata=self._targets.metadata)
             try:
@@ -219,7 +239,7 @@ class Client:
         tries = len(self._targets)
         while True:
             try:
-                async with rpc.channel(self._targets.current) as channel:
+                async with rpc.channel(self._targets.current, self._identity) as channel:
                     return await ask(admin_pb2_grpc.AdminServiceStub(channel))
             except grpc.aio.AioRpcError as error:
                 if self._move(error):
@@ -236,7 +256,7 @@ class Client:
     def _translate(self, error: grpc.aio.AioRpcError | TimeoutError) -> CtlError:
         if isinstance(error, TimeoutError):
             return self._unreachable(f"no answer within {DEADLINE_S:.0f} s")
-        code = _EXITS.get(error.code(), Exit.FAILED)
+        code = EXITS.get(error.code(), Exit.FAILED)
         if code is Exit.UNREACHABLE:
             return self._unreachable(_last_words(error.details() or "no detail"))
         return CtlError(code, error.details() or rpc.explain(error))

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+TLS_DIR = "TRIMTAB_TLS_DIR"
+"""The variable that says who asks; `--tls-dir` sets it."""
+
 
 class Format(Enum):
     """How `get` prints."""

@@ -95,7 +95,8 @@ class Feed:
         while True:
             leader: str | None = None
             try:
-                async with rpc.channel(self._targets.current) as channel:
+                identity = self._config.identity
+                async with rpc.channel(self._targets.current, identity) as channel:
                     await self._follow(edge_pb2_grpc.EdgeServiceStub(channel), backoff)
                 reason = "the control plane ended the stream"
             except grpc.aio.AioRpcError as error:

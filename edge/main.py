@@ -22,7 +22,9 @@ from edge.server import Endpoint, Server, admin_app
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, service
 from trimtab.runtime.notify import notify
+from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
+from trimtab.runtime.targets import Targets
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -54,6 +56,11 @@ async def serve(config: EdgeConfig) -> None:
             runner.forever("snapshot file", feed.save_forever())
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
+            if config.identity:
+                renewal = keep_renewed(
+                    config.identity, Targets(config.controlplane).listed, random.SystemRandom()
+                )
+                runner.forever("renewal", renewal)
             await feed.settle()
             await public.start_serving()
             runner.forever("status", _tell_status(feed, endpoint, dispatch))

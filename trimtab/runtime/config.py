@@ -135,6 +135,19 @@ class EdgeLimits(Section, frozen=True):
     """Largest request body."""
 
 
+class Tls(Section, frozen=True):
+    """Closed wires (docs/security.md): certificates on both sides of every TCP connection."""
+
+    dir: str = ""
+    """Directory with ca.crt, tls.crt and tls.key, on a control plane also ca.key."""
+    enroll: Annotated[str, msgspec.Meta(extra={"check": shapes.no_or_address_problem})] = ""
+    """HOST:PORT where a control plane lets nodes join; without it nobody joins there."""
+    names: tuple[Name, ...] = ()
+    """How others reach this control plane: host names or IPs; the first is in the join line."""
+    certificate_days: Annotated[float, msgspec.Meta(ge=0.5, le=365)] = 7.0
+    """How long the certificates that a control plane issues live; renewed after two thirds."""
+
+
 class Config(Section, frozen=True):
     """The file."""
 
@@ -148,6 +161,10 @@ class Config(Section, frozen=True):
     """Where /metrics, /decisions, /healthz and /readyz are."""
     controlplane: str = ""
     """gRPC target of the control plane, unix:/path or host:port; several as a,b,c."""
+    tls: Tls = Tls()
+    """Certificates between the parts."""
+    insecure: bool = False
+    """Let a control plane listen beyond loopback without TLS: anybody there may steer the fleet."""
     state_dir: str = ""
     """Where state is kept."""
     etcd: Etcd | None = None

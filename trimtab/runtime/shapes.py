@@ -62,6 +62,11 @@ def address_problem(text: str) -> str:
     return f'"{text}" is not HOST:PORT{hint}'
 
 
+def no_or_address_problem(text: str) -> str:
+    """An address to listen on, or nothing."""
+    return address_problem(text) if text else ""
+
+
 def _guess_address(text: str) -> str:
     bare = re.sub(r"^https?://", "", text).split("/")[0]
     if re.fullmatch(r":?\d{1,5}", bare):

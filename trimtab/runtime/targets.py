@@ -21,14 +21,14 @@ class Targets:
     """A list of gRPC targets, as written in the configuration: a,b,c."""
 
     def __init__(self, text: str) -> None:
-        self._listed = tuple(part.strip() for part in text.split(",") if part.strip()) or (text,)
+        self.listed = tuple(part.strip() for part in text.split(",") if part.strip()) or (text,)
         self._next = 0
         self._hops = 0
         self._lost = ""
-        self.current = self._listed[0]
+        self.current = self.listed[0]
 
     def __len__(self) -> int:
-        return len(self._listed)
+        return len(self.listed)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -47,8 +47,8 @@ class Targets:
         if leader is None:
             self._lost = self.current
         self._hops = 0
-        self._next = (self._next + 1) % len(self._listed)
-        self.current = self._listed[self._next]
+        self._next = (self._next + 1) % len(self.listed)
+        self.current = self.listed[self._next]
         return False
 
 

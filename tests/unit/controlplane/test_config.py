@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
+import socket
 
 import pytest
 
@@ -170,3 +171,61 @@ def test_what_is_wrong_with_an_etcd_section(
 def test_a_wrong_etcd_flag_is_named(flag: str) -> None:
     with pytest.raises(ConfigError, match=r"^--etcd: "):
         from_args(["--listen", "unix:/x", "--etcd", flag])
+
+
+TLS = """
+fleet: lab
+state_dir: /var/lib/x
+controlplane: {listen}
+tls: {{dir: /etc/x, enroll: "0.0.0.0:7444", names: [{names}], certificate_days: 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("listen", "names", "shown"),
+    [
+        ("0.0.0.0:7443", "cp1.lan, 10.0.0.1", "cp1.lan:7444"),
+        ("10.0.0.1:7443", "", "10.0.0.1:7444"),
+        ("0.0.0.0:7443", "", f"{socket.gethostname()}:7444"),
+    ],
+)
+def test_tls_and_where_others_join(
+    tmp_path: pathlib.Path, listen: str, names: str, shown: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(TLS.format(listen=listen, names=names))
+    config = from_args(["--config", str(path)])
+    assert config.tls is not None
+    assert (config.tls.enroll, config.tls.enroll_url) == ("0.0.0.0:7444", shown)
+    assert config.tls.life_s == 86_400
+    assert config.admin_socket == "unix:/var/lib/x/control.sock"
+    other = from_args(["--config", str(path), "--admin-socket", "/run/a.sock", "--tls-dir", "/t"])
+    assert other.tls is not None
+    assert (other.admin_socket, other.tls.directory) == ("unix:/run/a.sock", pathlib.Path("/t"))
+
+
+@pytest.mark.parametrize(
+    ("listen", "insecure", "starts"),
+    [
+        ("127.0.0.1:7443", False, True),
+        ("[::1]:7443", False, True),
+        ("localhost:7443", False, True),
+        ("unix:/x", False, True),
+        ("0.0.0.0:7443", False, False),
+        (":7443", False, False),
+        ("10.0.0.1:7443", False, False),
+        ("ipv4:10.0.0.1:7443", False, False),
+        ("10.0.0.1:7443", True, True),
+    ],
+)
+def test_nothing_is_open_beyond_this_machine_unless_told(
+    tmp_path: pathlib.Path, listen: str, insecure: bool, starts: bool
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"insecure: {str(insecure).lower()}\n")
+    flags = ["--config", str(path), "--store", "s.db", "--listen", listen]
+    if starts:
+        assert from_args(flags).listen == listen
+        return
+    with pytest.raises(ConfigError, match="anybody could steer the fleet"):
+        from_args(flags)

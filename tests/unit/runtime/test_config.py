@@ -111,7 +111,8 @@ CASES = {
     "fleet: [": "t.yaml:1:9 error expected the node content, but found '<stream end>'",
     "a: 1\n---\nb: 1": "t.yaml:2:1 error but found another document",
     "- a": "t.yaml:1:1 error expected a mapping, got a list allowed: fleet, node, listen, admin, "
-    "controlplane, state_dir, etcd, report_period_s, pools, engines, keys, upstream_key, edge",
+    "controlplane, tls, insecure, state_dir, etcd, report_period_s, "
+    "pools, engines, keys, upstream_key, edge",
 }
 
 
