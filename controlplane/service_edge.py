@@ -7,8 +7,9 @@ from typing import Any
 
 import grpc
 
+from controlplane.core.refusals import Kind
 from controlplane.loop import ControlLoop
-from controlplane.streams import EdgeStream
+from controlplane.streams import EdgeStream, host
 from trimtab.codec import WireError, decode_body, encode_update
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
@@ -30,12 +31,14 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
         context: Context,
     ) -> None:
         """See the proto."""
-        stream = self._loop.open_edge()
+        stream = self._loop.open_edge(host(context.peer()))
         try:
             async with TaskRunner() as runner:
                 runner.forever("edge writer", self._write(stream, context))
                 runner.forever("edge end", stream.abort_when_ended(context))
                 async for message in request_iterator:
+                    if await stream.pace():
+                        self._loop.refused(stream.peer, Kind.FLOOD, "an edge is read more slowly")
                     self._take(stream, message)
         finally:
             self._loop.edge_gone(stream)
@@ -44,6 +47,7 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
         try:
             body = decode_body(message)
         except WireError as error:
+            self._loop.refused(stream.peer, Kind.MESSAGE, str(error))
             stream.end(str(error), grpc.StatusCode.INVALID_ARGUMENT)
             return
         if body is not None:
