@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from controlplane.core.placement import EngineSpec
 from trimtab.model import ApiKey, EdgePolicy, Pool
 from trimtab.runtime import config as file
+from trimtab.runtime import shapes
 from trimtab.runtime.service import ConfigError
 
 
@@ -33,6 +34,8 @@ class ControlConfig:
     engines: tuple[EngineSpec, ...]
     keys: tuple[ApiKey, ...]
     policy: EdgePolicy
+    metrics: str = ""
+    """HOST:PORT for /metrics; empty: none."""
 
 
 def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
@@ -44,6 +47,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     parser.add_argument("--listen", help="unix:/path or HOST:PORT for agents, edges and ctl")
     parser.add_argument("--store", type=pathlib.Path, help="file that holds what must last")
     parser.add_argument("--name", help="this control plane's name; default the node's")
+    parser.add_argument("--metrics", help="HOST:PORT for /metrics; default none")
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     node = base.node or socket.gethostname()
@@ -54,6 +58,9 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         raise ConfigError("nowhere to listen: --listen unix:/path or HOST:PORT")
     if store is None:
         raise ConfigError("nowhere to keep state: --store FILE, or state_dir in the file")
+    metrics = args.metrics or base.controlplane_metrics or ""
+    if metrics and (problem := shapes.address_problem(metrics)):
+        raise ConfigError(f"--metrics: {problem}")
     return ControlConfig(
         fleet=base.fleet,
         name=args.name or node,
@@ -64,6 +71,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         engines=tuple(_engines(base, node)),
         keys=tuple(ApiKey(_sha256(key), key.name) for key in base.keys),
         policy=_policy(base.edge),
+        metrics=metrics,
     )
 
 

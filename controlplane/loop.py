@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import logging
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,6 +56,7 @@ from trimtab.model import (
     EdgePolicy,
     EdgeUpdate,
     Intent,
+    Serving,
     Snapshot,
 )
 from trimtab.runtime import clock
@@ -198,6 +200,32 @@ class ControlLoop:
         if times:
             fields = {"peer": peer, "kind": kind.value, "reason": reason, "times": times}
             log.warning("refused", extra={"fields": fields})
+
+    # What /metrics shows
+
+    @property
+    def term(self) -> int:
+        """Whose pushes these are."""
+        return self._term
+
+    def streams(self) -> dict[str, int]:
+        """How many are open, by kind of peer."""
+        return {"agent": len(self._agents), "edge": len(self._edges)}
+
+    def servings(self) -> Counter[Serving]:
+        """How many replicas are open, closed and lost."""
+        routes = (replica.route for replica in self._registry.replicas.values())
+        return Counter(route.serving for route in routes if route is not None)
+
+    def push_lag_s(self) -> float:
+        """Age of the oldest push without an ack."""
+        now_s = clock.now_s()
+        lags = (stream.subscription.lag_s(now_s) for stream in self._edges.values())
+        return max(lags, default=0.0)
+
+    def store_failures(self) -> int:
+        """Writes that failed."""
+        return self._saver.failures
 
     # Operators
 

@@ -14,7 +14,7 @@ import trimtab  # noqa: F401  # before gRPC: see there
 # isort: split
 import grpc
 
-from controlplane import listen, service_admin, service_agent, service_edge, state
+from controlplane import http, listen, service_admin, service_agent, service_edge, state
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -55,7 +55,8 @@ async def serve_until(stop: asyncio.Event, config: ControlConfig) -> None:
             runner.forever("control loop", loop.run())
             log.info("serving", extra={"fields": {"listen": config.listen}})
             notify(ready=True, status=f"serving on {config.listen}")
-            await stop.wait()
+            async with http.serving(config.metrics, loop):
+                await stop.wait()
             notify(stopping=True)
             await _end(loop, server)
     finally:

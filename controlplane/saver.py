@@ -24,6 +24,7 @@ class Saver:
         self._pending: dict[str, bytes | None] = {}
         self._waiting = asyncio.Event()
         self._failing = False
+        self.failures = 0
 
     def save(self, key: str, value: bytes | None) -> None:
         """Write this soon; None removes the key."""
@@ -60,6 +61,7 @@ class Saver:
             log.info("the store takes writes again")
 
     def _note_failure(self, error: StoreError) -> None:
+        self.failures += 1
         if not self._failing:
             self._failing = True
             fields = {"error": str(error), "waiting": len(self._pending)}

@@ -26,12 +26,13 @@ class EdgeConfig:
     state_dir: pathlib.Path | None
     upstream_key: str = ""
     drain_s: float = 10.0
+    tls: file.Tls | None = None
 
     @property
     def listen_url(self) -> str:
         """What clients use."""
         host = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host  # noqa: S104
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{host}:{self.port}"
 
 
 def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
@@ -60,6 +61,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         controlplane=target,
         state_dir=state,
         upstream_key=_upstream_key(base),
+        tls=base.edge.tls,
     )
 
 

@@ -101,6 +101,11 @@ class Subscription:
         lanes = (self._routing, self._credits)
         return any(lane.nonce and now_s - lane.sent_at_s >= ACK_LIMIT_S for lane in lanes)
 
+    def lag_s(self, now_s: float) -> float:
+        """Age of the oldest update that waits for its ack; 0 if none does."""
+        sent = (lane.sent_at_s for lane in (self._routing, self._credits) if lane.nonce)
+        return now_s - min(sent, default=now_s)
+
     def _body(self, routing: Snapshot) -> Snapshot | Delta | None:
         """Full, difference, or nothing when the new state equals the old."""
         if self._acked is None:

@@ -83,6 +83,15 @@ class Key(Section, frozen=True):
             raise ValueError("give exactly one of sha256 and key")
 
 
+class Tls(Section, frozen=True):
+    """The certificate of the address that clients use; a renewed one is taken while it runs."""
+
+    cert: Name
+    """PEM file with the certificate and what leads to its CA."""
+    key: Name
+    """PEM file with its key, which only this user may read."""
+
+
 class EdgeLimits(Section, frozen=True):
     """Limits and timers of every edge."""
 
@@ -98,6 +107,8 @@ class EdgeLimits(Section, frozen=True):
     """Longest time for one request; the official SDKs' own default."""
     body_limit_bytes: Positive = 64 * 1024 * 1024
     """Largest request body."""
+    tls: Tls | None = None
+    """Serve HTTPS in place of HTTP."""
 
 
 class Config(Section, frozen=True):
@@ -111,6 +122,8 @@ class Config(Section, frozen=True):
     """Where clients connect."""
     admin: Address = "127.0.0.1:4001"
     """Where /metrics, /decisions, /healthz and /readyz are."""
+    controlplane_metrics: Address | None = None
+    """Where the control plane's /metrics is, like 127.0.0.1:4002; by default nowhere."""
     controlplane: str = ""
     """gRPC target of the control plane: unix:/path or host:port."""
     state_dir: str = ""
