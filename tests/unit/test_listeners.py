@@ -8,7 +8,6 @@ import pytest
 
 from controlplane import config as controlplane_config
 from edge import config as edge_config
-from sim.__main__ import main as sim_main  # noqa: F401  # it must import without listening
 from trimtab.runtime import config as file
 from trimtab.runtime.service import ConfigError
 
@@ -40,7 +39,7 @@ def test_metrics_go_where_they_are_asked_to(tmp_path: pathlib.Path) -> None:
     asked = path.read_text() + "controlplane_metrics: 127.0.0.1:4002\n"
     path.write_text(asked)
     assert controlplane_config.from_args(["--config", str(path)]).metrics == "127.0.0.1:4002"
-    with pytest.raises(ConfigError, match="--metrics: .* is not HOST:PORT"):
+    with pytest.raises(ConfigError, match=r"--metrics: .* is not HOST:PORT"):
         controlplane_config.from_args(["--config", str(path), "--metrics", "nowhere"])
     path.write_text(asked.replace("127.0.0.1:4002", "nowhere"))
     with pytest.raises(ConfigError, match="is not HOST:PORT"):

@@ -122,10 +122,10 @@ class Config(Section, frozen=True):
     """Where clients connect."""
     admin: Address = "127.0.0.1:4001"
     """Where /metrics, /decisions, /healthz and /readyz are."""
-    controlplane_metrics: Address | None = None
-    """Where the control plane's /metrics is, like 127.0.0.1:4002; by default nowhere."""
     controlplane: str = ""
     """gRPC target of the control plane: unix:/path or host:port."""
+    controlplane_metrics: Address | None = None
+    """Where the control plane's /metrics is, like 127.0.0.1:4002; by default nowhere."""
     state_dir: str = ""
     """Where state is kept."""
     report_period_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 0.5
