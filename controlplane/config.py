@@ -66,6 +66,8 @@ class ControlConfig:
     admin_socket: str = ""
     """Where root of this host needs no certificate; empty when `listen` is such a socket."""
     tls: TlsConfig | None = None
+    metrics: str = ""
+    """HOST:PORT for /metrics; empty: none."""
 
 
 def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
@@ -89,6 +91,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     )
     parser.add_argument("--tls-dir", help="certificates, ca.key among them; see docs/security.md")
     parser.add_argument("--name", help="this control plane's name; default the node's")
+    parser.add_argument("--metrics", help="HOST:PORT for /metrics; default none")
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     node = base.node or socket.gethostname()
@@ -106,6 +109,9 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         )
     tls = _tls(base, args.tls_dir or base.tls.dir, args.name or node, listen)
     _refuse_open(listen, secure=tls is not None or base.insecure)
+    metrics = args.metrics or base.controlplane_metrics or ""
+    if metrics and (problem := shapes.address_problem(metrics)):
+        raise ConfigError(f"--metrics: {problem}")
     return ControlConfig(
         fleet=base.fleet,
         name=args.name or node,
@@ -120,6 +126,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         etcd=etcd,
         admin_socket=_admin_socket(args.admin_socket, listen, state_dir, store),
         tls=tls,
+        metrics=metrics,
     )
 
 

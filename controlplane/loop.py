@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import logging
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ import grpc
 from controlplane import contents, migrations, state
 from controlplane.contents import Records
 from controlplane.core import snapshot, view
+from controlplane.core.bounds import TERM_LIMIT
 from controlplane.core.credits import Ledger
 from controlplane.core.events import (
     AgentGone,
@@ -35,12 +37,14 @@ from controlplane.core.events import (
     IntentSet,
     Loaded,
     Noted,
+    Refusal,
     Save,
     Tick,
     Transition,
 )
 from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
+from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.leader import Tenure
 from controlplane.saver import Saver
@@ -56,6 +60,7 @@ from trimtab.model import (
     EdgePolicy,
     EdgeUpdate,
     Intent,
+    Serving,
     Snapshot,
 )
 from trimtab.runtime import clock
@@ -66,7 +71,6 @@ TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
 STREAM_LIMIT = 6_000
 HELLO_LIMIT_S = 10.0
-TERM_LIMIT = 2**62  # an edge that claims more is wrong, not ahead
 log = logging.getLogger("controlplane")
 
 
@@ -102,6 +106,7 @@ class ControlLoop:
         self._saver = Saver(store, tenure)
         self._term = term
         self._version = 0
+        self.refusals = Refusals()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
@@ -136,9 +141,10 @@ class ControlLoop:
 
     # Agents
 
-    def open_agent(self) -> AgentStream:
-        """An agent connected."""
+    def open_agent(self, peer: str = "") -> AgentStream:
+        """An agent connected, from this host."""
         stream = AgentStream(next(self._numbers), clock.now_s())
+        stream.peer = peer
         self._agents[stream.number] = stream
         self._limit(stream)
         return stream
@@ -146,7 +152,7 @@ class ControlLoop:
     def agent_said(self, stream: AgentStream, message: AgentMessage) -> None:
         """An agent's message."""
         if stream.reason:
-            return
+            return  # refused already, and about to end
         stream.introduced = True
         self._handle(AgentSaid(stream.number, message))
 
@@ -157,9 +163,10 @@ class ControlLoop:
 
     # Edges
 
-    def open_edge(self) -> EdgeStream:
-        """An edge connected."""
+    def open_edge(self, peer: str = "") -> EdgeStream:
+        """An edge connected, from this host."""
         stream = EdgeStream(next(self._numbers), clock.now_s())
+        stream.peer = peer
         self._edges[stream.number] = stream
         self._limit(stream)
         return stream
@@ -167,17 +174,18 @@ class ControlLoop:
     def edge_said(self, stream: EdgeStream, message: EdgeMessage) -> None:
         """An edge's message."""
         if stream.reason:
-            return
-        stream.introduced = True
+            return  # refused already, and about to end
         if isinstance(message, Ack):
-            stream.subscription.ack(message, clock.now_s())
+            if not stream.subscription.ack(message, clock.now_s()):
+                self.refused(stream.peer, Kind.NONCE, f"nothing waits for ack {message.nonce}")
             stream.wake.set()
             return
-        if isinstance(message, EdgeHello):
+        stream.introduced = True
+        self._handle(EdgeSaid(stream.number, message))
+        if isinstance(message, EdgeHello) and not stream.reason:
             stream.hello = message
             self._stay_ahead(message)
             self._changed.set()
-        self._handle(EdgeSaid(stream.number, message))
 
     def edge_gone(self, stream: EdgeStream) -> None:
         """An edge's stream ended; the others share its room."""
@@ -195,6 +203,39 @@ class ControlLoop:
         credit = self._credits.get(hello.edge)
         subscription = stream.subscription
         return subscription.next(self._term, self._next_version, self._routing, credit, now_s)
+
+    def refused(self, peer: str, kind: Kind, reason: str) -> None:
+        """Something a peer sent was not taken."""
+        times = self.refusals.take(peer, kind, clock.now_s())
+        if times:
+            fields = {"peer": peer, "kind": kind.value, "reason": reason, "times": times}
+            log.warning("refused", extra={"fields": fields})
+
+    # What /metrics shows
+
+    @property
+    def term(self) -> int:
+        """Whose pushes these are."""
+        return self._term
+
+    def streams(self) -> dict[str, int]:
+        """How many are open, by kind of peer."""
+        return {"agent": len(self._agents), "edge": len(self._edges)}
+
+    def servings(self) -> Counter[Serving]:
+        """How many replicas are open, closed and lost."""
+        routes = (replica.route for replica in self._registry.replicas.values())
+        return Counter(route.serving for route in routes if route is not None)
+
+    def push_lag_s(self) -> float:
+        """Age of the oldest push without an ack."""
+        now_s = clock.now_s()
+        lags = (stream.subscription.lag_s(now_s) for stream in self._edges.values())
+        return max(lags, default=0.0)
+
+    def store_failures(self) -> int:
+        """Writes that failed."""
+        return self._saver.failures
 
     # Operators
 
@@ -283,13 +324,15 @@ class ControlLoop:
                 self._saver.save(key, value)
             case Direct(number, directive):
                 agent = self._agents.get(number)
-                if agent is not None and self._tenure.holds and not agent.tell(directive):
-                    agent.end("the agent does not read its directives")
-            case EndStream(number, reason):
+                holds = self._tenure.holds
+                if agent is not None and holds and not agent.tell(directive):
+                    self._end(agent, Kind.SILENT, "the agent does not read its directives")
+            case EndStream(number, reason, kind):
                 stream: Stream | None = self._agents.get(number) or self._edges.get(number)
                 if stream is not None:
-                    log.warning("stream refused", extra={"fields": {"reason": reason}})
-                    stream.end(reason)
+                    self._end(stream, kind, reason)
+            case Refusal(peer, kind, reason):
+                self.refused(peer, kind, reason)
             case Transition():
                 log.info("replica changed", extra={"fields": _transition_fields(effect)})
             case Noted(what, fields):
@@ -346,16 +389,28 @@ class ControlLoop:
 
     def _limit(self, stream: Stream) -> None:
         if len(self._agents) + len(self._edges) > STREAM_LIMIT:
-            stream.end("too many streams", grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self._end(stream, Kind.FULL, "too many streams", grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    def _end(
+        self,
+        stream: Stream,
+        kind: Kind | None,
+        reason: str,
+        code: grpc.StatusCode = grpc.StatusCode.FAILED_PRECONDITION,
+    ) -> None:
+        if kind is not None and not stream.reason:
+            self.refused(stream.peer, kind, reason)
+        stream.end(reason, code)
 
     def _end_the_stuck(self) -> None:
         now_s = clock.now_s()
         for stream in (*self._agents.values(), *self._edges.values()):
             if not stream.introduced and now_s - stream.opened_at_s > HELLO_LIMIT_S:
-                stream.end(f"no hello for {HELLO_LIMIT_S:.0f} s")
+                self._end(stream, Kind.SILENT, f"no hello for {HELLO_LIMIT_S:.0f} s")
         for edge in self._edges.values():
             if edge.subscription.stuck(now_s):
-                edge.end("an update was not acked in time", grpc.StatusCode.DEADLINE_EXCEEDED)
+                text, code = "an update was not acked in time", grpc.StatusCode.DEADLINE_EXCEEDED
+                self._end(edge, Kind.SILENT, text, code)
 
 
 def _registry(settings: Settings) -> Registry:

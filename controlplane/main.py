@@ -14,7 +14,7 @@ import trimtab  # noqa: F401  # before gRPC: see there
 # isort: split
 import grpc
 
-from controlplane import listen, service_admin, service_agent, service_edge, service_identity
+from controlplane import http, listen, service_admin, service_agent, service_edge, service_identity
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -78,7 +78,8 @@ async def _serve(
         office = runner.once("office", Office(settings, store, election, seat).run())
         log.info("serving", extra={"fields": {"listen": config.listen}})
         notify(ready=True, status=f"serving on {config.listen}")
-        await stop.wait()
+        async with http.serving(config.metrics, seat):
+            await stop.wait()
         notify(stopping=True)
         if members:
             await members.stop()

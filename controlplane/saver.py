@@ -30,6 +30,7 @@ class Saver:
         self._failing = False
         self.lock = asyncio.Lock()
         """Held by whoever writes; what was saved before a restore must not be written after it."""
+        self.failures = 0
 
     def save(self, key: str, value: bytes | None) -> None:
         """Write this soon; None removes the key."""
@@ -78,6 +79,7 @@ class Saver:
                 del self._pending[key]
 
     def _note_failure(self, error: StoreError) -> None:
+        self.failures += 1
         if not self._failing:
             self._failing = True
             fields = {"error": str(error), "waiting": len(self._pending)}

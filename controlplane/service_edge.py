@@ -7,10 +7,11 @@ from typing import Any
 
 import grpc
 
+from controlplane.core.refusals import Kind
 from controlplane.guard import must_be
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
-from controlplane.streams import EdgeStream
+from controlplane.streams import EdgeStream, host
 from trimtab.codec import WireError, decode_body, encode_update
 from trimtab.model import EdgeHello
 from trimtab.runtime.tasks import TaskRunner
@@ -34,12 +35,14 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
     ) -> None:
         """See the proto."""
         loop = await self._seat.loop_or_refuse(context)
-        stream = loop.open_edge()
+        stream = loop.open_edge(host(context.peer()))
         try:
             async with TaskRunner() as runner:
                 runner.forever("edge writer", _write(loop, stream, context))
                 runner.forever("edge end", stream.abort_when_ended(context))
                 async for message in request_iterator:
+                    if await stream.pace():
+                        loop.refused(stream.peer, Kind.FLOOD, "an edge is read more slowly")
                     _take(loop, stream, message)
         finally:
             loop.edge_gone(stream)
@@ -49,9 +52,11 @@ def _take(loop: ControlLoop, stream: EdgeStream, message: edge_pb2.EdgeMessage) 
     try:
         body = decode_body(message)
     except WireError as error:
+        loop.refused(stream.peer, Kind.MESSAGE, str(error))
         stream.end(str(error), grpc.StatusCode.INVALID_ARGUMENT)
         return
     if isinstance(body, EdgeHello) and (problem := must_be(body.edge)):
+        loop.refused(stream.peer, Kind.CLAIM, problem)
         stream.end(problem, grpc.StatusCode.PERMISSION_DENIED)
     elif body is not None:
         loop.edge_said(stream, body)

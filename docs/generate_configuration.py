@@ -28,6 +28,7 @@ SECTIONS = (
     config.Secret,
     config.Etcd,
     config.EdgeLimits,
+    config.Certificate,
     config.Tls,
 )
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}

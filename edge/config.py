@@ -30,12 +30,13 @@ class EdgeConfig:
     upstream_key: str = ""
     identity: Identity | None = None
     drain_s: float = 10.0
+    tls: file.Certificate | None = None
 
     @property
     def listen_url(self) -> str:
         """What clients use."""
         host = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host  # noqa: S104
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{host}:{self.port}"
 
 
 def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
@@ -68,6 +69,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         state_dir=state,
         upstream_key=_upstream_key(base),
         identity=identity,
+        tls=base.edge.tls,
     )
 
 

@@ -37,6 +37,10 @@ from trimtab.policy.retry import History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
+BODY_IDLE_S = 30.0
+"""Between two parts of a body: a caller that is silent for longer has gone or means harm."""
+BODY_TOTAL_S = 300.0
+"""For a whole body: the largest allowed by default, over 2 Mbit/s."""
 CALLER = web.RequestKey("caller", ApiKey)
 
 
@@ -138,12 +142,8 @@ class Proxy:
         limit_bytes = self._table.policy.body_limit_bytes
         if (request.content_length or 0) > limit_bytes:
             raise RefusedError(problems.too_large(limit_bytes))
-        body = bytearray()
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > limit_bytes:
-                raise RefusedError(problems.too_large(limit_bytes))
-        call = openai.parse(request.path, request.headers.get("content-type", ""), bytes(body))
+        body = await _body(request, limit_bytes)
+        call = openai.parse(request.path, request.headers.get("content-type", ""), body)
         if isinstance(call, Problem):
             raise RefusedError(call)
         return call
@@ -299,6 +299,21 @@ class _BrokenStreamError(Exception):
         super().__init__(problem.code)
         self.response = response
         self.problem = problem
+
+
+async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:
+    """The whole body; raises RefusedError when it is too large or comes too slowly."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TOTAL_S):
+            while not request.content.at_eof():
+                async with asyncio.timeout(BODY_IDLE_S):
+                    body += await request.content.readany()
+                if len(body) > limit_bytes:
+                    raise RefusedError(problems.too_large(limit_bytes))
+    except TimeoutError:
+        raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
+    return bytes(body)
 
 
 async def _refusal(job: Job, problem: Problem) -> Exception:

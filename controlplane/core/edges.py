@@ -9,8 +9,18 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
-from controlplane.core.bounds import EDGE_LIMIT, bounded_pool_use, clip, name_fault
-from controlplane.core.events import EndStream, Noted
+from controlplane.core.bounds import (
+    CHARGED_LIMIT,
+    EDGE_LIMIT,
+    TERM_LIMIT,
+    bounded_pool_use,
+    bounded_use,
+    clip,
+    instance_fault,
+    name_fault,
+)
+from controlplane.core.events import EndStream, Noted, Refusal
+from controlplane.core.refusals import Kind
 from controlplane.core.replica import Replica
 from controlplane.core.window import Minute
 from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse, Urgency
@@ -30,6 +40,7 @@ class Edge:
     stream: int
     connected_at_s: float
     heard_at_s: float
+    seq: int = 0
     reported_at_s: float | None = None
     uses: Mapping[str, ReplicaUse] = field(default_factory=dict)
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
@@ -51,7 +62,7 @@ class Edges:
         """An edge introduces itself."""
         fault = self._fault(stream, hello, now_s)
         if fault:
-            return [EndStream(stream, fault)]
+            return [EndStream(stream, *fault)]
         effects: list[EndStream | Noted] = []
         old = self.by_name.get(hello.edge)
         if old is not None:
@@ -72,17 +83,20 @@ class Edges:
         replicas: Mapping[str, Replica],
         pools: Container[str],
         now_s: float,
-    ) -> list[EndStream | Noted]:
-        """An edge says what it does."""
+    ) -> list[EndStream | Refusal]:
+        """An edge says what it does; empty when that was taken."""
         name = self._names.get(stream)
         if name is None:
-            return [EndStream(stream, "the first message must be an EdgeHello")]
+            return [EndStream(stream, "the first message must be an EdgeHello", Kind.ORDER)]
         edge = self.by_name[name]
-        edge.heard_at_s = edge.reported_at_s = now_s
-        edge.uses = {use.replica: use for use in report.replicas if use.replica in replicas}
+        if 0 < report.seq <= edge.seq:  # its counts would be added twice
+            return [Refusal(name, Kind.ORDER, f"report {report.seq} after report {edge.seq}")]
+        edge.seq, edge.heard_at_s, edge.reported_at_s = report.seq, now_s, now_s
+        known = (use for use in report.replicas if use.replica in replicas)
+        edge.uses = {use.replica: bounded_use(use) for use in known}
         before = edge.pools
-        bounded = (bounded_pool_use(use) for use in report.pools if use.pool in pools)
-        edge.pools = {use.pool: use for use in bounded}
+        shares = (use for use in report.pools if use.pool in pools)
+        edge.pools = {use.pool: bounded_pool_use(use) for use in shares}
         for use in edge.uses.values():
             _count_use(replicas[use.replica], use, now_s)
         for pool in edge.pools.values():
@@ -97,9 +111,10 @@ class Edges:
         uses = (edge.uses.get(replica) for edge in self.by_name.values())
         return sum(use.inflight for use in uses if use is not None)
 
-    def speaker(self, stream: int) -> str | None:
+    def speaker(self, stream: int) -> Edge | None:
         """The edge that speaks on a stream; None before its hello."""
-        return self._names.get(stream)
+        name = self._names.get(stream)
+        return None if name is None else self.by_name[name]
 
     def gone(self, stream: int) -> list[EndStream | Noted]:
         """An edge's stream ended."""
@@ -109,18 +124,22 @@ class Edges:
         del self.by_name[name]
         return [Noted("edge disconnected", {"edge": name})]
 
-    def _fault(self, stream: int, hello: EdgeHello, now_s: float) -> str:
+    def _fault(self, stream: int, hello: EdgeHello, now_s: float) -> tuple[str, Kind] | None:
         if stream in self._names:
-            return "a stream has one EdgeHello"
-        fault = name_fault(hello.edge)
+            return "a stream has one EdgeHello", Kind.ORDER
+        fault = name_fault(hello.edge) or instance_fault(hello.instance)
         if fault:
-            return fault
+            return fault, Kind.NAME
+        if max(hello.term, hello.version) >= TERM_LIMIT:
+            text = f"no leader had term {hello.term} and version {hello.version}"
+            return text, Kind.MESSAGE
         old = self.by_name.get(hello.edge)
         if old is None:
             full = len(self.by_name) >= EDGE_LIMIT
-            return f"there are {EDGE_LIMIT} edges already" if full else ""
-        lives = now_s - old.heard_at_s <= FRESH_S and old.hello.instance != hello.instance
-        return f"another edge is called {hello.edge}; give each its own name" if lives else ""
+            return (f"there are {EDGE_LIMIT} edges already", Kind.FULL) if full else None
+        if now_s - old.heard_at_s <= FRESH_S and old.hello.instance != hello.instance:
+            return f"another edge is called {hello.edge}; give each its own name", Kind.NAME
+        return None
 
 
 def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
@@ -139,4 +158,5 @@ def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
 def _note_charges(charged: dict[Who, float], pool: PoolUse) -> None:
     for use in pool.tenants:
         who = (known(use.urgency), use.tenant)
-        charged[who] = charged.get(who, 0.0) + use.charged_work
+        if who in charged or len(charged) < CHARGED_LIMIT:
+            charged[who] = charged.get(who, 0.0) + use.charged_work

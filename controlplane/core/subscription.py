@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from controlplane.core.bounds import clip
 from trimtab.model import Ack, Credits, Delta, EdgeUpdate, Snapshot
 from trimtab.policy.delta import diff
 
 ACK_LIMIT_S = 10.0
 NACK_WAIT_FIRST_S = 0.25
 NACK_WAIT_CAP_S = 30.0  # an edge that refuses everything is not flooded, and heals soon enough
-TEXT_LIMIT_CHARS = 300
 
 
 @dataclass(slots=True)
@@ -77,16 +77,16 @@ class Subscription:
             updates.append(self._update(self._credits, term, next_version(), credit, now_s))
         return updates
 
-    def ack(self, ack: Ack, now_s: float) -> None:
-        """The edge's verdict; one on anything but what is outstanding is ignored."""
+    def ack(self, ack: Ack, now_s: float) -> bool:
+        """The edge's verdict; False, and nothing is done, if it is on what is not outstanding."""
         lane = {self._routing.nonce: self._routing, self._credits.nonce: self._credits}.get(
             ack.nonce
         )
         if lane is None or not ack.nonce:
-            return
+            return False
         lane.settle(ack.error, now_s)
         if ack.error:
-            self.last_error = ack.error[:TEXT_LIMIT_CHARS]
+            self.last_error = clip(ack.error)
         else:
             self.acked_version = max(self.acked_version, lane.version)
         if lane is self._routing:
@@ -94,11 +94,17 @@ class Subscription:
             self._acked_routing_version = lane.version
         elif ack.error:
             self._credits_sent = None
+        return True
 
     def stuck(self, now_s: float) -> bool:
         """Whether an update has waited too long for its ack."""
         lanes = (self._routing, self._credits)
         return any(lane.nonce and now_s - lane.sent_at_s >= ACK_LIMIT_S for lane in lanes)
+
+    def lag_s(self, now_s: float) -> float:
+        """Age of the oldest update that waits for its ack; 0 if none does."""
+        sent = (lane.sent_at_s for lane in (self._routing, self._credits) if lane.nonce)
+        return now_s - min(sent, default=now_s)
 
     def _body(self, routing: Snapshot) -> Snapshot | Delta | None:
         """Full, difference, or nothing when the new state equals the old."""

@@ -118,6 +118,15 @@ class Etcd(Section, frozen=True):
             raise ValueError("give https for all endpoints, or for none and no ca, cert and key")
 
 
+class Certificate(Section, frozen=True):
+    """The certificate of the address that clients use; a renewed one is taken while it runs."""
+
+    cert: Name
+    """PEM file with the certificate and what leads to its CA."""
+    key: Name
+    """PEM file with its key, which only this user may read."""
+
+
 class EdgeLimits(Section, frozen=True):
     """Limits and timers of every edge."""
 
@@ -133,6 +142,8 @@ class EdgeLimits(Section, frozen=True):
     """Longest time for one request; the official SDKs' own default."""
     body_limit_bytes: Positive = 64 * 1024 * 1024
     """Largest request body."""
+    tls: Certificate | None = None
+    """Serve HTTPS in place of HTTP."""
 
 
 class Tls(Section, frozen=True):
@@ -165,6 +176,8 @@ class Config(Section, frozen=True):
     """Certificates between the parts."""
     insecure: bool = False
     """Let a control plane listen beyond loopback without TLS: anybody there may steer the fleet."""
+    controlplane_metrics: Address | None = None
+    """Where the control plane's /metrics is, like 127.0.0.1:4002; by default nowhere."""
     state_dir: str = ""
     """Where state is kept."""
     etcd: Etcd | None = None

@@ -100,8 +100,8 @@ def test_a_key_that_is_not_there_is_said(tmp_path: pathlib.Path) -> None:
 
 
 def test_peers_are_told_where_it_listens_or_what_it_says() -> None:
-    flags = ["--listen", "0.0.0.0:7000", "--store", "s.db"]
-    assert from_args(flags).advertise == "0.0.0.0:7000"
+    flags = ["--listen", "127.0.0.1:7000", "--store", "s.db"]
+    assert from_args(flags).advertise == "127.0.0.1:7000"
     assert from_args([*flags, "--advertise", "cp0:7000"]).advertise == "cp0:7000"
 
 
