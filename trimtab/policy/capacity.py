@@ -81,7 +81,8 @@ class Offered:
         if self._since_s is None:
             self._since_s = now_s
         self._requests[int(now_s)] += requests
-        for second in [s for s in self._requests if s <= now_s - max(RATE_SPANS_S)]:
+        oldest_s = now_s - max(RATE_SPANS_S)
+        for second in [s for s in self._requests if s <= oldest_s]:
             del self._requests[second]
 
     def delivered(self, work: float, finished: int, now_s: float) -> None:
