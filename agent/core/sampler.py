@@ -57,13 +57,14 @@ def forget(track: Track) -> Track:
 
 def read(track: Track, reading: Reading, now_s: float, wall_ms: int) -> Track:
     """Take a page into account; `wall_ms` names a start that does not name itself."""
-    restarted = _restarted(track, reading)
-    track = replace(track, reading=reading, read_s=now_s)
-    if not restarted:
-        return replace(track, started_s=track.started_s or reading.start_time_s)
+    if not _restarted(track, reading):
+        started_s = track.started_s or reading.start_time_s
+        return replace(track, reading=reading, read_s=now_s, started_s=started_s)
     started_s = reading.start_time_s
     return replace(
         track,
+        reading=reading,
+        read_s=now_s,
         epoch=max(wall_ms, track.epoch + 1) if started_s is None else int(started_s * 1000),
         started_s=started_s,
         ttft_sent=track.ttft_sent and NOTHING,

@@ -231,8 +231,11 @@ class Queue:
 
     def _part(self, urgency: Urgency) -> float:
         """Share of the departures that the more urgent leave to this one."""
-        total = sum(self._departed.values())
-        higher = sum(number for other, number in self._departed.items() if other < urgency)
+        total = higher = 0.0
+        for other, number in self._departed.items():
+            total += number
+            if other < urgency:
+                higher += number
         return max(GUARANTEE, 1.0 - higher / total) if total else 1.0
 
     def _refusal(self, wait_s: float, budget_s: float, dice: Dice) -> Refusal:
