@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from edge.core import uses
@@ -93,8 +93,7 @@ class PoolState:
     shed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """A request that may run now: one attempt."""
 
     pool: str
@@ -376,4 +375,4 @@ class Dispatch:
 
 def with_tried(ticket: Ticket, tried: set[str]) -> Ticket:
     """The same request, now known to have failed on these replicas."""
-    return replace(ticket, tried=frozenset(tried))
+    return ticket._replace(tried=frozenset(tried))

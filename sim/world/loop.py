@@ -25,8 +25,7 @@ class Loop:
     def at(self, when_s: float, call: Call, *args: Any) -> None:
         """Plan a call; a time that is over means now, after what is planned for now."""
         self._serial += 1
-        when_s = when_s if when_s > self.now_s else self.now_s
-        heapq.heappush(self._heap, (when_s, self._serial, call, args))
+        heapq.heappush(self._heap, (max(when_s, self.now_s), self._serial, call, args))
 
     def after(self, delay_s: float, call: Call, *args: Any) -> None:
         """Plan a call after a delay."""

@@ -36,8 +36,7 @@ ROOM_FACTOR = 8  # a tenant may have so many times the free room: alone 8/9 of a
 DEPARTED_MEMORY = 64.0  # departures: how urgent they were lately
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A request that wants to run. `work` is its estimate, `patience_s` the caller's."""
 
     number: int
