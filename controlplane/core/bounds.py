@@ -136,6 +136,9 @@ def bounded_use(use: ReplicaUse) -> ReplicaUse:
 
 def bounded_pool_use(use: PoolUse) -> PoolUse:
     """An edge's word on a pool, of a bounded size and with numbers that can be added up."""
+    few = use.queued <= COUNT_LIMIT and len(use.tenants) <= TENANTS_PER_POOL
+    if few and all(map(_is_bounded, use.tenants)):
+        return use  # nearly always
     tenants = tuple(_bounded_tenant(tenant) for tenant in use.tenants[:TENANTS_PER_POOL])
     return replace(
         use,
@@ -154,6 +157,16 @@ def bounded_report(report: Report) -> Report:
         engines=tuple(_bounded_sample(sample) for sample in report.engines[:PER_NODE_LIMIT]),
         gpus=tuple(_bounded_gpu(gpu) for gpu in report.gpus[:PER_NODE_LIMIT]),
         gpu_detail=clip(report.gpu_detail),
+    )
+
+
+def _is_bounded(use: TenantUse) -> bool:
+    return (
+        len(use.tenant) <= NAME_LIMIT_CHARS
+        and use.queued <= COUNT_LIMIT
+        and 0.0 <= use.queued_work <= WORK_LIMIT
+        and len(use.ages_ms) <= AGES_PER_TENANT
+        and -WORK_LIMIT <= use.charged_work <= WORK_LIMIT
     )
 
 

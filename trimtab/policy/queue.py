@@ -36,8 +36,7 @@ ROOM_FACTOR = 8  # a tenant may have so many times the free room: alone 8/9 of a
 DEPARTED_MEMORY = 64.0  # departures: how urgent they were lately
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A request that wants to run. `work` is its estimate, `patience_s` the caller's."""
 
     number: int
@@ -231,8 +230,11 @@ class Queue:
 
     def _part(self, urgency: Urgency) -> float:
         """Share of the departures that the more urgent leave to this one."""
-        total = sum(self._departed.values())
-        higher = sum(number for other, number in self._departed.items() if other < urgency)
+        total = higher = 0.0
+        for other, number in self._departed.items():
+            total += number
+            if other < urgency:
+                higher += number
         return max(GUARANTEE, 1.0 - higher / total) if total else 1.0
 
     def _refusal(self, wait_s: float, budget_s: float, dice: Dice) -> Refusal:

@@ -213,7 +213,8 @@ def test_alone_what_engines_said_of_their_queues_is_forgotten() -> None:
     fleet.waiting = 5
     fleet.push()
     fleet.dispatch.enter(Mode.AUTONOMOUS)
-    assert {c.waiting for c in fleet.dispatch._candidates(POOL, 0.0)} == {0}
+    placed = fleet.offer(1, 0.0)
+    assert {c.waiting for placement in placed for c in placement.among} == {0}
 
 
 def test_a_strike_needs_a_replica_that_served_others() -> None:
