@@ -79,6 +79,13 @@ class EdgeMetrics:
             ["replica", "result"],
             registry=self.registry,
         )
+        self.failovers = Counter(
+            "trimtab_edge_stream_failovers",
+            "Streams cut after their first data, by what came of it: continued on another replica, "
+            "off in the pool, inexact (see the decision record), given_up (too often or too many).",
+            ["model", "result"],
+            registry=self.registry,
+        )
         self.affinity = Counter(
             "trimtab_edge_affinity",
             "Attempts of requests of a known session or prompt, by where they went: home, away.",
