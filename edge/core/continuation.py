@@ -48,6 +48,7 @@ _NEUTRAL: Mapping[str, frozenset[bytes]] = {
 
 
 class _Delta(msgspec.Struct):
+    role: str | None = None
     content: str | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
@@ -90,7 +91,7 @@ class Transcript:
         self.usage: _Usage | None = None
         """The last that was told."""
         self.pieces = 0
-        """Events with text in them: about a token each, if nobody knows better."""
+        """Of text: so many tokens at least."""
         self._text: list[str] = []
         self._chars = 0
         self._raw: list[bytes] = []
@@ -164,8 +165,10 @@ class Transcript:
             self.flaw = "tools"
         elif choice.logprobs is not None:
             self.flaw = "logprobs"
-        elif text := choice.text or delta.content:
-            self._say(text, 1)
+        elif not delta.role:  # that comes by itself, before the first token
+            self._say(choice.text or delta.content or "", 1)
+        elif delta.content:
+            self._say(delta.content, 1)
         self.finished = self.finished or choice.finish_reason is not None
 
     def _say(self, text: str, pieces: int) -> None:
@@ -230,9 +233,10 @@ class Rest:
 
 def rest(call: Call, transcript: Transcript, tokens: int | None) -> Rest:
     """How to go on with what has no flaw; `tokens` of the text so far, None if nobody knows."""
+    # Several tokens may share an event, and a text may be written in fewer than it was said in.
+    tokens = max(tokens or 0, transcript.pieces)
     if transcript.usage is not None:
         tokens = transcript.usage.completion_tokens  # it was told with each event
-    tokens = transcript.pieces if tokens is None else tokens
     fields: dict[str, Any] = msgspec.json.decode(call.body, type=dict[str, msgspec.Raw])
     over = not _shorten(fields, call.path, tokens) or transcript.finished
     head = transcript.head or _Chunk()
