@@ -88,11 +88,9 @@ class Listener:
 
     async def hear(self, client: openai.AsyncOpenAI, prompt: str, chat: bool, **more: Any) -> None:
         options = OPTIONS | more
-        if chat:
-            create = client.chat.completions.create
-            options["messages"] = [{"role": "user", "content": prompt}]
-        else:
-            create, options["prompt"] = client.completions.create, prompt
+        create: Any = client.chat.completions.create if chat else client.completions.create
+        question: Any = {"messages": [{"role": "user", "content": prompt}]}
+        options |= question if chat else {"prompt": prompt}
         try:
             async for chunk in await create(**options):
                 self.chunks.append(chunk)
