@@ -49,6 +49,13 @@ class Ticket(NamedTuple):
     tried: frozenset[str] = frozenset()
     affinity: bytes = b""
     """The key under which to look for its home; none if empty."""
+    cut_s: float = -math.inf
+    """When its answer was cut in the middle: it waits from then on, but keeps its age."""
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether a caller has the beginning of its answer."""
+        return self.cut_s > -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +188,8 @@ class Queue:
     def gives_up_s(self, ticket: Ticket) -> float:
         """When a waiting request is refused after all."""
         longest_s = self.budgets.longest_s(ticket.urgency)
-        return ticket.since_s + min(longest_s, PATIENCE_RATIO * ticket.patience_s)
+        waits_since_s = max(ticket.since_s, ticket.cut_s)
+        return waits_since_s + min(longest_s, PATIENCE_RATIO * ticket.patience_s)
 
     def refusal(self, ticket: Ticket, now_s: float, dice: Dice) -> Refusal:
         """What to tell a request that waited in vain."""

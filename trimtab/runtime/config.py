@@ -65,6 +65,8 @@ class Pool(Section, frozen=True):
     """The name clients ask for."""
     aliases: tuple[Name, ...] = ()
     """Other names for it."""
+    failover: bool = True
+    """Plain text streams whose replica is lost go on on another one."""
     engines: tuple[Engine, ...] = ()
     """Its replicas."""
 
