@@ -1,9 +1,9 @@
 """The shell around the registry: its one writer, its clock, its pushes.
 
 Rules: everything that happens goes through `_handle`, in the order it came; a change is published
-COALESCE_S after it, together with what came in between, and credits at every tick, so that an edge
-hears from us twice a second; the store is written behind all that. (term, version) only grow: an
-edge that has seen a higher one (the store was lost) makes us go on above it.
+COALESCE_S after it, together with what came in between, and credits after that and at every tick,
+so that an edge hears from us twice a second; the store is written behind all that. (term, version)
+only grow: an edge that has seen a higher one (the store was lost) makes us go on above it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ from controlplane.core.events import (
 from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term
 from controlplane.core.registry import Registry
+from controlplane.core.subscription import Differences
 from controlplane.saver import Saver
 from controlplane.store.protocol import Put, Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
+from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
     AgentMessage,
@@ -60,6 +62,8 @@ from trimtab.views import Fleet
 
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
+SLICE_S = 0.005  # of work on credits, between two looks at what else there is to do
+SPLIT_REST = 5.0  # credits are split again early only after this many times what that took
 STREAM_LIMIT = 6_000
 HELLO_LIMIT_S = 10.0
 TERM_LIMIT = 2**62  # an edge that claims more is wrong, not ahead
@@ -104,8 +108,13 @@ class ControlLoop:
         self._faults: list[str] = []
         self._ledger = Ledger()
         self._waits = 0
+        self._differences = Differences()
         self._credits: Mapping[str, Credits] = {}
+        self.parts = Parts()
+        """Bytes that pushes share; as old as the credits and the routing."""
+        self._split_after_s = 0.0
         self._changed = asyncio.Event()
+        self._split_due = asyncio.Event()
 
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
@@ -116,6 +125,7 @@ class ControlLoop:
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
             runner.forever("publisher", self._publish_forever())
+            runner.forever("ticks", self._tick_forever())
             await asyncio.Event().wait()
 
     async def stop(self) -> None:
@@ -147,7 +157,7 @@ class ControlLoop:
 
     def open_edge(self) -> EdgeStream:
         """An edge connected."""
-        stream = EdgeStream(next(self._numbers), clock.now_s())
+        stream = EdgeStream(next(self._numbers), clock.now_s(), self._differences)
         self._edges[stream.number] = stream
         self._limit(stream)
         return stream
@@ -237,28 +247,61 @@ class ControlLoop:
                 log.info(what, extra={"fields": dict(fields)})
 
     async def _publish_forever(self) -> None:
+        """Routing as soon as it has changed; it never waits for credits."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(COALESCE_S)
+            self._changed.clear()
+            self._publish_routing()
+            self._split_due.set()
+
+    async def _tick_forever(self) -> None:
+        """Credits at every tick, and after changes while that leaves time for everything else."""
         tick_at_s = clock.now_s()
         while True:
-            self._publish()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, tick_at_s - clock.now_s())):
-                    await self._changed.wait()
-                    await asyncio.sleep(COALESCE_S)
+                    await self._split_due.wait()
+                    await asyncio.sleep(self._split_after_s - clock.now_s())
+            self._split_due.clear()
             if clock.now_s() >= tick_at_s:
-                tick_at_s = clock.now_s() + TICK_S
+                tick_at_s = max(tick_at_s + TICK_S, clock.now_s())
                 self._handle(Tick())
                 self._end_the_stuck()
+                self._publish_routing()
+            await self._split()
 
-    def _publish(self) -> None:
-        """Make the newest state of everything and let the streams take it."""
-        self._changed.clear()
+    def _publish_routing(self) -> None:
+        """Make the newest routing and let the streams take it."""
         registry, settings = self._registry, self._settings
-        if registry.routing_version != self._routing_version:
-            self._routing_version = registry.routing_version
-            replicas, pools = registry.replicas.values(), settings.placement.pools
-            self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
-        edges, now_s = registry.edges.by_name, clock.now_s()
-        self._credits = self._ledger.split(registry.replicas.values(), edges, now_s)
+        if registry.routing_version == self._routing_version:
+            return
+        self._routing_version = registry.routing_version
+        replicas, pools = registry.replicas.values(), settings.placement.pools
+        self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
+        for stream in self._edges.values():
+            stream.wake.set()
+
+    async def _split(self) -> None:
+        """Make the newest credits, a slice at a time, and let the streams take them."""
+        began_s = slice_s = clock.now_s()
+        worked_s = 0.0
+        registry = self._registry
+        steps = self._ledger.splitting(registry.replicas.values(), registry.edges.by_name, began_s)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._credits = end.value
+                break
+            now_s = clock.now_s()
+            if now_s - slice_s >= SLICE_S:
+                worked_s += now_s - slice_s
+                await asyncio.sleep(0)
+                slice_s = clock.now_s()
+        now_s = clock.now_s()
+        self._split_after_s = now_s + SPLIT_REST * (worked_s + now_s - slice_s)
+        self.parts = Parts()
         for stream in self._edges.values():
             stream.wake.set()
 

@@ -54,4 +54,4 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
             await stream.wake.wait()
             stream.wake.clear()
             for update in self._loop.updates(stream):
-                await context.write(encode_update(update))
+                await context.write(encode_update(update, self._loop.parts))

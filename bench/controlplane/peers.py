@@ -152,14 +152,13 @@ class Edge:
         async for content in self._call:
             at_s = now_s()
             update = edge_pb2.EdgeUpdate.FromString(content)
-            kind = update.WhichOneof("body")
+            kind = update.WhichOneof("body") or "nothing"
             self._log.received[kind] += 1
             self._log.received_bytes[kind] += len(content)
             if kind == "credits":
                 self._take_credits(update.credits, at_s)
-            else:
-                for route in getattr(update, kind).routes:
-                    self._note(route.replica, route.serving, at_s)
+            for route in (*update.snapshot.routes, *update.delta.routes):
+                self._note(route.replica, route.serving, at_s)
             self._log.sent["Ack"] += 1
             ack = encode_body(edge_pb2.EdgeMessage, Ack(update.nonce))
             await self._say(ack.SerializeToString())

@@ -15,7 +15,7 @@ CLIENT_LAG_MAX_S = 0.02
 _STEPS = """\
 Made by `{command}` on {machine}. One real control plane on one core (unix socket, SQLite in a
 temporary folder), all agents and edges in one process on the other core, each with a connection of
-its own. An agent has one engine and reports it and its GPU 2 times a second; an edge reports 2 times
+its own. An agent has one engine and reports it and its GPU twice a second; an edge reports twice
 a second the replicas that it has credits for, acks every push, and 1 report in 50 tells of requests
 that begin to wait. About once a second an engine dies and comes back.
 

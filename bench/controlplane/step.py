@@ -111,16 +111,14 @@ async def _watch(
 async def _decide(fleet: Sequence[Agent], span_s: float) -> int:
     """Let one engine after another die and come back; how many."""
     victims = fleet[:: max(1, len(fleet) // max(1, int(span_s)))]
-    end_s, count = now_s() + span_s - DEAD_S, 0
+    end_s, turns = now_s() + span_s - DEAD_S, list[asyncio.Task[None]]()
     async with TaskRunner() as tasks:
         for agent in victims:
             if now_s() >= end_s:
                 break
-            count += 1
-            last = tasks.once(f"decision {count}", _die_and_return(agent))
+            turns.append(tasks.once(f"decision {agent.engine.number}", _die_and_return(agent)))
             await asyncio.sleep(DECISION_GAP_S * random.uniform(0.7, 1.3))  # noqa: S311
-        await last
-    return count
+    return len(turns)
 
 
 async def _die_and_return(agent: Agent) -> None:
@@ -155,7 +153,7 @@ def _busy_s() -> float:
 async def _connected(
     fleet: Sequence[Agent], watchers: Sequence[Edge], target: str
 ) -> AsyncIterator[None]:
-    peers = [*fleet, *watchers]
+    peers: list[Agent | Edge] = [*fleet, *watchers]
     spread_s = max(PERIOD_S, len(peers) / CONNECT_PER_S)
     async with TaskRunner() as tasks:
         runs = [

@@ -85,7 +85,8 @@ class Breakers:
     ) -> None:
         """An edge's report."""
         for use in report.replicas:
-            if use.replica in replicas:
+            tells = use.cohorts or use.outcomes or use.refused
+            if tells and use.replica in replicas:
                 replicas[use.replica].standing.take_use(edge, use, now_s)
         for pool in report.pools:
             if pool.pool in self._pools:

@@ -31,7 +31,8 @@ class Edge:
     connected_at_s: float
     heard_at_s: float
     reported_at_s: float | None = None
-    uses: Mapping[str, ReplicaUse] = field(default_factory=dict)
+    inflight: Mapping[str, int] = field(default_factory=dict)
+    """Its attempts by replica, where there are any; replaced, never changed."""
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
     charged: dict[str, dict[Who, float]] = field(default_factory=dict)
     """Work charged to tenants since it was last taken, by pool."""
@@ -46,6 +47,7 @@ class Edges:
         self.waits = 0
         """Counts up when requests begin to wait at an edge."""
         self._names: dict[int, str] = {}
+        self._inflight: dict[str, int] = {}
 
     def hello(self, stream: int, hello: EdgeHello, now_s: float) -> list[EndStream | Noted]:
         """An edge introduces itself."""
@@ -56,6 +58,7 @@ class Edges:
         old = self.by_name.get(hello.edge)
         if old is not None:
             del self._names[old.stream]
+            self._use(old, {})
             effects.append(EndStream(old.stream, "the same edge has a newer stream"))
         hello = replace(
             hello, edge_version=clip(hello.edge_version), listen_url=clip(hello.listen_url)
@@ -79,11 +82,12 @@ class Edges:
             return [EndStream(stream, "the first message must be an EdgeHello")]
         edge = self.by_name[name]
         edge.heard_at_s = edge.reported_at_s = now_s
-        edge.uses = {use.replica: use for use in report.replicas if use.replica in replicas}
+        uses = [use for use in report.replicas if use.replica in replicas]
+        self._use(edge, {use.replica: use.inflight for use in uses if use.inflight})
         before = edge.pools
         bounded = (bounded_pool_use(use) for use in report.pools if use.pool in pools)
         edge.pools = {use.pool: use for use in bounded}
-        for use in edge.uses.values():
+        for use in uses:
             _count_use(replicas[use.replica], use, now_s)
         for pool in edge.pools.values():
             edge.minute.add(("requests", pool.pool), pool.requests, now_s)
@@ -94,8 +98,7 @@ class Edges:
 
     def inflight(self, replica: str) -> int:
         """Attempts of all edges on a replica."""
-        uses = (edge.uses.get(replica) for edge in self.by_name.values())
-        return sum(use.inflight for use in uses if use is not None)
+        return self._inflight.get(replica, 0)
 
     def speaker(self, stream: int) -> str | None:
         """The edge that speaks on a stream; None before its hello."""
@@ -106,8 +109,19 @@ class Edges:
         name = self._names.pop(stream, None)
         if name is None:
             return []
-        del self.by_name[name]
+        self._use(self.by_name.pop(name), {})
         return [Noted("edge disconnected", {"edge": name})]
+
+    def _use(self, edge: Edge, inflight: Mapping[str, int]) -> None:
+        """An edge's attempts are these now."""
+        total = self._inflight
+        for name, number in inflight.items():
+            total[name] = total.get(name, 0) + number
+        for name, number in edge.inflight.items():
+            total[name] -= number
+            if not total[name]:
+                del total[name]
+        edge.inflight = inflight
 
     def _fault(self, stream: int, hello: EdgeHello, now_s: float) -> str:
         if stream in self._names:
@@ -125,7 +139,8 @@ class Edges:
 
 def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
     minute = replica.minute
-    minute.add("dispatched", use.dispatched, now_s)
+    if use.dispatched:
+        minute.add("dispatched", use.dispatched, now_s)
     if use.tokens:
         replica.tokens_at_s = now_s
     for outcome in use.outcomes:
