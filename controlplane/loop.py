@@ -63,7 +63,8 @@ from trimtab.views import Fleet
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
 SLICE_S = 0.005  # of work on credits, between two looks at what else there is to do
-SPLIT_REST = 5.0  # credits are split again early only after this many times what that took
+TICK_REST = 3.0  # a tick comes later when a split took long: credits take a quarter of a core,
+EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
 HELLO_LIMIT_S = 10.0
 TERM_LIMIT = 2**62  # an edge that claims more is wrong, not ahead
@@ -112,7 +113,6 @@ class ControlLoop:
         self._credits: Mapping[str, Credits] = {}
         self.parts = Parts()
         """Bytes that pushes share; as old as the credits and the routing."""
-        self._split_after_s = 0.0
         self._changed = asyncio.Event()
         self._split_due = asyncio.Event()
 
@@ -256,20 +256,22 @@ class ControlLoop:
             self._split_due.set()
 
     async def _tick_forever(self) -> None:
-        """Credits at every tick, and after changes while that leaves time for everything else."""
-        tick_at_s = clock.now_s()
+        """Credits at every tick and after changes, while that leaves time for everything else."""
+        tick_at_s = early_at_s = clock.now_s()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, tick_at_s - clock.now_s())):
                     await self._split_due.wait()
-                    await asyncio.sleep(self._split_after_s - clock.now_s())
+                    await asyncio.sleep(early_at_s - clock.now_s())
             self._split_due.clear()
             if clock.now_s() >= tick_at_s:
                 tick_at_s = max(tick_at_s + TICK_S, clock.now_s())
                 self._handle(Tick())
                 self._end_the_stuck()
                 self._publish_routing()
-            await self._split()
+            worked_s, ended_s = await self._split(), clock.now_s()
+            early_at_s = ended_s + EARLY_REST * worked_s
+            tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
     def _publish_routing(self) -> None:
         """Make the newest routing and let the streams take it."""
@@ -282,8 +284,8 @@ class ControlLoop:
         for stream in self._edges.values():
             stream.wake.set()
 
-    async def _split(self) -> None:
-        """Make the newest credits, a slice at a time, and let the streams take them."""
+    async def _split(self) -> float:
+        """Make the newest credits, a slice at a time; how long that took without the rest."""
         began_s = slice_s = clock.now_s()
         worked_s = 0.0
         registry = self._registry
@@ -299,11 +301,10 @@ class ControlLoop:
                 worked_s += now_s - slice_s
                 await asyncio.sleep(0)
                 slice_s = clock.now_s()
-        now_s = clock.now_s()
-        self._split_after_s = now_s + SPLIT_REST * (worked_s + now_s - slice_s)
         self.parts = Parts()
         for stream in self._edges.values():
             stream.wake.set()
+        return worked_s + clock.now_s() - slice_s
 
     def _take(self, candidate: Snapshot) -> None:
         faults = snapshot.faults(candidate)

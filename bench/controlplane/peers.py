@@ -68,6 +68,7 @@ class Agent:
         self.engine = engine
         self._log = log
         self._returns = False
+        self._writing = asyncio.Lock()
         self._call: Any = None
 
     async def run(self, target: str, start_s: float) -> None:
@@ -110,7 +111,8 @@ class Agent:
 
     async def _say(self, message: AgentMessage) -> None:
         self._log.sent[type(message).__name__] += 1
-        await self._call.write(encode_body(agent_pb2.AgentMessage, message))
+        async with self._writing:
+            await self._call.write(encode_body(agent_pb2.AgentMessage, message))
 
 
 class Edge:
@@ -125,6 +127,7 @@ class Edge:
         self._told_s: float | None = None
         self._seq = dice.randrange(RENEW_EVERY)
         self._report = b""
+        self._writing = asyncio.Lock()
         self._call: Any = None
 
     async def run(self, target: str, start_s: float) -> None:
@@ -177,7 +180,8 @@ class Edge:
             self._slots = {credit.replica: credit.slots for credit in credits_.credits}
 
     async def _say(self, content: bytes) -> None:
-        await self._call.write(content)
+        async with self._writing:
+            await self._call.write(content)
 
 
 async def _periodically(act: Callable[[], Any]) -> None:

@@ -18,8 +18,8 @@ from controlplane.core.credits import Ledger
 from controlplane.core.events import AgentSaid, EdgeSaid, Tick
 from controlplane.core.placement import Placement
 from controlplane.core.registry import Registry
-from controlplane.core.subscription import Subscription
-from trimtab.codec import encode_update
+from controlplane.core.subscription import Differences, Subscription
+from trimtab.codec import Parts, encode_update
 from trimtab.model import (
     Ack,
     Credits,
@@ -60,7 +60,8 @@ class World:
         self._dice = random.Random(f"{seed} {replicas} {edges}")  # noqa: S311 - must repeat
         self._registry = Registry(Placement([]), self._dice, self._now_s)
         self._engines = [Engine(n, self._dice) for n in range(replicas)]
-        self._edges = {f"edge-{n:03}": Subscription() for n in range(edges)}
+        shared = Differences()
+        self._edges = {f"edge-{n:03}": Subscription(shared) for n in range(edges)}
         self._ledger = Ledger()
         self._routing = Snapshot()
         self._version = 0
@@ -82,8 +83,6 @@ class World:
                 self._registry.handle(AgentSaid(number, report), self._now_s)
         self._hear_edges()
         if victim is not None:
-            with self._timed("split_ms"):
-                self._split()
             self._push()
         with self._timed("tick_ms"):
             self._registry.handle(Tick(), self._now_s)
@@ -114,12 +113,13 @@ class World:
             made = snapshot.build(replicas, (), (), EdgePolicy())
             if not snapshot.faults(made) and made != self._routing:
                 self._routing = made
+        parts = Parts()
         for name, subscription in self._edges.items():
             credit, updates = self._credits.get(name), list[EdgeUpdate]()
             with self._timed("subscription_ms"):
                 updates = subscription.next(1, self._next, self._routing, credit, self._now_s)
             with self._timed("encode_ms"):
-                pushes = [encode_update(update).SerializeToString() for update in updates]
+                pushes = [encode_update(update, parts).SerializeToString() for update in updates]
             for update, push in zip(updates, pushes, strict=True):
                 subscription.ack(Ack(update.nonce), self._now_s)
                 if isinstance(update.body, Credits):

@@ -137,8 +137,9 @@ def _histogram(dice: random.Random, bounds_s: Sequence[float], count: int) -> Hi
 
 def edge_report(seq: int, slots: Mapping[str, int], dice: random.Random) -> EdgeReport:
     """An edge that uses its credits to LOAD."""
-    uses = tuple(_use(replica, count, dice) for replica, count in slots.items() if count)
-    return EdgeReport(seq, uses, tuple(_pool(number, dice) for number in range(POOLS)))
+    uses = (_use(replica, count, dice) for replica, count in slots.items() if count)
+    told = tuple(use for use in uses if use.inflight)  # as an edge leaves out what is idle
+    return EdgeReport(seq, told, tuple(_pool(number, dice) for number in range(POOLS)))
 
 
 def _use(replica: str, slots: int, dice: random.Random) -> ReplicaUse:

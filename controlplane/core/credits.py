@@ -39,15 +39,16 @@ def slots(replica: Replica, now_s: float) -> int:
 
 def weights(replicas: Iterable[Replica], now_s: float) -> dict[str, float]:
     """The weight of each open replica, by name; those of a pool add up to 1."""
-    opened = [
-        (replica.name, replica.route.pool, slots(replica, now_s))
-        for replica in replicas
-        if replica.route is not None and replica.route.serving is Serving.OPEN
-    ]
+    opened = [replica for replica in replicas if _is_open(replica)]
+    return _weights(opened, {replica.name: slots(replica, now_s) for replica in opened})
+
+
+def _weights(opened: Iterable[Replica], counts: Mapping[str, int]) -> dict[str, float]:
     pool_slots: Counter[str] = Counter()
-    for _, pool, count in opened:
-        pool_slots[pool] += count
-    return {name: count / pool_slots[pool] for name, pool, count in opened if count}
+    for replica in opened:
+        pool_slots[_pool_of(replica)] += counts[replica.name]
+    named = ((replica.name, _pool_of(replica)) for replica in opened)
+    return {name: counts[name] / pool_slots[pool] for name, pool in named if counts[name]}
 
 
 @dataclass(slots=True)
@@ -127,19 +128,21 @@ class Ledger:
         waiting = {name: _waiting(edge, pool, now_s) for name, edge in told.items()}
         charges = self._pools[pool].charges
         charges.take(pool, edges, waiting)
-        shares = weights(members, now_s)
+        full = {replica.name: full_slots(replica, now_s) for replica in members}
+        opened = [replica for replica in members if _is_open(replica)]
+        now = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
+        shares = _weights(opened, now)
         return _Ask(
             rooms={
                 replica.name: Room(
-                    limit=float(slots(replica, now_s)),
+                    limit=float(now[replica.name]),
                     ending=replica.load.finished_per_s * elapsed_s,
                 )
-                for replica in members
-                if _is_open(replica)
+                for replica in opened
             },
             demands={name: Demand(edge.inflight, waiting[name]) for name, edge in told.items()},
-            offers=[(replica.name, _credit(replica, shares, now_s)) for replica in members],
-            pace=_pace(members, now_s),
+            offers=[(replica.name, _credit(replica, shares, full, now_s)) for replica in members],
+            pace=_pace(opened, now, full),
             answer_tokens=mean_answer(replica.load.answers for replica in members),
         )
 
@@ -165,10 +168,14 @@ def _is_open(replica: Replica) -> bool:
     return replica.route is not None and replica.route.serving is Serving.OPEN
 
 
+def _pool_of(replica: Replica) -> str:
+    return replica.route.pool if replica.route else ""
+
+
 def _by_pool(replicas: Iterable[Replica]) -> dict[str, list[Replica]]:
     pools: dict[str, list[Replica]] = {}
     for replica in replicas:
-        pools.setdefault(replica.route.pool if replica.route else "", []).append(replica)
+        pools.setdefault(_pool_of(replica), []).append(replica)
     return pools
 
 
@@ -191,7 +198,9 @@ def _row(none: Credit, leases: Mapping[str, int] | None, edges: Iterable[str]) -
     return [told[leases[edge]] for edge in edges]
 
 
-def _credit(replica: Replica, shares: Mapping[str, float], now_s: float) -> Credit:
+def _credit(
+    replica: Replica, shares: Mapping[str, float], full: Mapping[str, int], now_s: float
+) -> Credit:
     sample, age_s = replica.sample, replica.age_s(now_s)
     return Credit(
         replica=replica.name,
@@ -200,19 +209,20 @@ def _credit(replica: Replica, shares: Mapping[str, float], now_s: float) -> Cred
         running=sample.running if sample else None,
         waiting=sample.waiting if sample else None,
         report_age_ms=None if age_s is None else max(0, round(age_s * 1000)),
-        limit_slots=full_slots(replica, now_s),
+        limit_slots=full[replica.name],
     )
 
 
-def _pace(members: Sequence[Replica], now_s: float) -> float | None:
+def _pace(
+    opened: Sequence[Replica], now: Mapping[str, int], full: Mapping[str, int]
+) -> float | None:
     """Work per second that the open replicas do when full; one never seen full is like others."""
-    opened = [(r, slots(r, now_s), full_slots(r, now_s)) for r in members if _is_open(r)]
-    seen = [(r.load.pace.work_per_s, full) for r, _, full in opened]
-    known = [(pace, full) for pace, full in seen if pace is not None and full]
+    seen = [(replica.load.pace.work_per_s, full[replica.name]) for replica in opened]
+    known = [(pace, slots_) for pace, slots_ in seen if pace is not None and slots_]
     if not known:
         return None
-    per_slot = sum(pace for pace, _ in known) / sum(full for _, full in known)
+    per_slot = sum(pace for pace, _ in known) / sum(slots_ for _, slots_ in known)
     total = 0.0
-    for (_, now, full), (pace, _) in zip(opened, seen, strict=True):
-        total += now * (per_slot if pace is None or not full else pace / full)
+    for replica, (pace, slots_) in zip(opened, seen, strict=True):
+        total += now[replica.name] * (per_slot if pace is None or not slots_ else pace / slots_)
     return total
