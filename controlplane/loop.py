@@ -63,7 +63,7 @@ from trimtab.views import Fleet
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
 SLICE_S = 0.005  # of work on credits, between two looks at what else there is to do
-TICK_REST = 3.0  # a tick comes later when a split took long: credits take a quarter of a core,
+TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
 EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
 HELLO_LIMIT_S = 10.0

@@ -33,6 +33,7 @@ from trimtab.model import (
 from trimtab.runtime.clock import cpu_s
 
 WARM_PERIODS = 3
+PER_NODE = 4  # engines: the nodes have a limit of their own
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ class World:
         self._now_s = 1_000.0
         self._dice = random.Random(f"{seed} {replicas} {edges}")  # noqa: S311 - must repeat
         self._registry = Registry(Placement([]), self._dice, self._now_s)
-        self._engines = [Engine(n, self._dice) for n in range(replicas)]
+        self._engines = [Engine(n, self._dice, per_node=PER_NODE) for n in range(replicas)]
         shared = Differences()
         self._edges = {f"edge-{n:03}": Subscription(shared) for n in range(edges)}
         self._ledger = Ledger()
@@ -67,7 +68,9 @@ class World:
         self._version = 0
         self._credits: dict[str, Credits] = {}
         for number, engine in enumerate(self._engines):
-            self._hear(number, NodeHello(engine.node), engine.facts(), engine.report())
+            if number % PER_NODE == 0:
+                self._hear(number, NodeHello(engine.node))
+            self._hear(number // PER_NODE * PER_NODE, engine.facts(), engine.report())
         for number, name in enumerate(self._edges):
             self._registry.handle(EdgeSaid(-1 - number, EdgeHello(name)), self._now_s)
 
@@ -80,7 +83,7 @@ class World:
         reports = [engine.report() for engine in self._engines]
         with self._timed("report_ms"):
             for number, report in enumerate(reports):
-                self._registry.handle(AgentSaid(number, report), self._now_s)
+                self._registry.handle(AgentSaid(number // PER_NODE * PER_NODE, report), self._now_s)
         self._hear_edges()
         if victim is not None:
             self._push()

@@ -55,16 +55,17 @@ class Engine:
     seq: int = 0
     tokens: int = 0
     finished: int = 0
+    per_node: int = 1
 
     @property
     def node(self) -> str:
-        """The machine, one engine each."""
-        return f"node-{self.number:05}"
+        """The machine."""
+        return f"node-{self.number // self.per_node:05}"
 
     @property
     def replica(self) -> str:
         """Its name."""
-        return f"{self.node}-8000"
+        return f"{self.node}-{8000 + self.number % self.per_node}"
 
     def facts(self) -> EngineFacts:
         """What is said at the start."""

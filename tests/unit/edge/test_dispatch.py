@@ -322,12 +322,11 @@ def test_reports_count_what_happened_since_the_last_one() -> None:
     fleet.offer(2)
     fleet.finish("a", Outcome.OVERLOAD, 1.0)
     (use,) = fleet.dispatch.report_replicas(1.0)
-    assert (use.dispatched, use.inflight) == (1, 0)
+    assert (use.replica, use.dispatched, use.inflight) == ("a", 1, 0)
     assert [(o.outcome, o.count) for o in use.outcomes] == [(Outcome.OVERLOAD, 1)]
     (pool,) = fleet.dispatch.report_pools(3.0)
     assert (pool.requests, pool.queued, pool.oldest_wait_ms) == (2, 1, 3000)
-    (use,) = fleet.dispatch.report_replicas(1.0)
-    assert (use.dispatched, use.outcomes) == (0, ())
+    assert fleet.dispatch.report_replicas(1.0) == (), "told once, and idle now"
 
 
 def test_what_was_charged_is_corrected_when_the_truth_is_known() -> None:
