@@ -1,10 +1,10 @@
 """The shell around the registry: its one writer, its clock, its pushes.
 
 Rules: everything that happens goes through `_handle`, in the order it came; a change is published
-COALESCE_S after it, together with what came in between, and credits at every tick, so that an edge
-hears from us twice a second; the store is written behind all that. (term, version) only grow: an
-edge that has seen a higher one (the store was lost) makes us go on above it. One loop is one term:
-it pushes, directs and stores nothing once its tenure does not hold.
+COALESCE_S after it, together with what came in between, and credits after that and at every tick,
+so that an edge hears from us twice a second; the store is written behind all that. (term, version)
+only grow: an edge that has seen a higher one (the store was lost) makes us go on above it. One loop
+is one term: it pushes, directs and stores nothing once its tenure does not hold.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
+from controlplane.core.subscription import Differences
 from controlplane.leader import Tenure
 from controlplane.saver import Saver
 from controlplane.store.protocol import Put, Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
+from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
     AgentMessage,
@@ -69,6 +71,9 @@ from trimtab.views import Fleet, StateHeader
 
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
+SLICE_S = 0.005  # of work on credits, between two looks at what else there is to do
+TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
+EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
 HELLO_LIMIT_S = 10.0
 log = logging.getLogger("controlplane")
@@ -116,8 +121,12 @@ class ControlLoop:
         self._faults: list[str] = []
         self._ledger = Ledger()
         self._waits = 0
+        self._differences = Differences()
         self._credits: Mapping[str, Credits] = {}
+        self.parts = Parts()
+        """Bytes that pushes share; as old as the credits and the routing."""
         self._changed = asyncio.Event()
+        self._split_due = asyncio.Event()
 
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
@@ -128,6 +137,7 @@ class ControlLoop:
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
             runner.forever("publisher", self._publish_forever())
+            runner.forever("ticks", self._tick_forever())
             await asyncio.Event().wait()
 
     def end(self, reason: str) -> None:
@@ -165,7 +175,7 @@ class ControlLoop:
 
     def open_edge(self, peer: str = "") -> EdgeStream:
         """An edge connected, from this host."""
-        stream = EdgeStream(next(self._numbers), clock.now_s())
+        stream = EdgeStream(next(self._numbers), clock.now_s(), self._differences)
         stream.peer = peer
         self._edges[stream.number] = stream
         self._limit(stream)
@@ -339,30 +349,64 @@ class ControlLoop:
                 log.info(what, extra={"fields": dict(fields)})
 
     async def _publish_forever(self) -> None:
-        tick_at_s = clock.now_s()
+        """Routing as soon as it has changed; it never waits for credits."""
         while True:
-            self._publish()
+            await self._changed.wait()
+            await asyncio.sleep(COALESCE_S)
+            self._changed.clear()
+            self._publish_routing()
+            self._split_due.set()
+
+    async def _tick_forever(self) -> None:
+        """Credits at every tick and after changes, while that leaves time for everything else."""
+        tick_at_s = early_at_s = clock.now_s()
+        while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, tick_at_s - clock.now_s())):
-                    await self._changed.wait()
-                    await asyncio.sleep(COALESCE_S)
+                    await self._split_due.wait()
+                    await asyncio.sleep(early_at_s - clock.now_s())
+            self._split_due.clear()
             if clock.now_s() >= tick_at_s:
-                tick_at_s = clock.now_s() + TICK_S
+                tick_at_s = max(tick_at_s + TICK_S, clock.now_s())
                 self._handle(Tick())
                 self._end_the_stuck()
+                self._publish_routing()
+            worked_s, ended_s = await self._split(), clock.now_s()
+            early_at_s = ended_s + EARLY_REST * worked_s
+            tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
-    def _publish(self) -> None:
-        """Make the newest state of everything and let the streams take it."""
-        self._changed.clear()
+    def _publish_routing(self) -> None:
+        """Make the newest routing and let the streams take it."""
         registry, settings = self._registry, self._settings
-        if registry.routing_version != self._routing_version:
-            self._routing_version = registry.routing_version
-            replicas, pools = registry.replicas.values(), settings.placement.pools
-            self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
-        edges, now_s = registry.edges.by_name, clock.now_s()
-        self._credits = self._ledger.split(registry.replicas.values(), edges, now_s)
+        if registry.routing_version == self._routing_version:
+            return
+        self._routing_version = registry.routing_version
+        replicas, pools = registry.replicas.values(), settings.placement.pools
+        self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
         for stream in self._edges.values():
             stream.wake.set()
+
+    async def _split(self) -> float:
+        """Make the newest credits, a slice at a time; how long that took without the rest."""
+        began_s = slice_s = clock.now_s()
+        worked_s = 0.0
+        registry = self._registry
+        steps = self._ledger.splitting(registry.replicas.values(), registry.edges.by_name, began_s)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._credits = end.value
+                break
+            now_s = clock.now_s()
+            if now_s - slice_s >= SLICE_S:
+                worked_s += now_s - slice_s
+                await asyncio.sleep(0)
+                slice_s = clock.now_s()
+        self.parts = Parts()
+        for stream in self._edges.values():
+            stream.wake.set()
+        return worked_s + clock.now_s() - slice_s
 
     def _take(self, candidate: Snapshot) -> None:
         faults = snapshot.faults(candidate)

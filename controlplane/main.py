@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -23,7 +24,7 @@ from controlplane.loop import Settings
 from controlplane.members import Members
 from controlplane.seat import Seat
 from controlplane.store import open as open_store
-from controlplane.store.protocol import Store, StoreError
+from controlplane.store.protocol import Store
 from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
 from trimtab.runtime import rpc, service
@@ -35,6 +36,7 @@ from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, edge_pb2_grpc
 SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME)
 STOP_GRACE_S = 1.0
 ANYWHERE = ("0.0.0.0:", "[::]:", ":")
+GARBAGE_EVERY = 50_000  # objects: one edge's report has a thousand, and none is ever in a cycle
 REPORTS_MISSED = 4  # this many periods without a report are silence
 log = logging.getLogger("controlplane")
 
@@ -70,7 +72,7 @@ async def _serve(
 ) -> None:
     settings = _settings(config)
     seat = Seat(settings, store)
-    members = await _members(config, store)
+    members = await Members.open(config.tls, store) if config.tls else None
     server = await _bind(config, seat, members)
     async with TaskRunner() as runner:
         if members:
@@ -86,15 +88,6 @@ async def _serve(
         office.cancel()
         await asyncio.wait([office])
         await server.stop(STOP_GRACE_S)
-
-
-async def _members(config: ControlConfig, store: Store) -> Members | None:
-    if config.tls is None:
-        return None
-    try:
-        return await Members.open(config.tls, store)
-    except StoreError as error:
-        raise ConfigError(str(error)) from error
 
 
 def _settings(config: ControlConfig) -> Settings:
@@ -136,6 +129,7 @@ async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> g
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; exit status."""
     runtime_log.configure("controlplane")
+    gc.set_threshold(GARBAGE_EVERY)
     os.umask(0o077)  # the socket and the store are ours alone from their first moment
     try:
         config = from_args(argv)

@@ -14,7 +14,7 @@ from controlplane.enroll_http import Enrolment
 from controlplane.enrolment import Registrar
 from controlplane.guard import Guard
 from controlplane.service_identity import IdentityService, NodeService
-from controlplane.store.protocol import Store
+from controlplane.store.protocol import Store, StoreError
 from trimtab.runtime import clock
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
@@ -37,9 +37,12 @@ class Members:
 
     @classmethod
     async def open(cls, config: TlsConfig, store: Store) -> Self:
-        """Know who is out before anybody is served; raises ConfigError, StoreError."""
+        """Know who is out before anybody is served; raises ConfigError."""
         members = cls(config, store)
-        await members.guard.revocations.load()
+        try:
+            await members.guard.revocations.load()
+        except StoreError as error:
+            raise ConfigError(str(error)) from error
         return members
 
     def register(self, server: grpc.aio.Server) -> None:

@@ -67,4 +67,4 @@ async def _write(loop: ControlLoop, stream: EdgeStream, context: Context) -> Non
         await stream.wake.wait()
         stream.wake.clear()
         for update in loop.updates(stream):
-            await context.write(encode_update(update))
+            await context.write(encode_update(update, loop.parts))

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from controlplane.core.subscription import Subscription
+from controlplane.core.subscription import Differences, Subscription
 from trimtab.model import AgentDirective, EdgeHello
 from trimtab.runtime import clock
 
@@ -82,8 +82,8 @@ class AgentStream(Stream):
 class EdgeStream(Stream):
     """An edge's, with what it was sent; `wake` is set when there may be more."""
 
-    def __init__(self, number: int, opened_at_s: float) -> None:
+    def __init__(self, number: int, opened_at_s: float, differences: Differences) -> None:
         super().__init__(number, opened_at_s)
-        self.subscription = Subscription()
+        self.subscription = Subscription(differences)
         self.hello: EdgeHello | None = None
         self.wake = asyncio.Event()

@@ -42,7 +42,10 @@ class Edge:
     heard_at_s: float
     seq: int = 0
     reported_at_s: float | None = None
-    uses: Mapping[str, ReplicaUse] = field(default_factory=dict)
+    uses: tuple[ReplicaUse, ...] = ()
+    """Its newest report's."""
+    inflight: Mapping[str, int] = field(default_factory=dict)
+    """Its attempts by replica, where there are any; replaced, never changed."""
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
     charged: dict[str, dict[Who, float]] = field(default_factory=dict)
     """Work charged to tenants since it was last taken, by pool."""
@@ -57,6 +60,7 @@ class Edges:
         self.waits = 0
         """Counts up when requests begin to wait at an edge."""
         self._names: dict[int, str] = {}
+        self._inflight: dict[str, int] = {}
 
     def hello(self, stream: int, hello: EdgeHello, now_s: float) -> list[EndStream | Noted]:
         """An edge introduces itself."""
@@ -67,6 +71,7 @@ class Edges:
         old = self.by_name.get(hello.edge)
         if old is not None:
             del self._names[old.stream]
+            self._use(old, {})
             effects.append(EndStream(old.stream, "the same edge has a newer stream"))
         hello = replace(
             hello, edge_version=clip(hello.edge_version), listen_url=clip(hello.listen_url)
@@ -92,12 +97,13 @@ class Edges:
         if 0 < report.seq <= edge.seq:  # its counts would be added twice
             return [Refusal(name, Kind.ORDER, f"report {report.seq} after report {edge.seq}")]
         edge.seq, edge.heard_at_s, edge.reported_at_s = report.seq, now_s, now_s
-        known = (use for use in report.replicas if use.replica in replicas)
-        edge.uses = {use.replica: bounded_use(use) for use in known}
+        known = {use.replica: use for use in report.replicas if use.replica in replicas}
+        edge.uses = tuple(map(bounded_use, known.values()))
+        self._use(edge, {use.replica: use.inflight for use in edge.uses if use.inflight})
         before = edge.pools
         shares = (use for use in report.pools if use.pool in pools)
         edge.pools = {use.pool: bounded_pool_use(use) for use in shares}
-        for use in edge.uses.values():
+        for use in edge.uses:
             _count_use(replicas[use.replica], use, now_s)
         for pool in edge.pools.values():
             edge.minute.add(("requests", pool.pool), pool.requests, now_s)
@@ -108,8 +114,7 @@ class Edges:
 
     def inflight(self, replica: str) -> int:
         """Attempts of all edges on a replica."""
-        uses = (edge.uses.get(replica) for edge in self.by_name.values())
-        return sum(use.inflight for use in uses if use is not None)
+        return self._inflight.get(replica, 0)
 
     def speaker(self, stream: int) -> Edge | None:
         """The edge that speaks on a stream; None before its hello."""
@@ -121,8 +126,19 @@ class Edges:
         name = self._names.pop(stream, None)
         if name is None:
             return []
-        del self.by_name[name]
+        self._use(self.by_name.pop(name), {})
         return [Noted("edge disconnected", {"edge": name})]
+
+    def _use(self, edge: Edge, inflight: Mapping[str, int]) -> None:
+        """An edge's attempts are these now."""
+        total = self._inflight
+        for name, number in inflight.items():
+            total[name] = total.get(name, 0) + number
+        for name, number in edge.inflight.items():
+            total[name] -= number
+            if not total[name]:
+                del total[name]
+        edge.inflight = inflight
 
     def _fault(self, stream: int, hello: EdgeHello, now_s: float) -> tuple[str, Kind] | None:
         if stream in self._names:
@@ -144,7 +160,8 @@ class Edges:
 
 def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
     minute = replica.minute
-    minute.add("dispatched", use.dispatched, now_s)
+    if use.dispatched:
+        minute.add("dispatched", use.dispatched, now_s)
     if use.tokens:
         replica.tokens_at_s = now_s
     for outcome in use.outcomes:

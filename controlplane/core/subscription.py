@@ -9,7 +9,7 @@ the edge is stuck, drop the stream. Nonces count up within the stream.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.core.bounds import clip
 from trimtab.model import Ack, Credits, Delta, EdgeUpdate, Snapshot
@@ -18,6 +18,7 @@ from trimtab.policy.delta import diff
 ACK_LIMIT_S = 10.0
 NACK_WAIT_FIRST_S = 0.25
 NACK_WAIT_CAP_S = 30.0  # an edge that refuses everything is not flooded, and heals soon enough
+KNOWN_LIMIT = 8  # edges that ack late are some states behind
 
 
 @dataclass(slots=True)
@@ -42,10 +43,30 @@ class _Lane:
         self.not_before_s = now_s + wait_s if error else 0.0
 
 
+class Differences:
+    """Differences between snapshots, worked out once for all edges that are told the same one."""
+
+    def __init__(self) -> None:
+        self._new: Snapshot | None = None
+        self._known: list[tuple[Snapshot, Delta | None]] = []
+
+    def find(self, old: Snapshot, new: Snapshot, base_version: int) -> Delta | None:
+        """See policy/delta; equal snapshots are found by being the same one."""
+        if new is not self._new:
+            self._new, self._known = new, []
+        for before, delta in self._known:
+            if before is old:
+                return delta and replace(delta, base_version=base_version)
+        delta = diff(old, new, base_version)
+        self._known = [*self._known[1 - KNOWN_LIMIT :], (old, delta)]
+        return delta
+
+
 class Subscription:
     """The down side of one edge's stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, differences: Differences | None = None) -> None:
+        self._differences = differences or Differences()
         self.acked_version = 0
         self.sent_version = 0
         self.last_error = ""
@@ -110,7 +131,7 @@ class Subscription:
         """Full, difference, or nothing when the new state equals the old."""
         if self._acked is None:
             return routing
-        delta = diff(self._acked, routing, self._acked_routing_version)
+        delta = self._differences.find(self._acked, routing, self._acked_routing_version)
         if delta is None:
             self._acked = routing
         return delta

@@ -270,8 +270,9 @@ class Dispatch:
         return inflight, sum(len(state.queue) for state in self._pools.values())
 
     def report_replicas(self, now_s: float) -> tuple[ReplicaUse, ...]:
-        """What happened on each replica since the last call."""
-        return tuple(self._use(route.replica, now_s) for route in self._table.snapshot.routes)
+        """What happened on each replica since the last call; idle ones are left out."""
+        uses_ = (self._use(route.replica, now_s) for route in self._table.snapshot.routes)
+        return tuple(use for use in uses_ if use != ReplicaUse(use.replica))
 
     def report_pools(self, now_s: float) -> tuple[PoolUse, ...]:
         """What happened in each pool since the last call, and who waits."""

@@ -347,7 +347,7 @@ class EdgeReport(_message.Message):
     """Counts up from 1 within a stream."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaUse]:
-        """One entry a replica of its table."""
+        """One entry a replica of its table; one that is left out is idle."""
 
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolUse]:
