@@ -102,7 +102,7 @@ def test_the_command_runs_a_scenario_and_a_grid(
     assert "edge connected e0" in shown
     assert '"goodput_60"' in shown
     assert "i18_accounts_are_right: holds" in shown
-    assert main(["grid", "--seeds", "2", "--scenarios", str(tmp_path)]) == 0
+    assert main(["grid", "--seeds", "2", "--workers", "1", "--scenarios", str(tmp_path)]) == 0
     assert "| small | trimtab |" in capsys.readouterr().out
 
 
