@@ -39,6 +39,12 @@ class Pushes:
         return max(_longest(moments, from_s, to_s) for moments in self._moments_s.values())
 
 
+async def revisions(admins: Sequence[str]) -> list[str]:
+    """What each edge has applied; "" where it does not answer."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(1)) as session:
+        return [await _revision(session, admin) for admin in admins]
+
+
 async def _revision(session: aiohttp.ClientSession, admin: str) -> str:
     try:
         async with session.get(f"{admin}/metrics") as answer:
