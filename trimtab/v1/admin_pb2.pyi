@@ -374,7 +374,7 @@ class Fleet(_message.Message):
     name: _builtins.str
     """The fleet's name."""
     leader: _builtins.str
-    """The leader's name."""
+    """The leader's name; empty: nobody leads, and this is what the store holds."""
     term: _builtins.int
     """Its term."""
     version: _builtins.int
