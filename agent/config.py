@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from trimtab.runtime import config as file
-from trimtab.runtime import shapes
+from trimtab.runtime import shapes, tls
+from trimtab.runtime.certificates import Role
 from trimtab.runtime.service import ConfigError
+from trimtab.runtime.tls import Identity
 
 ENGINES_LIMIT = 64
 SEQS_LIMIT = 1_000_000
@@ -47,29 +49,34 @@ class AgentConfig:
     engines: tuple[EngineConfig, ...]
     report_period_s: float = 0.5
     upstream_key: str = ""
+    identity: Identity | None = None
 
 
 def from_args(argv: Sequence[str] | None = None) -> AgentConfig:
     """Read flags and file; raises ConfigError."""
     parser = argparse.ArgumentParser(prog="trimtab-agent", description="Watches a node's engines.")
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
-    parser.add_argument("--controlplane", help="gRPC target: unix:/path or host:port")
+    parser.add_argument("--controlplane", help="gRPC targets: unix:/path or host:port, a,b,c")
     parser.add_argument("--node", help="this machine's name; default its host name")
     parser.add_argument(
         "--engine", action="append", metavar="URL", help="watch this one instead of the file's"
     )
+    parser.add_argument("--tls-dir", help="certificates of `trimtab join`")
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     target = args.controlplane or base.controlplane
     if not target:
         raise ConfigError("controlplane is not set: --controlplane unix:/path or host:port")
-    node = args.node or base.node or socket.gethostname()
+    node = args.node or base.node
+    identity = tls.find(args.tls_dir or base.tls.dir, Role.AGENT, node)
+    node = node or (identity.peer.name if identity else socket.gethostname())
     return AgentConfig(
         node=node,
         controlplane=target,
         engines=_engines(node, _flagged(args.engine) if args.engine else _listed(base)),
         report_period_s=base.report_period_s,
         upstream_key=_upstream_key(base),
+        identity=identity,
     )
 
 

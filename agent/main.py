@@ -16,7 +16,9 @@ from agent.uplink import Uplink
 from agent.watch import EngineWatch
 from trimtab.runtime import log, service
 from trimtab.runtime.notify import notify
+from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
+from trimtab.runtime.targets import Targets
 from trimtab.runtime.tasks import TaskRunner
 
 
@@ -28,7 +30,8 @@ async def serve(config: AgentConfig) -> None:
 async def serve_until(stop: asyncio.Event, config: AgentConfig) -> None:
     """Run until told to stop."""
     dice = random.SystemRandom()
-    uplink = Uplink(config.controlplane, dice)
+    identity = config.identity
+    uplink = Uplink(config.controlplane, dice, identity)
     gpus = GpuWatch(dice)
     async with AsyncExitStack() as stack:
         watches: dict[str, EngineWatch] = {}
@@ -41,6 +44,10 @@ async def serve_until(stop: asyncio.Event, config: AgentConfig) -> None:
         async with TaskRunner() as tasks:
             tasks.forever("agent.loop", loop.run())
             tasks.forever("agent.uplink", uplink.run(loop))
+            if identity:
+                tasks.forever(
+                    "renewal", keep_renewed(identity, Targets(config.controlplane).listed, dice)
+                )
             await loop.looked.wait()
             notify(ready=True, status=f"watching {len(watches)} engines")
             await stop.wait()

@@ -1,8 +1,9 @@
 """The stream to the control plane: hello, facts, reports up; directives down.
 
 Rules: a report is made when it is sent, so a slow or lost stream never carries old ones; whoever
-listens hears hello and all facts first; losing the stream stops no measuring; reconnects back off
-with jitter; the ups and downs are logged once each.
+listens hears hello and all facts first; losing the stream stops no measuring; whoever does not lead
+names the leader (runtime/targets), other reconnects back off with jitter; the ups and downs are
+logged once each.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from trimtab.model import AgentDirective, AgentMessage, Bye, EngineFacts, ProbeR
 from trimtab.policy.dice import Dice
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
+from trimtab.runtime.targets import Targets, leader_named
 from trimtab.runtime.tasks import TaskRunner
+from trimtab.runtime.tls import Identity
 from trimtab.v1 import agent_pb2, agent_pb2_grpc
 
 MESSAGES_LIMIT = 256
@@ -49,8 +52,10 @@ class Source(Protocol):
 class Uplink:
     """Keeps one stream to the control plane."""
 
-    def __init__(self, target: str, dice: Dice) -> None:
-        self._target = target
+    def __init__(self, targets: str, dice: Dice, identity: Identity | None = None) -> None:
+        """`targets` is a list as in the configuration."""
+        self._targets = Targets(targets)
+        self._identity = identity
         self._backoff = Backoff(dice)
         self._messages: deque[EngineFacts | ProbeResult] = deque(maxlen=MESSAGES_LIMIT)
         self._report_due = False
@@ -73,7 +78,10 @@ class Uplink:
         """For ever: connect, talk, lose the stream, back off."""
         while True:
             began_s = clock.now_s()
-            detail = await self._talk(source)
+            detail, leader = await self._talk(source)
+            if self._targets.move(leader):
+                self._state = ""  # it was not the leader that we talked to
+                continue
             self._tell("control plane lost", detail)
             if clock.now_s() - began_s >= GOOD_STREAM_S:
                 self._backoff.reset()
@@ -87,27 +95,28 @@ class Uplink:
             async with asyncio.timeout(BYE_TIMEOUT_S):
                 await self._parted.wait()
 
-    async def _talk(self, source: Source) -> str:
-        """One stream to its end; why it ended."""
-        async with rpc.channel(self._target) as channel:
-            stream = agent_pb2_grpc.AgentServiceStub(channel).Report()
+    async def _talk(self, source: Source) -> tuple[str, str | None]:
+        """One stream to its end; why it ended, and the leader that was named."""
+        async with rpc.channel(self._targets.current, self._identity) as channel:
+            stub = agent_pb2_grpc.AgentServiceStub(channel)
+            stream = stub.Report(metadata=self._targets.metadata)
             try:
                 async with TaskRunner() as tasks:
                     tasks.forever("agent.uplink.write", self._write(stream, source))
                     await self._read(stream, source)
             except grpc.aio.AioRpcError as error:
-                return rpc.explain(error)
+                return rpc.explain(error), leader_named(error)
             except asyncio.InvalidStateError:  # a write to a stream that just ended
                 pass
             finally:
                 stream.cancel()
-        return "it ended the stream"
+        return "it ended the stream", None
 
     async def _write(self, stream: Stream, source: Source) -> None:
         self._messages.clear()
         for message in source.opening():
             await _send(stream, message)
-        self._tell("control plane connected", self._target)
+        self._tell("control plane connected", self._targets.current)
         while self._bye is None:
             await self._wake.wait()
             self._wake.clear()

@@ -1,9 +1,10 @@
 """The shell around the registry: its one writer, its clock, its pushes.
 
 Rules: everything that happens goes through `_handle`, in the order it came; a change is published
-COALESCE_S after it, together with what came in between, and credits at every tick, so that an edge
-hears from us twice a second; the store is written behind all that. (term, version) only grow: an
-edge that has seen a higher one (the store was lost) makes us go on above it.
+COALESCE_S after it, together with what came in between, and credits after that and at every tick,
+so that an edge hears from us twice a second; the store is written behind all that. (term, version)
+only grow: an edge that has seen a higher one (the store was lost) makes us go on above it. One loop
+is one term: it pushes, directs and stores nothing once its tenure does not hold.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import contextlib
 import itertools
 import logging
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import grpc
 
+from controlplane import contents, migrations, state
+from controlplane.contents import Records
 from controlplane.core import snapshot, view
+from controlplane.core.bounds import TERM_LIMIT
 from controlplane.core.credits import Ledger
 from controlplane.core.events import (
     AgentGone,
@@ -32,16 +37,21 @@ from controlplane.core.events import (
     IntentSet,
     Loaded,
     Noted,
+    Refusal,
     Save,
     Tick,
     Transition,
 )
 from controlplane.core.placement import Placement
-from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term
+from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
+from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
+from controlplane.core.subscription import Differences
+from controlplane.leader import Tenure
 from controlplane.saver import Saver
 from controlplane.store.protocol import Put, Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
+from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
     AgentMessage,
@@ -52,17 +62,20 @@ from trimtab.model import (
     EdgePolicy,
     EdgeUpdate,
     Intent,
+    Serving,
     Snapshot,
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.views import Fleet
+from trimtab.views import Fleet, StateHeader
 
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
+SLICE_S = 0.005  # of work on credits, between two looks at what else there is to do
+TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
+EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
 HELLO_LIMIT_S = 10.0
-TERM_LIMIT = 2**62  # an edge that claims more is wrong, not ahead
 log = logging.getLogger("controlplane")
 
 
@@ -79,62 +92,77 @@ class Settings:
     stale_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many records a restore touches."""
+
+    added: int
+    changed: int
+    removed: int
+
+
 class ControlLoop:
     """Owns the registry; the servicers call it, `run` drives it."""
 
-    def __init__(self, settings: Settings, store: Store, term: int) -> None:
+    def __init__(self, settings: Settings, store: Store, term: int, tenure: Tenure) -> None:
         self._settings = settings
         self._store = store
-        self._saver = Saver(store)
+        self._tenure = tenure
+        self._saver = Saver(store, tenure)
         self._term = term
         self._version = 0
+        self.refusals = Refusals()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
-        now_s = clock.now_s()
-        self._registry = Registry(
-            settings.placement,
-            random.SystemRandom(),
-            now_s,
-            settings.stale_s,
-            wall_offset_s=clock.wall_s() - now_s,
-        )
+        self._registry = _registry(settings)
         self._routing: Snapshot | None = None
         self._routing_version = -1
         self._faults: list[str] = []
         self._ledger = Ledger()
         self._waits = 0
+        self._differences = Differences()
         self._credits: Mapping[str, Credits] = {}
+        self.parts = Parts()
+        """Bytes that pushes share; as old as the credits and the routing."""
         self._changed = asyncio.Event()
+        self._split_due = asyncio.Event()
 
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
         self._handle(loaded)
 
     async def run(self) -> None:
-        """Tick, publish and save, for ever."""
+        """Tick, publish and save, for ever; raises DeposedError."""
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
             runner.forever("publisher", self._publish_forever())
+            runner.forever("ticks", self._tick_forever())
             await asyncio.Event().wait()
 
-    async def stop(self) -> None:
-        """Say goodbye to all peers and write what is left; raises StoreError."""
+    def end(self, reason: str) -> None:
+        """Say goodbye to all peers."""
         for stream in (*self._agents.values(), *self._edges.values()):
-            stream.end("the control plane is stopping", grpc.StatusCode.UNAVAILABLE)
+            stream.end(reason, grpc.StatusCode.UNAVAILABLE)
+
+    async def flush(self) -> None:
+        """Write what is left; raises StoreError, DeposedError."""
         await self._saver.flush()
 
     # Agents
 
-    def open_agent(self) -> AgentStream:
-        """An agent connected."""
+    def open_agent(self, peer: str = "") -> AgentStream:
+        """An agent connected, from this host."""
         stream = AgentStream(next(self._numbers), clock.now_s())
+        stream.peer = peer
         self._agents[stream.number] = stream
         self._limit(stream)
         return stream
 
     def agent_said(self, stream: AgentStream, message: AgentMessage) -> None:
         """An agent's message."""
+        if stream.reason:
+            return  # refused already, and about to end
         stream.introduced = True
         self._handle(AgentSaid(stream.number, message))
 
@@ -145,25 +173,29 @@ class ControlLoop:
 
     # Edges
 
-    def open_edge(self) -> EdgeStream:
-        """An edge connected."""
-        stream = EdgeStream(next(self._numbers), clock.now_s())
+    def open_edge(self, peer: str = "") -> EdgeStream:
+        """An edge connected, from this host."""
+        stream = EdgeStream(next(self._numbers), clock.now_s(), self._differences)
+        stream.peer = peer
         self._edges[stream.number] = stream
         self._limit(stream)
         return stream
 
     def edge_said(self, stream: EdgeStream, message: EdgeMessage) -> None:
         """An edge's message."""
-        stream.introduced = True
+        if stream.reason:
+            return  # refused already, and about to end
         if isinstance(message, Ack):
-            stream.subscription.ack(message, clock.now_s())
+            if not stream.subscription.ack(message, clock.now_s()):
+                self.refused(stream.peer, Kind.NONCE, f"nothing waits for ack {message.nonce}")
             stream.wake.set()
             return
-        if isinstance(message, EdgeHello):
+        stream.introduced = True
+        self._handle(EdgeSaid(stream.number, message))
+        if isinstance(message, EdgeHello) and not stream.reason:
             stream.hello = message
             self._stay_ahead(message)
             self._changed.set()
-        self._handle(EdgeSaid(stream.number, message))
 
     def edge_gone(self, stream: EdgeStream) -> None:
         """An edge's stream ended; the others share its room."""
@@ -174,13 +206,46 @@ class ControlLoop:
     def updates(self, stream: EdgeStream) -> list[EdgeUpdate]:
         """What an edge is to be sent now."""
         hello, now_s = stream.hello, clock.now_s()
-        if hello is None or self._routing is None:
+        if hello is None or self._routing is None or not self._tenure.holds:
             return []
         if hello.term and not self._registry.settled(now_s):
             return []  # it serves by what it has, and we have not heard everyone yet
         credit = self._credits.get(hello.edge)
         subscription = stream.subscription
         return subscription.next(self._term, self._next_version, self._routing, credit, now_s)
+
+    def refused(self, peer: str, kind: Kind, reason: str) -> None:
+        """Something a peer sent was not taken."""
+        times = self.refusals.take(peer, kind, clock.now_s())
+        if times:
+            fields = {"peer": peer, "kind": kind.value, "reason": reason, "times": times}
+            log.warning("refused", extra={"fields": fields})
+
+    # What /metrics shows
+
+    @property
+    def term(self) -> int:
+        """Whose pushes these are."""
+        return self._term
+
+    def streams(self) -> dict[str, int]:
+        """How many are open, by kind of peer."""
+        return {"agent": len(self._agents), "edge": len(self._edges)}
+
+    def servings(self) -> Counter[Serving]:
+        """How many replicas are open, closed and lost."""
+        routes = (replica.route for replica in self._registry.replicas.values())
+        return Counter(route.serving for route in routes if route is not None)
+
+    def push_lag_s(self) -> float:
+        """Age of the oldest push without an ack."""
+        now_s = clock.now_s()
+        lags = (stream.subscription.lag_s(now_s) for stream in self._edges.values())
+        return max(lags, default=0.0)
+
+    def store_failures(self) -> int:
+        """Writes that failed."""
+        return self._saver.failures
 
     # Operators
 
@@ -203,11 +268,56 @@ class ControlLoop:
         """Store a wish, then follow it; its revision and the intent before. Raises StoreError."""
         previous = self._registry.replicas[replica].wish.intent
         wish = Wish(intent, reason, actor, clock.wall_s())
-        result = await self._store.txn([], [Put(INTENTS + replica, pack(wish))])
+        async with self._saver.lock:
+            result = await self._tenure.write(self._store, [Put(INTENTS + replica, pack(wish))])
         self._handle(IntentSet(replica, wish))
         return result.revision, previous
 
+    async def saved(self) -> tuple[StateHeader, Records]:
+        """What the store keeps, as of one revision. Raises StoreError and SchemaError."""
+        await self._saver.flush()
+        records, revision = await contents.read(self._store)
+        header = StateHeader(
+            self._settings.fleet,
+            self._settings.software_version,
+            migrations.schema_of(records).version,
+            revision,
+            round(clock.wall_s() * 1000),
+            len(records),
+        )
+        return header, records
+
+    async def restore(self, records: Records, *, preview: bool) -> Restored:
+        """Keep exactly these, and begin anew with them. Raises StoreError and SchemaError."""
+        want = dict(migrations.upgraded(records))
+        async with self._saver.lock:
+            have, _ = await contents.read(self._store)
+            term_before = unpack_term(want.pop(TERM_KEY, b""))
+            have.pop(TERM_KEY, None)  # it never falls: edges take nothing of an older one
+            changes = contents.compare(have, want)
+            if not preview:
+                term = max(self._term, term_before + 1)
+                changes_with_term = {TERM_KEY: pack_term(term), **changes}
+                await contents.write(self._store, self._tenure, changes_with_term)
+                loaded = await state.load(self._store)
+                self._saver.forget()
+                self._begin_anew(loaded, term)
+        removed = sum(value is None for value in changes.values())
+        added = len(changes.keys() - have.keys())
+        return Restored(added, len(changes) - added - removed, removed)
+
     # Inside
+
+    def _begin_anew(self, loaded: Loaded, term: int) -> None:
+        """As after a restart: peers come back and say again what they know."""
+        for stream in (*self._agents.values(), *self._edges.values()):
+            stream.end("the state was restored: connect again", grpc.StatusCode.UNAVAILABLE)
+        self._term = term
+        self._registry = _registry(self._settings)
+        self._routing, self._routing_version = None, -1
+        self._ledger, self._waits, self._credits = Ledger(), 0, {}
+        self.load(loaded)
+        self._changed.set()
 
     def _handle(self, event: Event) -> None:
         for effect in self._registry.handle(event, clock.now_s()):
@@ -224,43 +334,79 @@ class ControlLoop:
                 self._saver.save(key, value)
             case Direct(number, directive):
                 agent = self._agents.get(number)
-                if agent is not None and not agent.tell(directive):
-                    agent.end("the agent does not read its directives")
-            case EndStream(number, reason):
+                holds = self._tenure.holds
+                if agent is not None and holds and not agent.tell(directive):
+                    self._end(agent, Kind.SILENT, "the agent does not read its directives")
+            case EndStream(number, reason, kind):
                 stream: Stream | None = self._agents.get(number) or self._edges.get(number)
                 if stream is not None:
-                    log.warning("stream refused", extra={"fields": {"reason": reason}})
-                    stream.end(reason)
+                    self._end(stream, kind, reason)
+            case Refusal(peer, kind, reason):
+                self.refused(peer, kind, reason)
             case Transition():
                 log.info("replica changed", extra={"fields": _transition_fields(effect)})
             case Noted(what, fields):
                 log.info(what, extra={"fields": dict(fields)})
 
     async def _publish_forever(self) -> None:
-        tick_at_s = clock.now_s()
+        """Routing as soon as it has changed; it never waits for credits."""
         while True:
-            self._publish()
+            await self._changed.wait()
+            await asyncio.sleep(COALESCE_S)
+            self._changed.clear()
+            self._publish_routing()
+            self._split_due.set()
+
+    async def _tick_forever(self) -> None:
+        """Credits at every tick and after changes, while that leaves time for everything else."""
+        tick_at_s = early_at_s = clock.now_s()
+        while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, tick_at_s - clock.now_s())):
-                    await self._changed.wait()
-                    await asyncio.sleep(COALESCE_S)
+                    await self._split_due.wait()
+                    await asyncio.sleep(early_at_s - clock.now_s())
+            self._split_due.clear()
             if clock.now_s() >= tick_at_s:
-                tick_at_s = clock.now_s() + TICK_S
+                tick_at_s = max(tick_at_s + TICK_S, clock.now_s())
                 self._handle(Tick())
                 self._end_the_stuck()
+                self._publish_routing()
+            worked_s, ended_s = await self._split(), clock.now_s()
+            early_at_s = ended_s + EARLY_REST * worked_s
+            tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
-    def _publish(self) -> None:
-        """Make the newest state of everything and let the streams take it."""
-        self._changed.clear()
+    def _publish_routing(self) -> None:
+        """Make the newest routing and let the streams take it."""
         registry, settings = self._registry, self._settings
-        if registry.routing_version != self._routing_version:
-            self._routing_version = registry.routing_version
-            replicas, pools = registry.replicas.values(), settings.placement.pools
-            self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
-        edges, now_s = registry.edges.by_name, clock.now_s()
-        self._credits = self._ledger.split(registry.replicas.values(), edges, now_s)
+        if registry.routing_version == self._routing_version:
+            return
+        self._routing_version = registry.routing_version
+        replicas, pools = registry.replicas.values(), settings.placement.pools
+        self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
         for stream in self._edges.values():
             stream.wake.set()
+
+    async def _split(self) -> float:
+        """Make the newest credits, a slice at a time; how long that took without the rest."""
+        began_s = slice_s = clock.now_s()
+        worked_s = 0.0
+        registry = self._registry
+        steps = self._ledger.splitting(registry.replicas.values(), registry.edges.by_name, began_s)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._credits = end.value
+                break
+            now_s = clock.now_s()
+            if now_s - slice_s >= SLICE_S:
+                worked_s += now_s - slice_s
+                await asyncio.sleep(0)
+                slice_s = clock.now_s()
+        self.parts = Parts()
+        for stream in self._edges.values():
+            stream.wake.set()
+        return worked_s + clock.now_s() - slice_s
 
     def _take(self, candidate: Snapshot) -> None:
         faults = snapshot.faults(candidate)
@@ -287,16 +433,39 @@ class ControlLoop:
 
     def _limit(self, stream: Stream) -> None:
         if len(self._agents) + len(self._edges) > STREAM_LIMIT:
-            stream.end("too many streams", grpc.StatusCode.RESOURCE_EXHAUSTED)
+            self._end(stream, Kind.FULL, "too many streams", grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+    def _end(
+        self,
+        stream: Stream,
+        kind: Kind | None,
+        reason: str,
+        code: grpc.StatusCode = grpc.StatusCode.FAILED_PRECONDITION,
+    ) -> None:
+        if kind is not None and not stream.reason:
+            self.refused(stream.peer, kind, reason)
+        stream.end(reason, code)
 
     def _end_the_stuck(self) -> None:
         now_s = clock.now_s()
         for stream in (*self._agents.values(), *self._edges.values()):
             if not stream.introduced and now_s - stream.opened_at_s > HELLO_LIMIT_S:
-                stream.end(f"no hello for {HELLO_LIMIT_S:.0f} s")
+                self._end(stream, Kind.SILENT, f"no hello for {HELLO_LIMIT_S:.0f} s")
         for edge in self._edges.values():
             if edge.subscription.stuck(now_s):
-                edge.end("an update was not acked in time", grpc.StatusCode.DEADLINE_EXCEEDED)
+                text, code = "an update was not acked in time", grpc.StatusCode.DEADLINE_EXCEEDED
+                self._end(edge, Kind.SILENT, text, code)
+
+
+def _registry(settings: Settings) -> Registry:
+    now_s = clock.now_s()
+    return Registry(
+        settings.placement,
+        random.SystemRandom(),
+        now_s,
+        settings.stale_s,
+        wall_offset_s=clock.wall_s() - now_s,
+    )
 
 
 def _transition_fields(transition: Transition) -> dict[str, object]:

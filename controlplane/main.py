@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -14,15 +15,19 @@ import trimtab  # noqa: F401  # before gRPC: see there
 # isort: split
 import grpc
 
-from controlplane import listen, service_admin, service_agent, service_edge, state
+from controlplane import http, listen, service_admin, service_agent, service_edge, service_identity
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
-from controlplane.loop import ControlLoop, Settings
-from controlplane.store.embedded import EmbeddedStore
-from controlplane.store.protocol import StoreError
-from trimtab.runtime import clock, rpc, service
+from controlplane.leader import Alone, Candidate, Election, StoreElection
+from controlplane.loop import Settings
+from controlplane.members import Members
+from controlplane.seat import Seat
+from controlplane.store import open as open_store
+from controlplane.store.protocol import Store
+from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
+from trimtab.runtime import rpc, service
 from trimtab.runtime.notify import notify
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
@@ -30,6 +35,8 @@ from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, edge_pb2_grpc
 
 SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME)
 STOP_GRACE_S = 1.0
+ANYWHERE = ("0.0.0.0:", "[::]:", ":")
+GARBAGE_EVERY = 50_000  # objects: one edge's report has a thousand, and none is ever in a cycle
 REPORTS_MISSED = 4  # this many periods without a report are silence
 log = logging.getLogger("controlplane")
 
@@ -39,27 +46,48 @@ async def serve(config: ControlConfig) -> None:
     await serve_until(service.stop_event(), config)
 
 
-async def serve_until(stop: asyncio.Event, config: ControlConfig) -> None:
-    """Run until told to stop; raises ConfigError."""
+async def serve_until(
+    stop: asyncio.Event, config: ControlConfig, shared: Store | None = None
+) -> None:
+    """Run until told to stop; with a `shared` store, one of its users leads. Raises ConfigError."""
     listen.prepare(config.listen)
-    try:
-        store = await EmbeddedStore.open(config.store, clock.now_s)
-    except StoreError as error:
-        raise ConfigError(str(error)) from error
-    try:
-        async with TaskRunner() as runner:
-            runner.forever("lease expiry", store.expire_leases())
-            loop = ControlLoop(_settings(config), store, await state.next_term(store))
-            loop.load(await state.load(store))
-            server = await _bind(config.listen, loop)
-            runner.forever("control loop", loop.run())
-            log.info("serving", extra={"fields": {"listen": config.listen}})
-            notify(ready=True, status=f"serving on {config.listen}")
+    listen.prepare(config.admin_socket)
+    if shared is not None:
+        await _serve(stop, config, shared, _election(config, shared))
+        return
+    async with open_store.opened(config, stop) as store:
+        if store is not None:
+            election = _election(config, store) if config.etcd else Alone()
+            await _serve(stop, config, store, election)
+
+
+def _election(config: ControlConfig, store: Store) -> StoreElection:
+    if config.advertise.startswith(ANYWHERE):
+        raise ConfigError(f"others can't reach us at {config.advertise}: --advertise HOST:PORT")
+    return StoreElection(store, Candidate(config.name, config.advertise))
+
+
+async def _serve(
+    stop: asyncio.Event, config: ControlConfig, store: Store, election: Election
+) -> None:
+    settings = _settings(config)
+    seat = Seat(settings, store)
+    members = await Members.open(config.tls, store) if config.tls else None
+    server = await _bind(config, seat, members)
+    async with TaskRunner() as runner:
+        if members:
+            await members.start(runner)
+        office = runner.once("office", Office(settings, store, election, seat).run())
+        log.info("serving", extra={"fields": {"listen": config.listen}})
+        notify(ready=True, status=f"serving on {config.listen}")
+        async with http.serving(config.metrics, seat):
             await stop.wait()
-            notify(stopping=True)
-            await _end(loop, server)
-    finally:
-        await store.close()
+        notify(stopping=True)
+        if members:
+            await members.stop()
+        office.cancel()
+        await asyncio.wait([office])
+        await server.stop(STOP_GRACE_S)
 
 
 def _settings(config: ControlConfig) -> Settings:
@@ -74,31 +102,34 @@ def _settings(config: ControlConfig) -> Settings:
     )
 
 
-async def _bind(address: str, loop: ControlLoop) -> grpc.aio.Server:
-    def register(server: grpc.aio.Server) -> None:
-        agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(loop), server)
-        edge_pb2_grpc.add_EdgeServiceServicer_to_server(service_edge.EdgeService(loop), server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(loop), server)
+async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> grpc.aio.Server:
+    names: tuple[str, ...] = SERVICES
+    identity, guards = (members.identity, [members.guard]) if members else (None, [])
 
+    def register(server: grpc.aio.Server) -> None:
+        agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
+        edge_pb2_grpc.add_EdgeServiceServicer_to_server(service_edge.EdgeService(seat), server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
+        if members:
+            members.register(server)
+
+    if members:
+        names = (*names, *service_identity.NAMES)
     try:
-        server = await rpc.serve(address, SERVICES, register)
+        server = await rpc.serve(
+            config.listen, names, register, identity, guards, config.admin_socket
+        )
     except OSError as error:
         raise ConfigError(str(error)) from error
-    listen.protect(address)
+    for address in (config.listen, config.admin_socket):
+        listen.protect(address)
     return server
-
-
-async def _end(loop: ControlLoop, server: grpc.aio.Server) -> None:
-    try:
-        await loop.stop()
-    except StoreError as error:
-        log.warning("not everything was stored", extra={"fields": {"error": str(error)}})
-    await server.stop(STOP_GRACE_S)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; exit status."""
     runtime_log.configure("controlplane")
+    gc.set_threshold(GARBAGE_EVERY)
     os.umask(0o077)  # the socket and the store are ours alone from their first moment
     try:
         config = from_args(argv)

@@ -1,7 +1,8 @@
 """Writes to the store in the background, so that a slow or broken one never stops pushing.
 
 Rules: the newest value of each key wins and there is one place for each, so the backlog is bounded
-by the keys; a failure is logged once until it is over, and retried with back-off.
+by the keys; a failure is logged once until it is over, and retried with back-off. Whoever leads no
+longer writes nothing more: that ends `run`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import asyncio
 import logging
 import random
 
-from controlplane.store.protocol import TXN_LIMIT_OPS, Delete, Op, Put, Store, StoreError
+from controlplane.contents import op
+from controlplane.leader import DeposedError, Tenure
+from controlplane.store.protocol import TXN_LIMIT_OPS, Store, StoreError
 from trimtab.runtime.backoff import Backoff
 
 log = logging.getLogger("controlplane.saver")
@@ -19,52 +22,65 @@ log = logging.getLogger("controlplane.saver")
 class Saver:
     """Owns what is not on disk yet."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tenure: Tenure) -> None:
         self._store = store
+        self._tenure = tenure
         self._pending: dict[str, bytes | None] = {}
         self._waiting = asyncio.Event()
         self._failing = False
+        self.lock = asyncio.Lock()
+        """Held by whoever writes; what was saved before a restore must not be written after it."""
+        self.failures = 0
 
     def save(self, key: str, value: bytes | None) -> None:
         """Write this soon; None removes the key."""
         self._pending[key] = value
         self._waiting.set()
 
+    def forget(self) -> None:
+        """What waits is of no use any more."""
+        self._pending.clear()
+
     async def run(self) -> None:
-        """Write for ever."""
+        """Write for ever; raises DeposedError."""
         backoff = Backoff(random.SystemRandom())
         while True:
             await self._waiting.wait()
             try:
                 await self.flush()
                 backoff.reset()
+            except DeposedError:
+                raise
             except StoreError:
                 await asyncio.sleep(backoff.next_s())
 
     async def flush(self) -> None:
         """Write everything that waits; raises StoreError, after logging it."""
-        while self._pending:
-            batch = dict(list(self._pending.items())[:TXN_LIMIT_OPS])
-            try:
-                await self._store.txn([], [_op(key, value) for key, value in batch.items()])
-            except StoreError as error:
-                self._note_failure(error)
-                raise
-            for key, value in batch.items():
-                # else it changed while we wrote, or the other of two flushes has written it
-                if key in self._pending and self._pending[key] is value:
-                    del self._pending[key]
+        async with self.lock:
+            while self._pending:
+                await self._flush_batch()
         self._waiting.clear()
         if self._failing:
             self._failing = False
             log.info("the store takes writes again")
 
+    async def _flush_batch(self) -> None:
+        batch = dict(list(self._pending.items())[:TXN_LIMIT_OPS])
+        try:
+            ops = [op(key, value) for key, value in batch.items()]
+            await self._tenure.write(self._store, ops)
+        except DeposedError:
+            raise
+        except StoreError as error:
+            self._note_failure(error)
+            raise
+        for key, value in batch.items():
+            if self._pending[key] is value:  # else it changed while we wrote
+                del self._pending[key]
+
     def _note_failure(self, error: StoreError) -> None:
+        self.failures += 1
         if not self._failing:
             self._failing = True
             fields = {"error": str(error), "waiting": len(self._pending)}
             log.error("the store fails; routing goes on, writes wait", extra={"fields": fields})
-
-
-def _op(key: str, value: bytes | None) -> Op:
-    return Delete(key) if value is None else Put(key, value)

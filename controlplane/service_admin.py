@@ -1,4 +1,4 @@
-"""AdminService: reads, watches and intents for ctl and the status page."""
+"""AdminService: reads, watches, intents and the stored state, for ctl and the status page."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import grpc
 
+from controlplane import service_state
 from controlplane.core.bounds import clip
-from controlplane.loop import ControlLoop
+from controlplane.seat import Seat
 from controlplane.store.protocol import StoreError
 from trimtab.codec import encode
 from trimtab.model import Intent
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+from trimtab.views import Fleet
 
 NAME = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 PERIOD_DEFAULT_MS = 1_000
@@ -27,15 +29,15 @@ SETTABLE = frozenset({Intent.ACTIVE, Intent.CORDONED, Intent.DRAINING, Intent.SP
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
     """What operators ask and say."""
 
-    def __init__(self, loop: ControlLoop) -> None:
-        self._loop = loop
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
         self._watchers = 0
 
     async def GetFleet(  # noqa: N802 - the proto's name
         self, request: admin_pb2.GetFleetRequest, context: Context
     ) -> admin_pb2.GetFleetResponse:
         """See the proto."""
-        return admin_pb2.GetFleetResponse(fleet=encode(self._loop.fleet()))
+        return admin_pb2.GetFleetResponse(fleet=encode(await self._fleet(context)))
 
     async def WatchFleet(  # noqa: N802 - the proto's name
         self, request: admin_pb2.WatchFleetRequest, context: Context
@@ -49,7 +51,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         try:
             last = None
             while True:
-                fleet = self._loop.fleet()
+                fleet = await self._fleet(context)
                 if fleet != last:
                     yield admin_pb2.WatchFleetResponse(fleet=encode(fleet))
                     last = fleet
@@ -61,7 +63,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.SetIntentRequest, context: Context
     ) -> admin_pb2.SetIntentResponse:
         """See the proto."""
-        names = self._loop.replica_names()
+        loop = await self._seat.loop_or_refuse(context)
+        names = loop.replica_names()
         if request.replica not in names:
             close = difflib.get_close_matches(request.replica, names, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
@@ -75,10 +78,39 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         if not request.actor:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "actor must say who asks")
         try:
-            revision, previous = await self._loop.set_intent(
+            revision, previous = await loop.set_intent(
                 request.replica, Intent(intent), clip(request.reason), clip(request.actor)
             )
         except StoreError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"not set: {error}")
         number = types_pb2.Intent.ValueType(previous)
         return admin_pb2.SetIntentResponse(revision=revision, previous=number)
+
+    async def SaveState(  # noqa: N802 - the proto's name
+        self, request: admin_pb2.SaveStateRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.SaveStateResponse]:
+        """See the proto."""
+        loop = await self._seat.loop_or_refuse(context)
+        async for part in service_state.save(loop, context):
+            yield part
+
+    async def RestoreState(  # noqa: N802 - the proto's name
+        self, request_iterator: AsyncIterator[admin_pb2.RestoreStateRequest], context: Context
+    ) -> admin_pb2.RestoreStateResponse:
+        """See the proto."""
+        loop = await self._seat.loop_or_refuse(context)
+        return await service_state.restore(loop, request_iterator, context)
+
+    async def _fleet(self, context: Context) -> Fleet:
+        """Ours if we lead; while nobody does, what is stored."""
+        seat = self._seat
+        await seat.wait(context)
+        if seat.loop is not None:
+            return seat.loop.fleet()
+        if seat.leader:
+            await seat.refuse(context)
+        try:
+            return await seat.stored_fleet()
+        except StoreError as error:
+            text = f"no control plane leads now, and the store fails: {error}"
+            await context.abort(grpc.StatusCode.UNAVAILABLE, text)

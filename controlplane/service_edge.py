@@ -7,9 +7,13 @@ from typing import Any
 
 import grpc
 
+from controlplane.core.refusals import Kind
+from controlplane.guard import must_be
 from controlplane.loop import ControlLoop
-from controlplane.streams import EdgeStream
+from controlplane.seat import Seat
+from controlplane.streams import EdgeStream, host
 from trimtab.codec import WireError, decode_body, encode_update
+from trimtab.model import EdgeHello
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
 
@@ -21,8 +25,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
     """One call of `Watch` is one edge for as long as both live."""
 
-    def __init__(self, loop: ControlLoop) -> None:
-        self._loop = loop
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
 
     async def Watch(  # type: ignore[override]  # noqa: N802 - a coroutine that writes: reads and writes overlap
         self,
@@ -30,28 +34,37 @@ class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
         context: Context,
     ) -> None:
         """See the proto."""
-        stream = self._loop.open_edge()
+        loop = await self._seat.loop_or_refuse(context)
+        stream = loop.open_edge(host(context.peer()))
         try:
             async with TaskRunner() as runner:
-                runner.forever("edge writer", self._write(stream, context))
+                runner.forever("edge writer", _write(loop, stream, context))
                 runner.forever("edge end", stream.abort_when_ended(context))
                 async for message in request_iterator:
-                    self._take(stream, message)
+                    if await stream.pace():
+                        loop.refused(stream.peer, Kind.FLOOD, "an edge is read more slowly")
+                    _take(loop, stream, message)
         finally:
-            self._loop.edge_gone(stream)
+            loop.edge_gone(stream)
 
-    def _take(self, stream: EdgeStream, message: edge_pb2.EdgeMessage) -> None:
-        try:
-            body = decode_body(message)
-        except WireError as error:
-            stream.end(str(error), grpc.StatusCode.INVALID_ARGUMENT)
-            return
-        if body is not None:
-            self._loop.edge_said(stream, body)
 
-    async def _write(self, stream: EdgeStream, context: Context) -> None:
-        while True:
-            await stream.wake.wait()
-            stream.wake.clear()
-            for update in self._loop.updates(stream):
-                await context.write(encode_update(update))
+def _take(loop: ControlLoop, stream: EdgeStream, message: edge_pb2.EdgeMessage) -> None:
+    try:
+        body = decode_body(message)
+    except WireError as error:
+        loop.refused(stream.peer, Kind.MESSAGE, str(error))
+        stream.end(str(error), grpc.StatusCode.INVALID_ARGUMENT)
+        return
+    if isinstance(body, EdgeHello) and (problem := must_be(body.edge)):
+        loop.refused(stream.peer, Kind.CLAIM, problem)
+        stream.end(problem, grpc.StatusCode.PERMISSION_DENIED)
+    elif body is not None:
+        loop.edge_said(stream, body)
+
+
+async def _write(loop: ControlLoop, stream: EdgeStream, context: Context) -> None:
+    while True:
+        await stream.wake.wait()
+        stream.wake.clear()
+        for update in loop.updates(stream):
+            await context.write(encode_update(update, loop.parts))

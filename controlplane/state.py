@@ -1,6 +1,6 @@
-"""What is read from the store at the start: the term, replicas and intents.
+"""What is read from the store when a term begins: its number, replicas and intents.
 
-Rules: every start has a higher term than all before it, so that its pushes are newer; a record
+Rules: every term is higher than all before it, so that its pushes are newer; a record
 that can't be read is named in the log and passed over.
 """
 
@@ -20,6 +20,7 @@ from controlplane.core.records import (
     unpack,
     unpack_term,
 )
+from controlplane.leader import Tenure
 from controlplane.store.protocol import Absent, Put, RevisionIs, Store, StoreError
 
 T = TypeVar("T")
@@ -27,13 +28,13 @@ TERM_TRIES = 10
 log = logging.getLogger("controlplane.state")
 
 
-async def next_term(store: Store) -> int:
-    """One more than the last; it is ours alone. Raises StoreError."""
+async def next_term(store: Store, tenure: Tenure) -> int:
+    """One more than the last; it is ours alone. Raises StoreError, DeposedError."""
     for _ in range(TERM_TRIES):
         entry = await store.get(TERM_KEY)
         term = unpack_term(entry.value) + 1 if entry else 1
         unchanged = RevisionIs(TERM_KEY, entry.mod_revision) if entry else Absent(TERM_KEY)
-        result = await store.txn([unchanged], [Put(TERM_KEY, pack_term(term))])
+        result = await tenure.write(store, [Put(TERM_KEY, pack_term(term))], [unchanged])
         if result.succeeded:
             return term
     raise StoreError(f"others take every term that we try ({TERM_TRIES} tries)")

@@ -10,26 +10,35 @@ import asyncio
 import os
 import pathlib
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what went wrong is said by us, once
 
 import grpc
 
 from ctl.exits import CtlError, Exit
+from ctl.options import TLS_DIR
 from trimtab import codec
 from trimtab.model import Intent
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
+from trimtab.runtime.service import ConfigError
+from trimtab.runtime.targets import Targets, leader_named
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
-from trimtab.views import Fleet
+from trimtab.views import Fleet, StateHeader, StateRecord
 
+if TYPE_CHECKING:
+    from trimtab.runtime.tls import Identity
+
+T = TypeVar("T")
 DEADLINE_S = 10.0
+STATE_DEADLINE_S = 120.0  # for all records of a large fleet, on a slow store
 WATCH_PERIOD_MS = 1_000
 
-_EXITS = {
+EXITS = {
     grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
     grpc.StatusCode.NOT_FOUND: Exit.NOT_FOUND,
     grpc.StatusCode.FAILED_PRECONDITION: Exit.CONFLICT,
@@ -63,54 +72,125 @@ class Change:
     previous: Intent
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many records a restore touches, and whose they are."""
+
+    added: int
+    changed: int
+    removed: int
+    fleet: str
+
+
 def default_target() -> str:
     """The control plane of this machine: its socket in the state directory."""
     base = os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local" / "state"
     return f"unix:{pathlib.Path(base) / 'trimtab' / 'control.sock'}"
 
 
+def identity() -> Identity | None:
+    """Who asks; None for one who needs no certificate. Raises CtlError."""
+    directory = os.environ.get(TLS_DIR)
+    if not directory:
+        return None
+    from trimtab.runtime import tls  # noqa: PLC0415  50 ms that a unix socket need not pay
+    from trimtab.runtime.certificates import Role  # noqa: PLC0415
+
+    try:
+        return tls.find(directory, Role.ADMIN)
+    except ConfigError as error:
+        raise CtlError(Exit.USAGE, str(error)) from None
+
+
 def run(target: str, work: Callable[[Client], Awaitable[Exit]]) -> Exit:
     """Connect, do the work, disconnect."""
 
     async def connected() -> Exit:
-        async with rpc.channel(target) as channel:
-            return await work(Client(target, channel))
+        return await work(Client(target, identity()))
 
     return asyncio.run(connected())
 
 
 class Client:
-    """One control plane."""
+    """The control planes, of which one leads."""
 
-    def __init__(self, target: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, target: str, identity: Identity | None = None) -> None:
+        """`target` is a list as in the configuration."""
         self._target = target
-        self._stub = admin_pb2_grpc.AdminServiceStub(channel)
+        self._identity = identity
+        self._targets = Targets(target)
 
     async def fleet(self) -> Fleet:
         """The fleet now."""
-        try:
-            answer = await self._stub.GetFleet(admin_pb2.GetFleetRequest(), timeout=DEADLINE_S)
-        except grpc.aio.AioRpcError as error:
-            raise self._translate(error) from None
-        return codec.decode(answer.fleet, Fleet)
+
+        async def ask(stub: admin_pb2_grpc.AdminServiceStub) -> admin_pb2.GetFleetResponse:
+            return await stub.GetFleet(
+                admin_pb2.GetFleetRequest(), timeout=DEADLINE_S, metadata=self._targets.metadata
+            )
+
+        return codec.decode((await self._ask(ask)).fleet, Fleet)
 
     async def set_intent(self, replica: str, intent: Intent, reason: str, actor: str) -> Change:
         """State the operator's wish for one replica."""
         request = admin_pb2.SetIntentRequest(
             replica=replica, intent=types_pb2.Intent.ValueType(intent), reason=reason, actor=actor
         )
-        try:
-            answer = await self._stub.SetIntent(request, timeout=DEADLINE_S)
-        except grpc.aio.AioRpcError as error:
-            raise self._translate(error) from None
+
+        async def ask(stub: admin_pb2_grpc.AdminServiceStub) -> admin_pb2.SetIntentResponse:
+            return await stub.SetIntent(
+                request, timeout=DEADLINE_S, metadata=self._targets.metadata
+            )
+
+        answer = await self._ask(ask)
         previous = next((i for i in Intent if i.value == int(answer.previous)), Intent.UNSPECIFIED)
         return Change(answer.revision, previous)
+
+    async def save_state(self) -> tuple[StateHeader, list[StateRecord]]:
+        """What the store keeps, as of one revision."""
+
+        async def ask(stub: admin_pb2_grpc.AdminServiceStub) -> list[admin_pb2.SaveStateResponse]:
+            call = stub.SaveState(
+                admin_pb2.SaveStateRequest(),
+                timeout=STATE_DEADLINE_S,
+                metadata=self._targets.metadata,
+            )
+            return [part async for part in call]
+
+        parts = await self._ask(ask)
+        header = codec.decode(parts[0].header, StateHeader) if parts else None
+        records = [codec.decode(record, StateRecord) for part in parts for record in part.records]
+        if header is None or len(records) != header.records:
+            raise CtlError(
+                Exit.FAILED, "the control plane sent only a part of its state; try again"
+            )
+        return header, records
+
+    async def restore_state(
+        self, records: Sequence[StateRecord], reason: str, actor: str, *, preview: bool
+    ) -> Restored:
+        """Make the store keep exactly these, or say what that would change."""
+
+        async def requests() -> AsyncGenerator[admin_pb2.RestoreStateRequest, None]:
+            yield admin_pb2.RestoreStateRequest(
+                expected=len(records), preview=preview, reason=reason, actor=actor
+            )
+            for record in records:  # one a message: each is bounded, whatever their sizes
+                yield admin_pb2.RestoreStateRequest(records=[codec.encode(record)])
+
+        async def ask(stub: admin_pb2_grpc.AdminServiceStub) -> admin_pb2.RestoreStateResponse:
+            return await stub.RestoreState(
+                requests(), timeout=STATE_DEADLINE_S, metadata=self._targets.metadata
+            )
+
+        done = await self._ask(ask)
+        return Restored(done.added, done.changed, done.removed, done.fleet)
 
     async def watch(self) -> AsyncGenerator[Frame | Lost, None]:
         """The fleet now and after every change, until the caller has seen enough."""
         backoff = Backoff(random.SystemRandom())
         seen_s: float | None = None
         lost = False
+        tries = len(self._targets)  # for the first answer
         while True:
             try:
                 async with aclosing(self._stream()) as fleets:
@@ -120,10 +200,17 @@ class Client:
                         seen_s, lost = now_s, False
                         backoff.reset()
                 reason = "the control plane ended the stream"
-            except CtlError as error:
-                if seen_s is None or error.code is not Exit.UNREACHABLE:
-                    raise
-                reason = error.why
+                self._targets.move()
+            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                if self._move(error):
+                    continue
+                tries -= 1
+                failure = self._translate(error)
+                if failure.code is not Exit.UNREACHABLE or (seen_s is None and not tries):
+                    raise failure from None
+                if seen_s is None:
+                    continue
+                reason = failure.why
             if not lost:
                 lost = True
                 yield Lost(reason)
@@ -131,25 +218,45 @@ class Client:
 
     async def _stream(self) -> AsyncGenerator[Fleet, None]:
         """One connection's answers; the first one has a deadline."""
-        call = self._stub.WatchFleet(admin_pb2.WatchFleetRequest(period_ms=WATCH_PERIOD_MS))
+        request = admin_pb2.WatchFleetRequest(period_ms=WATCH_PERIOD_MS)
         limit_s: float | None = DEADLINE_S
-        try:
-            while True:
-                async with asyncio.timeout(limit_s):
-                    answer = await call.read()
-                if not isinstance(answer, admin_pb2.WatchFleetResponse):
-                    return
-                limit_s = None
-                yield codec.decode(answer.fleet, Fleet)
-        except TimeoutError:
-            raise self._unreachable(f"no answer within {DEADLINE_S:.0f} s") from None
-        except grpc.aio.AioRpcError as error:
-            raise self._translate(error) from None
-        finally:
-            call.cancel()
+        async with rpc.channel(self._targets.current, self._identity) as channel:
+            stub = admin_pb2_grpc.AdminServiceStub(channel)
+            call = stub.WatchFleet(request, metadata=self._targets.metadata)
+            try:
+                while True:
+                    async with asyncio.timeout(limit_s):
+                        answer = await call.read()
+                    if not isinstance(answer, admin_pb2.WatchFleetResponse):
+                        return
+                    limit_s = None
+                    yield codec.decode(answer.fleet, Fleet)
+            finally:
+                call.cancel()
 
-    def _translate(self, error: grpc.aio.AioRpcError) -> CtlError:
-        code = _EXITS.get(error.code(), Exit.FAILED)
+    async def _ask(self, ask: Callable[[admin_pb2_grpc.AdminServiceStub], Awaitable[T]]) -> T:
+        """An answer of the leader, or of the first control plane that has one."""
+        tries = len(self._targets)
+        while True:
+            try:
+                async with rpc.channel(self._targets.current, self._identity) as channel:
+                    return await ask(admin_pb2_grpc.AdminServiceStub(channel))
+            except grpc.aio.AioRpcError as error:
+                if self._move(error):
+                    continue
+                tries -= 1
+                failure = self._translate(error)
+                if failure.code is not Exit.UNREACHABLE or not tries:
+                    raise failure from None
+
+    def _move(self, error: grpc.aio.AioRpcError | TimeoutError) -> bool:
+        """Choose whom to ask next; True when it was named as the leader."""
+        return self._targets.move(None if isinstance(error, TimeoutError) else leader_named(error))
+
+    def _translate(self, error: grpc.aio.AioRpcError | TimeoutError) -> CtlError:
+        if isinstance(error, TimeoutError):
+            return self._unreachable(f"no answer within {DEADLINE_S:.0f} s")
+        code = EXITS.get(error.code(), Exit.FAILED)
         if code is Exit.UNREACHABLE:
             return self._unreachable(_last_words(error.details() or "no detail"))
         return CtlError(code, error.details() or rpc.explain(error))

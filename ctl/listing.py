@@ -15,6 +15,7 @@ from ctl.columns import VIEWS, names, only
 from ctl.exits import CtlError, Exit
 from ctl.options import Format
 from ctl.screen import Board, Screen
+from ctl.verdict import LEADERLESS
 from trimtab.views import Fleet
 
 
@@ -52,6 +53,8 @@ class Listing:
 async def look(plane: Client, listing: Listing) -> Exit:
     """Print once."""
     fleet, view = await plane.fleet(), VIEWS[listing.noun]
+    if not fleet.leader:
+        listing.screen.talk(LEADERLESS)
     listing.check(fleet)
     if listing.form.is_table and not view.items(fleet):
         listing.screen.talk(view.none)

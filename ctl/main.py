@@ -6,6 +6,7 @@ commands; what went wrong is said in sentences, and the exit code says it to scr
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,8 +17,11 @@ from typer.core import TyperGroup
 from ctl import nouns
 from ctl.commands_get import get
 from ctl.commands_intent import cordon, drain, uncordon
+from ctl.commands_node import node
+from ctl.commands_snapshot import snapshot
 from ctl.commands_status import status
 from ctl.exits import CtlError, Exit
+from ctl.options import TLS_DIR
 
 
 class Commands(TyperGroup):
@@ -40,6 +44,8 @@ app = typer.Typer(
 )
 for command in (status, get, cordon, uncordon, drain):
     app.command()(command)
+app.add_typer(node, name="node")
+app.add_typer(snapshot)
 
 
 @app.callback()
@@ -51,13 +57,22 @@ def ctl(
             "--server",
             "-s",
             envvar="TRIMTAB_SERVER",
-            help="Control plane, unix:/path or host:port; by default this machine's socket.",
+            help="Control planes, unix:/path or host:port, with commas between them; "
+            "by default this machine's socket.",
             show_default=False,
         ),
     ] = "",
+    tls_dir: Annotated[
+        str,
+        typer.Option(
+            "--tls-dir", envvar=TLS_DIR, help="Certificate of an admin, for a HOST:PORT with TLS."
+        ),
+    ] = "",
 ) -> None:
-    """Remember which control plane is meant."""
+    """Remember which control plane is meant, and who asks."""
     context.obj = server
+    if tls_dir:
+        os.environ[TLS_DIR] = tls_dir
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+TLS_DIR = "TRIMTAB_TLS_DIR"
+"""The variable that says who asks; `--tls-dir` sets it."""
+
 
 class Format(Enum):
     """How `get` prints."""
@@ -30,7 +33,8 @@ Server = Annotated[
     typer.Option(
         "--server",
         "-s",
-        help="Control plane, unix:/path or host:port; may also stand before the command.",
+        help="Control planes, unix:/path or host:port, with commas between them; "
+        "may also stand before the command.",
         show_default=False,
     ),
 ]

@@ -7,6 +7,7 @@ served; DEGRADED that something needs a look.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,7 +15,9 @@ from trimtab.model import BreakerState, Intent, Serving
 from trimtab.views import EdgeView, Fleet, PoolView, ReplicaView
 
 SHED_DEGRADED_RATIO = 0.01  # one refusal in a hundred: clients' own retries hide less than that
+LEADERLESS = "no control plane leads; this is what is stored"
 _UNREMARKABLE = frozenset({BreakerState.UNSPECIFIED, BreakerState.JOINING, BreakerState.HEALTHY})
+_MINOR = re.compile(r"(\d{1,9})\.(\d{1,9})\b")
 SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
 
 
@@ -61,6 +64,14 @@ def in_sync(edge: EdgeView) -> bool:
     return not edge.last_error and edge.sent_version - edge.acked_version <= SYNC_LAG_MAX
 
 
+def is_far(version: str, other: str) -> bool:
+    """Whether two versions are more than one minor apart; unreadable ones say nothing."""
+    found = [_MINOR.match(v) for v in (version, other)]
+    majors = {int(match[1]) for match in found if match}
+    minors = [int(match[2]) for match in found if match]
+    return len(minors) == 2 and (len(majors) > 1 or abs(minors[0] - minors[1]) > 1)
+
+
 def why(replica: ReplicaView) -> str:
     """Why a replica is as it is, in words; empty when all is well."""
     reasons = [replica.route.reason, replica.state_reason]
@@ -73,6 +84,8 @@ def why(replica: ReplicaView) -> str:
 
 
 def _why_down(fleet: Fleet) -> str:
+    if not fleet.leader:
+        return ""  # edges go on with what they were given, as far as anybody can see
     if not fleet.replicas:
         return "no replica is known: no agent has reported an engine"
     if not any(is_open(replica) for replica in fleet.replicas):
@@ -83,6 +96,8 @@ def _why_down(fleet: Fleet) -> str:
 
 
 def _summary(fleet: Fleet) -> str:
+    if not fleet.leader:
+        return LEADERLESS
     total = len(fleet.replicas)
     takes = sum(is_open(replica) for replica in fleet.replicas)
     held = sum(not is_open(r) and _by_intent(r) for r in fleet.replicas)
@@ -95,12 +110,22 @@ def _by_intent(replica: ReplicaView) -> bool:
 
 
 def _problems(fleet: Fleet) -> tuple[str, ...]:
+    if not fleet.leader:
+        return ("edges go on with what they were given; nothing can be changed",)
     lines = [f"pool {p.pool}: no replica takes requests" for p in fleet.pools if not p.open]
     lines += [_closed(r) for r in fleet.replicas if not is_open(r) and not _by_intent(r)]
     lines += [_failing(r) for r in fleet.replicas if _is_failing(r)]
     lines += [f"pool {p.pool}: {p.alarm}" for p in fleet.pools if p.alarm]
     lines += [f"edge {e.edge}: {_behind(e)}" for e in fleet.edges if not in_sync(e)]
     lines += [f"agent {a.node}: not connected" for a in fleet.agents if not a.connected]
+    versions = {f"edge {e.edge}": e.edge_version for e in fleet.edges}
+    versions |= {f"agent {a.node}": a.agent_version for a in fleet.agents}
+    lines += [
+        f"{peer}: version {version}, more than one minor from the control plane's"
+        f" {fleet.controlplane_version}; see docs/upgrade.md"
+        for peer, version in versions.items()
+        if is_far(version, fleet.controlplane_version)
+    ]
     lines += [_shedding(pool) for pool in fleet.pools if _sheds(pool)]
     return tuple(lines)
 

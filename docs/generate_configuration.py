@@ -26,7 +26,10 @@ SECTIONS = (
     config.Engine,
     config.Key,
     config.Secret,
+    config.Etcd,
     config.EdgeLimits,
+    config.Certificate,
+    config.Tls,
 )
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 INTRO = """\

@@ -82,10 +82,11 @@ class Admission:
     ) -> Permit:
         """Wait for a replica; `again` for a request that was admitted before.
 
-        Raises RefusedError when there is no room, now or in time.
+        Raises RefusedError when there is no room, now or in time. One whose answer was cut waits
+        even where no replica is open.
         """
         now_s = clock.now_s()
-        if not self._dispatch.has_open(pool):
+        if not ticket.was_cut and not self._dispatch.has_open(pool):
             raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
         if again:
             self._dispatch.requeue(pool, ticket)

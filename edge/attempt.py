@@ -2,7 +2,8 @@
 
 Rules: nothing reaches the caller before the first data event; a stream is whole only when `[DONE]`
 follows data, with no error and no abort in between; one watchdog guards every wait, and is pulled
-early when the control plane says that the replica is lost.
+early when the control plane says that the replica is lost. An attempt that goes on with an answer
+begins in the middle of the caller's stream; it counts as begun only by data of its own.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from edge.admission import Permit
 from edge.client import ClientStream
 from edge.core import openai, sse
+from edge.core.continuation import Rest
 from edge.core.openai import Call
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.policy.classify import Failure, Fault
 
+COUNT_TIMEOUT_S = 5.0
 TAIL_S = 1.0  # how long to wait for the end of a stream after [DONE], to keep its connection
 
 
@@ -108,8 +113,22 @@ async def run(
             return await _relay(answer, stream, watchdog, permit, idle_s)
     except UpstreamError as error:
         return error.failure
-    except sse.OversizedEventError:
+    except (sse.OversizedEventError, msgspec.DecodeError):
         return Failure(Fault.MALFORMED)
+
+
+async def count_tokens(upstream: Upstream, permit: Permit, text: str) -> int | None:
+    """What a text counts by the replica's own tokenizer; None if it does not say so, soon."""
+    fields = {"model": permit.route.served_as, "prompt": text, "add_special_tokens": False}
+    try:
+        async with (
+            asyncio.timeout(COUNT_TIMEOUT_S),
+            upstream.post(permit.route, "/tokenize", openai.encode(fields), {}) as answer,
+        ):
+            body = await answer.read()
+            return openai.token_count(body) if answer.status == 200 else None
+    except (UpstreamError, TimeoutError):
+        return None
 
 
 def _verdict(answer: Answer, body: bytes) -> Result:
@@ -131,22 +150,23 @@ async def _relay(
 ) -> Result:
     scanner = sse.Scanner()
     end: Failure | None = Failure(Fault.CUT)
-    ended = False
+    began = ended = False
     async for chunk in answer.chunks():
         if ended:
             continue  # nothing but the end of the HTTP body follows
         watchdog.within(idle_s)
         events = scanner.feed(chunk)
         permit.tokens += len(events)  # an event a token, nearly
-        passing, last = _sort(events, started=stream.started)
+        if not began and any(event.kind is sse.Kind.DATA for event in events):
+            began = True
+            permit.on_began()
+        passing, last = _sort(events, stream.rest, started=stream.started)
         if passing:
-            if not stream.started:
-                permit.on_began()
             watchdog.waits_for_client = True
             await stream.send(passing)
             watchdog.waits_for_client = False
         if last is not None:
-            end = _fate(last, started=stream.started)
+            end = _fate(last, started=began)
             if end is not None:
                 break
             ended = True
@@ -155,14 +175,18 @@ async def _relay(
     return end or Whole()
 
 
-def _sort(events: list[sse.Event], *, started: bool) -> tuple[bytes, sse.Event | None]:
+def _sort(
+    events: list[sse.Event], rest: Rest | None, *, started: bool
+) -> tuple[bytes, sse.Event | None]:
     """Bytes to pass on, and the event that ends the stream, if one does."""
     passing = bytearray()
     for event in events:
-        if event.kind is sse.Kind.DATA or (event.kind is sse.Kind.COMMENT and started):
-            passing += event.raw
+        if event.kind is sse.Kind.DATA:
+            passing += event.raw if rest is None else rest.join(event.raw)
             started = True
-        elif event.kind is not sse.Kind.COMMENT:
+        elif event.kind is sse.Kind.COMMENT:
+            passing += event.raw if started else b""
+        else:
             return bytes(passing), event
     return bytes(passing), None
 

@@ -2,7 +2,8 @@
 
 Rules: the status goes out as late as possible, so that a refusal can still be an HTTP status: with
 the first data, or, when that takes longer than the head-hold time, with a comment that keeps
-proxies and people awake. A stream that failed says so in an error event and is then cut without a
+proxies and people awake. What is sent is noted in the same breath, so that another replica can go
+on with exactly that. A stream that failed says so in an error event and is then cut without a
 proper end, because both official SDKs take a clean end for success.
 """
 
@@ -13,7 +14,9 @@ import contextlib
 
 from aiohttp import web
 
-from edge.core import sse
+from edge.core import continuation, sse
+from edge.core.continuation import Rest, Transcript
+from edge.core.openai import Call
 from edge.core.problems import Problem
 from trimtab.runtime import clock
 
@@ -32,7 +35,12 @@ class ClientStream:
         self._request = request
         self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
         self._lock = asyncio.Lock()
+        self._quiet = True
         self.committed = False
+        self.transcript: Transcript | None = None
+        """Kept if the stream may go on on another replica."""
+        self.rest: Rest | None = None
+        """What it goes on with; None before it was ever cut."""
         self.started_s: float | None = None
 
     @property
@@ -44,15 +52,31 @@ class ClientStream:
         """Pass data on; the first call sends the status."""
         if self.started_s is None:
             self.started_s = clock.now_s()
+        self._quiet = False
         await self._commit()
+        if self.transcript is not None:
+            self.transcript.sent(data)
         await self._response.write(data)
 
+    def is_whole(self, call: Call) -> bool:
+        """Whether the caller has everything but the mark of the end."""
+        return self.transcript is not None and continuation.is_whole(call, self.transcript)
+
+    def pause(self) -> None:
+        """No data flows until more is sent: comments may."""
+        self._quiet = True
+
     async def keep_alive(self) -> None:
-        """Send a comment, unless data flows already."""
+        """Send a comment, unless data flows or the caller does not even read that."""
         with contextlib.suppress(ConnectionError):
             await self._commit()
-            if not self.started:
+            if self._quiet and not (self.started and self._stands()):
                 await self._response.write(sse.KEEP_ALIVE)
+
+    def _stands(self) -> bool:
+        """Whether the caller leaves unread what it has: to wait for it would stop the keeper."""
+        transport = self._request.transport
+        return transport is None or transport.get_write_buffer_size() > 0
 
     async def finish(self) -> web.StreamResponse:
         """The answer is whole."""
@@ -74,7 +98,7 @@ class ClientStream:
 
 
 class Keeper:
-    """Sends comments on all streams that wait for their first data; one loop for all."""
+    """Sends comments on all streams that wait for data; one loop for all."""
 
     def __init__(self) -> None:
         self._due: dict[ClientStream, float] = {}

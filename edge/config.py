@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trimtab.runtime import config as file
+from trimtab.runtime import tls
+from trimtab.runtime.certificates import Role
 from trimtab.runtime.service import ConfigError
+from trimtab.runtime.tls import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,24 +28,27 @@ class EdgeConfig:
     controlplane: str
     state_dir: pathlib.Path | None
     upstream_key: str = ""
+    identity: Identity | None = None
     drain_s: float = 10.0
+    tls: file.Certificate | None = None
 
     @property
     def listen_url(self) -> str:
         """What clients use."""
         host = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host  # noqa: S104
-        return f"http://{host}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{host}:{self.port}"
 
 
 def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     """Read flags and file; raises ConfigError."""
     parser = argparse.ArgumentParser(prog="trimtab-edge", description="The OpenAI endpoint.")
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
-    parser.add_argument("--controlplane", help="gRPC target: unix:/path or host:port")
+    parser.add_argument("--controlplane", help="gRPC targets: unix:/path or host:port, a,b,c")
     parser.add_argument("--listen", help="HOST:PORT for clients")
     parser.add_argument("--admin", help="HOST:PORT for /metrics, /decisions, /healthz, /readyz")
     parser.add_argument("--state", type=pathlib.Path, help="where the last snapshot is kept")
     parser.add_argument("--name", help="unique in the fleet; default <node>-<port>")
+    parser.add_argument("--tls-dir", help="certificates of `trimtab join`; they also say the name")
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     host, port = host_port(args.listen or base.listen)
@@ -51,8 +57,10 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     if not target:
         raise ConfigError("controlplane is not set: --controlplane unix:/path or host:port")
     state = args.state or (pathlib.Path(base.state_dir) if base.state_dir else None)
+    identity = tls.find(args.tls_dir or base.tls.dir, Role.EDGE, args.name or "")
+    named = identity.peer.name if identity else f"{base.node or socket.gethostname()}-{port}"
     return EdgeConfig(
-        name=args.name or f"{base.node or socket.gethostname()}-{port}",
+        name=args.name or named,
         host=host,
         port=port,
         admin_host=admin_host,
@@ -60,6 +68,8 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         controlplane=target,
         state_dir=state,
         upstream_key=_upstream_key(base),
+        identity=identity,
+        tls=base.edge.tls,
     )
 
 

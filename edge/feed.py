@@ -1,10 +1,10 @@
 """The stream to the control plane: takes pushes, acks them, reports what the edge does.
 
 Rules: losing it changes nothing for clients; the last table goes on, also over a restart (the
-snapshot file, which counts only when no control plane answers soon); reconnects back off with
-jitter; two reports a second, and one at once when requests begin to wait; each is made when it is
-sent, so a slow stream never carries old ones. Silence is noticed here, and makes the edge go on
-alone (policy/autonomy).
+snapshot file, which counts only when no control plane answers soon); whoever does not lead names
+the leader (runtime/targets), other reconnects back off with jitter; two reports a second, and one
+at once when requests begin to wait; each is made when it is sent, so a slow stream never carries
+old ones. Silence is noticed here, and makes the edge go on alone (policy/autonomy).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from trimtab.model import Ack, Credits, EdgeHello, EdgeReport
 from trimtab.policy.autonomy import Mode, Silence
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
+from trimtab.runtime.targets import Targets, leader_named
 from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
 
@@ -58,6 +59,7 @@ class Feed:
         self._dispatch = dispatch
         self._admission = admission
         self._metrics = metrics
+        self._targets = Targets(config.controlplane)
         self._instance = uuid.uuid4().hex
         self._file = config.state_dir / f"edge-{config.name}.snapshot" if config.state_dir else None
         self._outbox: asyncio.Queue[Ack | None] = asyncio.Queue(maxsize=16)
@@ -91,15 +93,19 @@ class Feed:
         """For ever: connect, follow, lose the connection, back off."""
         backoff = Backoff(random.SystemRandom())
         while True:
+            leader: str | None = None
             try:
-                async with rpc.channel(self._config.controlplane) as channel:
+                identity = self._config.identity
+                async with rpc.channel(self._targets.current, identity) as channel:
                     await self._follow(edge_pb2_grpc.EdgeServiceStub(channel), backoff)
                 reason = "the control plane ended the stream"
             except grpc.aio.AioRpcError as error:
-                reason = rpc.explain(error)
-            self._settled.set()
+                reason, leader = rpc.explain(error), leader_named(error)
             if self.connected:
                 self._set_connected(up=False, reason=reason)
+            if self._targets.move(leader):
+                continue
+            self._settled.set()
             await asyncio.sleep(backoff.next_s())
 
     async def listen_forever(self) -> None:
@@ -124,7 +130,8 @@ class Feed:
 
     async def _follow(self, stub: edge_pb2_grpc.EdgeServiceStub, backoff: Backoff) -> None:
         outbox = self._outbox = asyncio.Queue(maxsize=16)
-        async for message in stub.Watch(self._messages(outbox)):
+        watch = stub.Watch(self._messages(outbox), metadata=self._targets.metadata)
+        async for message in watch:
             if not self.connected:
                 self._set_connected(up=True, reason="")
                 backoff.reset()
@@ -132,6 +139,8 @@ class Feed:
             await outbox.put(Ack(message.nonce, error))
 
     def _take(self, message: edge_pb2.EdgeUpdate) -> str:
+        if message.WhichOneof("body") is None:
+            return ""  # of a newer kind: nothing to us, and no reason to be sent all again
         try:
             update = decode_update(message)
         except WireError as error:
@@ -204,7 +213,7 @@ class Feed:
         self.connected = up
         self._metrics.connected.set(int(up))
         event = "connected to the control plane" if up else "lost the control plane; serving on"
-        log.info(event, extra={"fields": {"target": self._config.controlplane, "reason": reason}})
+        log.info(event, extra={"fields": {"target": self._targets.current, "reason": reason}})
 
 
 async def _save(path: pathlib.Path, content: bytes) -> None:

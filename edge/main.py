@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pathlib
 import random
 import sys
 from collections.abc import Sequence
@@ -21,12 +22,16 @@ from edge.proxy import Proxy
 from edge.server import Endpoint, Server, admin_app
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, service
+from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.notify import notify
+from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
+from trimtab.runtime.targets import Targets
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
 
 STATUS_PERIOD_S = 1.0
+HANDSHAKE_LIMIT_S = 10.0  # a caller that never ends its TLS handshake
 
 
 async def serve(config: EdgeConfig) -> None:
@@ -42,7 +47,8 @@ async def serve(config: EdgeConfig) -> None:
         engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
         proxy = Proxy(table, dispatch, admission, engines, metrics)
         endpoint = Endpoint(proxy, table, dispatch)
-        public = await _listen(Server(endpoint), config.host, config.port)
+        tls = _tls(config)
+        public = await _listen(Server(endpoint), config.host, config.port, tls)
         admin = admin_app(endpoint, metrics, proxy.decisions)
         admin_runner = web.AppRunner(admin, access_log=None)
         await admin_runner.setup()
@@ -54,6 +60,13 @@ async def serve(config: EdgeConfig) -> None:
             runner.forever("snapshot file", feed.save_forever())
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
+            if config.identity:
+                renewal = keep_renewed(
+                    config.identity, Targets(config.controlplane).listed, random.SystemRandom()
+                )
+                runner.forever("renewal", renewal)
+            if tls is not None:
+                runner.forever("certificate", tls.follow())
             await feed.settle()
             await public.start_serving()
             runner.forever("status", _tell_status(feed, endpoint, dispatch))
@@ -64,11 +77,27 @@ async def serve(config: EdgeConfig) -> None:
             await _drain(admission, config.drain_s)
 
 
-async def _listen(server: Server, host: str, port: int) -> asyncio.Server:
+def _tls(config: EdgeConfig) -> ListenerTls | None:
+    if config.tls is None:
+        return None
+    return ListenerTls(pathlib.Path(config.tls.cert), pathlib.Path(config.tls.key))
+
+
+async def _listen(
+    server: Server, host: str, port: int, tls: ListenerTls | None = None
+) -> asyncio.Server:
     """Take the port, without serving yet."""
     loop = asyncio.get_running_loop()
     try:
-        return await loop.create_server(server, host, port, backlog=1024, start_serving=False)
+        return await loop.create_server(
+            server,
+            host,
+            port,
+            backlog=1024,
+            start_serving=False,
+            ssl=tls.context if tls else None,
+            ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
+        )
     except OSError as error:
         raise ConfigError(_cannot_listen(host, port, error)) from error
 

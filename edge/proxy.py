@@ -1,5 +1,8 @@
 """The path of one inference request: auth, pool, queue, attempts, answer.
 
+A stream whose replica is lost in the middle goes on on another one where that is exact
+(core/continuation); its caller then waits in the queue as any other, and sees comments.
+
 Rules: a caller that leaves cancels the handler, and with it whatever it waits for; each permit is
 released exactly once with the attempt's outcome; the bytes of prompts and keys go nowhere but to
 the replica.
@@ -13,7 +16,7 @@ import math
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
@@ -21,7 +24,8 @@ from edge import attempt
 from edge.admission import Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import openai, problems
+from edge.core import continuation, openai, problems, sse
+from edge.core.continuation import Transcript
 from edge.core.decisions import Attempt, Decisions, Ending, Notes, Record
 from edge.core.dispatch import Dispatch, with_tried
 from edge.core.openai import Call
@@ -37,6 +41,10 @@ from trimtab.policy.retry import History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
+BODY_IDLE_S = 30.0
+"""Between two parts of a body: a caller that is silent for longer has gone or means harm."""
+BODY_TOTAL_S = 300.0
+"""For a whole body: the largest allowed by default, over 2 Mbit/s."""
 CALLER = web.RequestKey("caller", ApiKey)
 
 
@@ -52,6 +60,13 @@ class Job:
     request_id: str
     history: History = field(default_factory=History)
     notes: Notes = field(default_factory=Notes)
+    cut: Failure | None = None
+    """What last broke its stream."""
+
+    @property
+    def started(self) -> bool:
+        """Whether the caller of a stream has data."""
+        return self.stream is not None and self.stream.started
 
 
 class Proxy:
@@ -138,12 +153,8 @@ class Proxy:
         limit_bytes = self._table.policy.body_limit_bytes
         if (request.content_length or 0) > limit_bytes:
             raise RefusedError(problems.too_large(limit_bytes))
-        body = bytearray()
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > limit_bytes:
-                raise RefusedError(problems.too_large(limit_bytes))
-        call = openai.parse(request.path, request.headers.get("content-type", ""), bytes(body))
+        body = await _body(request, limit_bytes)
+        call = openai.parse(request.path, request.headers.get("content-type", ""), body)
         if isinstance(call, Problem):
             raise RefusedError(call)
         return call
@@ -177,6 +188,8 @@ class Proxy:
         )
         if call.stream:
             stream = ClientStream(request, request_id)
+            if not pool.no_failover:
+                stream.transcript = Transcript()
             return Job(call, pool, ticket, policy.idle_timeout_ms / 1000, stream, request_id)
         # a plain answer is silent until it is whole, so only the whole can be bounded
         total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
@@ -192,6 +205,9 @@ class Proxy:
                     return await self._pass_on(job, result)
                 if not self._goes_on(job, result, replica):
                     return await self._give_up(job, result)
+                if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
+                    await job.stream.send(sse.DONE)
+                    return await self._answer(job, Whole())
 
     @asynccontextmanager
     async def _kept(self, job: Job) -> AsyncIterator[None]:
@@ -218,7 +234,8 @@ class Proxy:
                 job.pool.name, job.ticket, job.notes, again=again
             )
         except RefusedError as error:
-            raise await _refusal(job, error.problem) from error
+            problem = error.problem if job.cut is None else _cut_short(job, job.cut)
+            raise await _refusal(job, problem) from error
         self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
@@ -230,7 +247,8 @@ class Proxy:
             result = await self._send(job, permit)
             failure = _failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
-            if failure is not None and not (job.stream is not None and job.stream.started):
+            # a first answer that breaks in the middle is blamed on nobody: many may run there
+            if failure is not None and (job.cut is not None or not job.started):
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
@@ -240,6 +258,7 @@ class Proxy:
             self._note(job, permit, outcome, failure)
 
     def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:
+        rest = job.stream.rest if job.stream else None
         ended = Attempt(
             replica=permit.route.replica,
             picked_s=permit.placement.started_s,
@@ -249,6 +268,7 @@ class Proxy:
             status=failure.status if failure else 200,
             among=permit.placement.among,
             at_home=permit.placement.at_home,
+            continued_at_tokens=rest.tokens if rest else None,
         )
         job.notes.attempts.append(ended)
         if outcome not in {Outcome.OK, Outcome.CLIENT}:
@@ -257,19 +277,61 @@ class Proxy:
     async def _send(self, job: Job, permit: Permit) -> Result:
         # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
         headers = {"x-request-id": f"{job.request_id}-{job.history.attempts}"}
-        return await attempt.run(self._upstream, permit, job.call, headers, job.stream, job.idle_s)
+        call, stream = job.call, job.stream
+        if job.cut is not None and stream is not None and stream.transcript is not None:
+            text = stream.transcript.text
+            tokens = await attempt.count_tokens(self._upstream, permit, text) if text else 0
+            rest = stream.rest = continuation.rest(call, stream.transcript, tokens)
+            if rest.finish:
+                await stream.send(rest.finish)
+            if not rest.body:
+                await stream.send(sse.DONE)
+                return Whole()
+            call = replace(call, body=rest.body)
+        return await attempt.run(self._upstream, permit, call, headers, stream, job.idle_s)
 
     def _poison(self, job: Job) -> Problem | None:
         return self._quarantine.refusal(job.ticket.tenant, job.call)
 
     def _goes_on(self, job: Job, failure: Failure, replica: str) -> bool:
-        if (job.stream is not None and job.stream.started) or self._poison(job):
+        started = job.started
+        if started and not self._can_continue(job, failure):
             return False
-        budget = self._dispatch.pool(job.pool.name).budget
-        if next_move(job.history, failure, replica, budget, clock.now_s()) is Move.GIVE_UP:
+        budget, now_s = self._dispatch.pool(job.pool.name).budget, clock.now_s()
+        blocked = self._poison(job) is not None
+        if blocked or (
+            next_move(job.history, failure, replica, budget, now_s, started=started) is Move.GIVE_UP
+        ):
+            if started:
+                self._failed_over(job, "given_up", "quarantined" if blocked else "given_up")
             return False
         job.ticket = with_tried(job.ticket, job.history.tried)
+        if started:
+            self._resume(job, failure, now_s)
         return True
+
+    def _resume(self, job: Job, failure: Failure, now_s: float) -> None:
+        job.cut = failure
+        if classify(failure) is not Outcome.OVERLOAD or not job.ticket.was_cut:
+            job.ticket = job.ticket._replace(cut_s=now_s)
+            self._failed_over(job, "continued", "")
+        if job.stream is not None:
+            job.stream.pause()
+            self.keeper.watch(job.stream, now_s)
+
+    def _can_continue(self, job: Job, failure: Failure) -> bool:
+        if job.stream is None or classify(failure) is Outcome.CLIENT:
+            return False
+        if job.stream.transcript is None:
+            self._failed_over(job, "off", "off")
+            return False
+        if why := continuation.flaw(job.call, job.stream.transcript):
+            self._failed_over(job, "inexact", why)
+        return not why
+
+    def _failed_over(self, job: Job, result: str, why: str) -> None:
+        self._metrics.failovers.labels(job.pool.name, result).inc()
+        job.notes.not_continued = why
 
     async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
         if job.stream is not None:
@@ -279,7 +341,7 @@ class Proxy:
 
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:
-            return await self._give_up(job, rejected.failure)
+            return await self._give_up(job, job.cut or rejected.failure)
         headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
         status = rejected.failure.status
         return web.Response(body=rejected.body, status=status, headers=headers)
@@ -287,9 +349,7 @@ class Proxy:
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:
             raise ConnectionResetError("the caller stopped reading")
-        started = job.stream is not None and job.stream.started
-        problem = problems.attempt_failed(failure, job.history.attempts + 1, started=started)
-        raise await _refusal(job, problem)
+        raise await _refusal(job, _cut_short(job, failure))
 
 
 class _BrokenStreamError(Exception):
@@ -299,6 +359,25 @@ class _BrokenStreamError(Exception):
         super().__init__(problem.code)
         self.response = response
         self.problem = problem
+
+
+async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:
+    """The whole body; raises RefusedError when it is too large or comes too slowly."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TOTAL_S):
+            while not request.content.at_eof():
+                async with asyncio.timeout(BODY_IDLE_S):
+                    body += await request.content.readany()
+                if len(body) > limit_bytes:
+                    raise RefusedError(problems.too_large(limit_bytes))
+    except TimeoutError:
+        raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
+    return bytes(body)
+
+
+def _cut_short(job: Job, failure: Failure) -> Problem:
+    return problems.attempt_failed(failure, job.history.attempts + 1, started=job.started)
 
 
 async def _refusal(job: Job, problem: Problem) -> Exception:

@@ -27,6 +27,7 @@ from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
 HEADER_LIMIT_BYTES = 32 * 1024  # aiohttp's 8 KiB refuses long JWTs and cookies
+HEAD_LIMIT_S = 30.0  # for a new connection's first request line and headers
 KEEP_ALIVE_S = 75.0  # longer than common load balancers in front of us
 MODEL_PREFIX = "/v1/models/"
 DECISIONS_SHOWN = 20
@@ -147,6 +148,30 @@ class Server(web.Server):
 
 
 class _Connection(RequestHandler):
+    """One caller's connection; its later heads have KEEP_ALIVE_S, as aiohttp closes idle ones."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Give the first head its time."""
+        super().connection_made(transport)
+        loop = asyncio.get_running_loop()
+        self._head_limit = loop.call_later(HEAD_LIMIT_S, self._end_if_silent)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nothing to wait for any more."""
+        self._head_limit.cancel()
+        super().connection_lost(exc)
+
+    def _end_if_silent(self) -> None:
+        if self._request_count or not isinstance(self.transport, asyncio.Transport):
+            return
+        problem = problems.too_slow("request line and headers", HEAD_LIMIT_S)
+        body = problem.body()
+        head = f"HTTP/1.1 408 Request Timeout\r\ncontent-length: {len(body)}\r\n"
+        head += "content-type: application/json\r\nconnection: close\r\n"
+        head += f"x-request-id: {new_request_id()}\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -204,7 +229,10 @@ def _plain_json(value: object) -> web.Response:
 def respond(problem: Problem, request_id: str) -> web.Response:
     """A problem as a whole answer."""
     headers = problem.headers() | {"x-request-id": request_id}
-    return web.Response(status=problem.status, body=problem.body(), headers=headers)
+    response = web.Response(status=problem.status, body=problem.body(), headers=headers)
+    if problem.status == 408:
+        response.force_close()  # what is left of its body would be read as the next request
+    return response
 
 
 def _json(status: int, body: bytes, request_id: str) -> web.Response:

@@ -9,6 +9,7 @@ docs/decisions/0001: together they save a third of the CPU.
 from __future__ import annotations
 
 import io
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +24,12 @@ from trimtab.policy.classify import Failure, Fault
 from trimtab.runtime import clock
 
 CONNECT_TIMEOUT_S = 2.0
+TCP_KEEP_ALIVE = (  # a host that vanished under a silent, long prefill is noticed after 25 s
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 KEEP_ALIVE_S = 4.0  # below vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE of 5 s
 STALE_WITHIN_S = 0.5  # a closed kept-alive connection shows at once; what ends later was taken
 READ_BUFFER_BYTES = 256 * 1024
@@ -105,7 +112,9 @@ async def connect(key: str) -> AsyncIterator[Upstream]:
     """The pool of connections, for as long as the edge runs."""
     traces = aiohttp.TraceConfig()
     traces.on_connection_reuseconn.append(_note_reuse)
-    connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S)
+    connector = aiohttp.TCPConnector(
+        limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=_socket
+    )
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -116,6 +125,13 @@ async def connect(key: str) -> AsyncIterator[Upstream]:
         trace_configs=[traces],
     ) as session:
         yield Upstream(session, key)
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    made = socket.socket(*address[:3])
+    for option in TCP_KEEP_ALIVE:
+        made.setsockopt(*option)
+    return made
 
 
 async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: Any) -> None:

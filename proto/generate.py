@@ -1,4 +1,4 @@
-"""Generate trimtab/v1 from the contracts: `./run proto` (write) or `./run proto --check` (compare).
+"""Generate code from the contracts: `./run proto` (write) or `./run proto --check` (compare).
 
 Rule: nothing else calls protoc. The generator is pinned to the lowest gRPC and protobuf that we
 support, because generated code refuses an older runtime; it therefore has a venv of its own.
@@ -16,12 +16,18 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
-PACKAGE = pathlib.Path("trimtab/v1")
+# Ours, and what we use of etcd's; code lands beside the package that has the same path.
+PACKAGES = (pathlib.Path("trimtab/v1"), pathlib.Path("controlplane/store/etcdpb"))
+
+
+def contracts() -> list[pathlib.Path]:
+    """Every file that says what is on a wire."""
+    return [path for package in PACKAGES for path in sorted((PROTO / package).glob("*.proto"))]
 
 
 def generate(out: pathlib.Path) -> None:
     """Write messages, services and their typed stubs below `out`."""
-    sources = sorted(str(p.relative_to(PROTO)) for p in (PROTO / PACKAGE).glob("*.proto"))
+    sources = [str(path.relative_to(PROTO)) for path in contracts()]
     args = ["-I", str(PROTO), f"--python_out={out}", f"--grpc_python_out={out}"]
     args += [f"--mypy_out=quiet:{out}", f"--mypy_grpc_out=quiet,only_async:{out}"]
     tools = pathlib.Path(sys.executable).parent
@@ -35,7 +41,7 @@ def undocumented() -> list[str]:
     declaration = re.compile(r"^\s*(?:(?:repeated|optional) )?[\w.]+ \w+ = \d+;|^\s*\w+ = \d+;")
     opening = re.compile(r"^\s*(message|enum|service|rpc|oneof) ")
     missing = []
-    for path in sorted((PROTO / PACKAGE).glob("*.proto")):
+    for path in contracts():
         lines = path.read_text().splitlines()
         for number, line in enumerate(lines, 1):
             if (declaration.match(line) or opening.match(line)) and "//" not in lines[number - 2]:
@@ -44,11 +50,15 @@ def undocumented() -> list[str]:
 
 
 def stale(fresh: pathlib.Path) -> list[str]:
-    """Names of generated files that differ from the committed ones."""
-    committed = ROOT / PACKAGE
-    names = {p.name for p in fresh.iterdir()} | {p.name for p in committed.glob("*_pb2*")}
-    _, differ, absent = filecmp.cmpfiles(fresh, committed, sorted(names), shallow=False)
-    return sorted(differ + absent)
+    """Paths of generated files that differ from the committed ones."""
+    found = []
+    for package in PACKAGES:
+        names = {p.name for at in (fresh, ROOT) for p in (at / package).glob("*_pb2*")}
+        _, differ, absent = filecmp.cmpfiles(
+            fresh / package, ROOT / package, sorted(names), shallow=False
+        )
+        found += [str(package / name) for name in sorted(differ + absent)]
+    return found
 
 
 def main() -> int:
@@ -62,8 +72,8 @@ def main() -> int:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             generate(pathlib.Path(scratch))
-            names = stale(pathlib.Path(scratch) / PACKAGE)
-            problems += [f"{PACKAGE / name}: stale, run ./run proto" for name in names]
+            names = stale(pathlib.Path(scratch))
+            problems += [f"{name}: stale, run ./run proto" for name in names]
     print("\n".join(problems) or "contracts: fresh and documented")
     return 1 if problems else 0
 

@@ -72,15 +72,15 @@ class KvCache:
 
     def grow(self, table: BlockTable, hashes: Sequence[int], tokens: int) -> bool:
         """Make room for `tokens` in all; False changes nothing."""
-        need = self._blocks(tokens) - len(table)
-        if need > self.capacity - self.used:
+        need = -(-tokens // self.block_size) - len(table.shared) - table.owned
+        if need > self.capacity - len(self._users) - self._owned:
             return False
         if need > 0:
             table.owned += need
             self._owned += need
         if table.published < len(hashes):
             self._publish(table, hashes, tokens)
-        while len(self._idle) > self.capacity - self.used:
+        while self._idle and len(self._idle) > self.capacity - self.used:
             del self._idle[next(iter(self._idle))]
         return True
 

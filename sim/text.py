@@ -24,10 +24,10 @@ _VOCABULARY = (
     "the a one each this that every some load queue token batch slot cache block step rate limit "
     "edge route pool flow node wait time first last next fresh stale warm cold fast slow busy free "
     "full small large long short even fair safe true plain quiet ready sends takes gives keeps "
-    "holds moves fills ends grows falls runs waits meets finds turns joins splits before after "
+    "holds moves fills ends grows falls runs waits meets finds turns joins parts since after "
     "under over with into from until while then when where again once never soon"
 )
-_WORDS = _VOCABULARY.split()
+_WORDS = _VOCABULARY.split()  # each is one token, as a model's own words are
 _END_OF_SENTENCE = 11  # a sentence ends after this many words, on average
 _END_OF_ANSWER = 8  # an answer has this many sentences, on average
 _CLOSING = " Done."

@@ -17,6 +17,7 @@ import typer
 from standalone import banner, fleet, ports, state
 from standalone.config import Flags, Plan, effective, plan
 from standalone.engines import choose, first_model
+from standalone.join import join
 from standalone.supervisor import StartError, Supervisor
 from trimtab.runtime import service
 from trimtab.runtime.clock import now_s
@@ -34,6 +35,9 @@ def _version(wanted: bool) -> None:
     if wanted:
         print(f"trimtab {importlib.metadata.version('trimtab')}")
         raise typer.Exit
+
+
+app.command()(join)
 
 
 @app.callback()

@@ -359,6 +359,7 @@ class Pool:
 
     name: str
     aliases: tuple[str, ...] = ()
+    no_failover: bool = False
 
 
 @dataclass(frozen=True, slots=True)

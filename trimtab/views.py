@@ -103,3 +103,23 @@ class Fleet:
     edges: tuple[EdgeView, ...] = ()
     agents: tuple[AgentView, ...] = ()
     pools: tuple[PoolView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StateHeader:
+    """Of what a saved state is."""
+
+    fleet: str
+    software_version: str
+    schema: int
+    revision: int
+    at_ms: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateRecord:
+    """One key of the store."""
+
+    key: str
+    value: bytes

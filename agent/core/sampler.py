@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from agent.core.exposition import Histogram, Reading
 from trimtab.model import EngineSample, EngineState, HistogramDelta
@@ -19,8 +19,7 @@ from trimtab.policy.progress import Verdict, Vitals
 NOTHING = Histogram((), (), 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(NamedTuple):
     """What is remembered of one engine."""
 
     replica: str
@@ -47,23 +46,23 @@ def begin(replica: str, now_s: float) -> Track:
 def judge(track: Track, verdict: Verdict, now_s: float) -> Track:
     """Take a verdict into account."""
     since_s = track.state_since_s if verdict.state is track.verdict.state else now_s
-    return replace(track, verdict=verdict, state_since_s=since_s)
+    return track._replace(verdict=verdict, state_since_s=since_s)
 
 
 def forget(track: Track) -> Track:
     """It is gone: what was read is no longer true."""
-    return replace(track, reading=None)
+    return track._replace(reading=None)
 
 
 def read(track: Track, reading: Reading, now_s: float, wall_ms: int) -> Track:
     """Take a page into account; `wall_ms` names a start that does not name itself."""
-    restarted = _restarted(track, reading)
-    track = replace(track, reading=reading, read_s=now_s)
-    if not restarted:
-        return replace(track, started_s=track.started_s or reading.start_time_s)
+    if not _restarted(track, reading):
+        started_s = track.started_s or reading.start_time_s
+        return track._replace(reading=reading, read_s=now_s, started_s=started_s)
     started_s = reading.start_time_s
-    return replace(
-        track,
+    return track._replace(
+        reading=reading,
+        read_s=now_s,
         epoch=max(wall_ms, track.epoch + 1) if started_s is None else int(started_s * 1000),
         started_s=started_s,
         ttft_sent=track.ttft_sent and NOTHING,
@@ -73,7 +72,7 @@ def read(track: Track, reading: Reading, now_s: float, wall_ms: int) -> Track:
 
 def new_stream(track: Track) -> Track:
     """Whoever listens now was told nothing: the first sample carries no deltas."""
-    return replace(track, ttft_sent=None, itl_sent=None)
+    return track._replace(ttft_sent=None, itl_sent=None)
 
 
 def sample(track: Track, now_s: float, gpus: tuple[int, ...]) -> tuple[Track, EngineSample]:
@@ -105,7 +104,7 @@ def sample(track: Track, now_s: float, gpus: tuple[int, ...]) -> tuple[Track, En
     )
     if track.reading is None:
         return track, taken
-    return replace(track, ttft_sent=page.ttft or NOTHING, itl_sent=page.itl or NOTHING), taken
+    return track._replace(ttft_sent=page.ttft or NOTHING, itl_sent=page.itl or NOTHING), taken
 
 
 def delta(new: Histogram | None, sent: Histogram | None) -> HistogramDelta | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controlplane.core.bounds import NODE_LIMIT, clip, name_fault
-from controlplane.core.events import Direct, EndStream, Noted
+from controlplane.core.bounds import NODE_LIMIT, clip, instance_fault, name_fault
+from controlplane.core.events import Direct, EndStream, Noted, Refusal
+from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node
 from trimtab.model import NodeHello, Refused
 
@@ -38,7 +39,7 @@ class Agents:
         """An agent introduces itself."""
         fault = self._fault(stream, hello, now_s)
         if fault:
-            return [EndStream(stream, fault)]
+            return [EndStream(stream, *fault)]
         effects: list[EndStream | Noted] = []
         hello = replace(hello, agent_version=clip(hello.agent_version))
         node = self.by_node.setdefault(hello.node, Node(hello, heard_at_s=now_s))
@@ -46,7 +47,7 @@ class Agents:
             del self._names[node.stream]
             effects.append(EndStream(node.stream, "the same agent has a newer stream"))
         node.hello, node.heard_at_s, node.stream, node.bye = hello, now_s, stream, None
-        node.reporting_since_s = None
+        node.reporting_since_s, node.seq = None, 0
         node.told.clear()
         self._names[stream] = hello.node
         fields = {"node": hello.node, "agent_version": hello.agent_version}
@@ -61,13 +62,13 @@ class Agents:
         node.stream = None
         return [Noted("agent disconnected", {"node": name, "said_bye": node.bye is not None})]
 
-    def refuse(self, node: Node, text: str) -> list[Direct | Noted]:
-        """Tell an agent what was not taken; the same text once a stream."""
+    def refuse(self, node: Node, kind: Kind, text: str) -> list[Direct | Refusal]:
+        """Something was not taken; the agent is told the same text once a stream."""
+        refusal = Refusal(node.hello.node, kind, text)
         if node.stream is None or text in node.told or len(node.told) >= TOLD_LIMIT:
-            return []
+            return [refusal]
         node.told.add(text)
-        fields = {"node": node.hello.node, "reason": text}
-        return [Direct(node.stream, Refused(text)), Noted("message refused", fields)]
+        return [Direct(node.stream, Refused(text)), refusal]
 
     def forget(self, unheard_s: float, now_s: float) -> None:
         """Drop the nodes that have been away for so long."""
@@ -75,17 +76,18 @@ class Agents:
             if node.stream is None and now_s - node.heard_at_s >= unheard_s:
                 del self.by_node[name]
 
-    def _fault(self, stream: int, hello: NodeHello, now_s: float) -> str:
+    def _fault(self, stream: int, hello: NodeHello, now_s: float) -> tuple[str, Kind] | None:
         if stream in self._names:
-            return "a stream has one NodeHello"
-        fault = name_fault(hello.node)
+            return "a stream has one NodeHello", Kind.ORDER
+        fault = name_fault(hello.node) or instance_fault(hello.instance)
         if fault:
-            return fault
+            return fault, Kind.NAME
         old = self.by_node.get(hello.node)
         if old is None:
             full = len(self.by_node) >= NODE_LIMIT
-            return f"there are {NODE_LIMIT} nodes already" if full else ""
+            return (f"there are {NODE_LIMIT} nodes already", Kind.FULL) if full else None
         lives = old.stream is not None and now_s - old.heard_at_s <= FRESH_S
         if lives and old.hello.instance != hello.instance:
-            return f"another agent runs for node {hello.node}; give each node its own name"
-        return ""
+            text = f"another agent runs for node {hello.node}; give each node its own name"
+            return text, Kind.NAME
+        return None

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controlplane.core.credits import full_slots
+from controlplane.core.edges import Edge
 from controlplane.core.events import Direct, Effect, Noted
 from controlplane.core.replica import Node, Replica
 from controlplane.core.standing import Asked
 from trimtab.model import (
     BreakerState,
-    EdgeReport,
     EngineSample,
     EngineState,
     Intent,
@@ -80,14 +80,12 @@ class Breakers:
         done, finished = replica.standing.take_sample(before, sample, limit, now_s)
         self._pools[_pool(replica)].offered.delivered(done, finished, now_s)
 
-    def used(
-        self, edge: str, report: EdgeReport, replicas: Mapping[str, Replica], now_s: float
-    ) -> None:
-        """An edge's report."""
-        for use in report.replicas:
-            if use.replica in replicas:
-                replicas[use.replica].standing.take_use(edge, use, now_s)
-        for pool in report.pools:
+    def used(self, edge: Edge, replicas: Mapping[str, Replica], now_s: float) -> None:
+        """An edge's newest report."""
+        for use in edge.uses:
+            if use.cohorts or use.outcomes or use.refused:
+                replicas[use.replica].standing.take_use(edge.hello.edge, use, now_s)
+        for pool in edge.pools.values():
             if pool.pool in self._pools:
                 self._pools[pool.pool].offered.asked(pool.requests, now_s)
 

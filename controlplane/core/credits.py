@@ -10,7 +10,7 @@ pool's open slots.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controlplane.core.charges import Charges
@@ -39,15 +39,16 @@ def slots(replica: Replica, now_s: float) -> int:
 
 def weights(replicas: Iterable[Replica], now_s: float) -> dict[str, float]:
     """The weight of each open replica, by name; those of a pool add up to 1."""
-    opened = [
-        (replica.name, replica.route.pool, slots(replica, now_s))
-        for replica in replicas
-        if replica.route is not None and replica.route.serving is Serving.OPEN
-    ]
+    opened = [replica for replica in replicas if _is_open(replica)]
+    return _weights(opened, {replica.name: slots(replica, now_s) for replica in opened})
+
+
+def _weights(opened: Iterable[Replica], counts: Mapping[str, int]) -> dict[str, float]:
     pool_slots: Counter[str] = Counter()
-    for _, pool, count in opened:
-        pool_slots[pool] += count
-    return {name: count / pool_slots[pool] for name, pool, count in opened if count}
+    for replica in opened:
+        pool_slots[_pool_of(replica)] += counts[replica.name]
+    named = ((replica.name, _pool_of(replica)) for replica in opened)
+    return {name: counts[name] / pool_slots[pool] for name, pool in named if counts[name]}
 
 
 @dataclass(slots=True)
@@ -56,6 +57,18 @@ class _Pool:
 
     leases: Leases = field(default_factory=dict)
     charges: Charges = field(default_factory=Charges)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One pool at the moment of a split."""
+
+    rooms: Mapping[str, Room]
+    demands: Mapping[str, Demand]
+    offers: Sequence[tuple[str, Credit]]
+    """Each replica and what an edge without a slot on it is told."""
+    pace: float | None
+    answer_tokens: float | None
 
 
 class Ledger:
@@ -69,51 +82,81 @@ class Ledger:
         self, replicas: Iterable[Replica], edges: Mapping[str, Edge], now_s: float
     ) -> dict[str, Credits]:
         """What each edge gets. O(replicas x edges)."""
+        return grants.finish(self.splitting(replicas, edges, now_s))
+
+    def splitting(
+        self, replicas: Iterable[Replica], edges: Mapping[str, Edge], now_s: float
+    ) -> Generator[None, None, dict[str, Credits]]:
+        """`split` in steps, each about one replica; to be taken to the end, one split at a time.
+
+        All of it is about the moment when it began, as far as edges and limits are concerned.
+        """
         elapsed_s = 0.0 if self._split_s is None else max(0.0, now_s - self._split_s)
         self._split_s = now_s
         told = {name: edge for name, edge in edges.items() if _is_known(edge, now_s)}
-        parts: dict[str, list[Credit]] = {name: [] for name in told}
+        rows: list[list[Credit]] = []
         paces: dict[str, list[PoolPace]] = {name: [] for name in told}
         pools = _by_pool(replicas)
         self._pools = {name: self._pools.get(name) or _Pool() for name in pools}
-        for name, members in pools.items():
-            waiting = {edge: _waiting(known, name, now_s) for edge, known in told.items()}
-            charges = self._pools[name].charges
-            charges.take(name, edges, waiting)
-            leases = self._grant(name, members, told, waiting, elapsed_s, now_s)
-            _fill(parts, members, leases, now_s)
-            pace = _pace(members, now_s)
-            answer_tokens = mean_answer(replica.load.answers for replica in members)
+        asked = {
+            name: self._ask(name, pools[name], edges, told, elapsed_s, now_s) for name in pools
+        }
+        for name in pools:
+            charges, ask = self._pools[name].charges, asked[name]
+            leases = yield from self._grant(name, ask)
+            for replica, none in ask.offers:
+                rows.append(_row(none, leases.get(replica), told))
+                yield
             for edge, of in paces.items():
-                of.append(PoolPace(name, pace, charges.elsewhere(edge), answer_tokens))
-        return {name: Credits(tuple(parts[name]), tuple(paces[name])) for name in told}
+                of.append(PoolPace(name, ask.pace, charges.elsewhere(edge), ask.answer_tokens))
+        columns = zip(*rows, strict=True) if rows else (() for _ in told)
+        return {
+            name: Credits(tuple(column), tuple(paces[name]))
+            for name, column in zip(told, columns, strict=True)
+        }
 
-    def _grant(
+    def _ask(
         self,
         pool: str,
         members: Sequence[Replica],
         edges: Mapping[str, Edge],
-        waiting: Mapping[str, tuple[TenantUse, ...]],
+        told: Mapping[str, Edge],
         elapsed_s: float,
         now_s: float,
-    ) -> dict[str, dict[str, int]]:
-        if not edges:
+    ) -> _Ask:
+        """What is to be split in one pool, as it is now."""
+        waiting = {name: _waiting(edge, pool, now_s) for name, edge in told.items()}
+        charges = self._pools[pool].charges
+        charges.take(pool, edges, waiting)
+        full = {replica.name: full_slots(replica, now_s) for replica in members}
+        opened = [replica for replica in members if _is_open(replica)]
+        now = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
+        shares = _weights(opened, now)
+        return _Ask(
+            rooms={
+                replica.name: Room(
+                    limit=float(now[replica.name]),
+                    ending=replica.load.finished_per_s * elapsed_s,
+                )
+                for replica in opened
+            },
+            demands={name: Demand(edge.inflight, waiting[name]) for name, edge in told.items()},
+            offers=[(replica.name, _credit(replica, shares, full, now_s)) for replica in members],
+            pace=_pace(opened, now, full),
+            answer_tokens=mean_answer(replica.load.answers for replica in members),
+        )
+
+    def _grant(self, pool: str, ask: _Ask) -> Generator[None, None, dict[str, dict[str, int]]]:
+        if not ask.demands:
             return {}
         known = self._pools[pool]
-        rooms = {
-            replica.name: Room(
-                limit=float(slots(replica, now_s)),
-                ending=replica.load.finished_per_s * elapsed_s,
-            )
-            for replica in members
-            if _is_open(replica)
-        }
-        demands = {
-            name: Demand({r: edge.uses[r].inflight for r in rooms if r in edge.uses}, waiting[name])
-            for name, edge in edges.items()
-        }
-        known.leases = grants.grant(known.leases, rooms, demands, known.charges.shares.counters)
-        return {name: grants.whole(leases, name) for name, leases in known.leases.items()}
+        counters = known.charges.shares.counters
+        known.leases = yield from grants.granting(known.leases, ask.rooms, ask.demands, counters)
+        found: dict[str, dict[str, int]] = {}
+        for name, leases in known.leases.items():
+            found[name] = grants.whole(leases, name)
+            yield
+        return found
 
 
 def _is_known(edge: Edge, now_s: float) -> bool:
@@ -125,10 +168,14 @@ def _is_open(replica: Replica) -> bool:
     return replica.route is not None and replica.route.serving is Serving.OPEN
 
 
+def _pool_of(replica: Replica) -> str:
+    return replica.route.pool if replica.route else ""
+
+
 def _by_pool(replicas: Iterable[Replica]) -> dict[str, list[Replica]]:
     pools: dict[str, list[Replica]] = {}
     for replica in replicas:
-        pools.setdefault(replica.route.pool if replica.route else "", []).append(replica)
+        pools.setdefault(_pool_of(replica), []).append(replica)
     return pools
 
 
@@ -142,21 +189,18 @@ def _waiting(edge: Edge, pool: str, now_s: float) -> tuple[TenantUse, ...]:
     return use.tenants
 
 
-def _fill(
-    parts: Mapping[str, list[Credit]],
-    members: Sequence[Replica],
-    leases: Mapping[str, Mapping[str, int]],
-    now_s: float,
-) -> None:
-    shares = weights(members, now_s)
-    for replica in members:
-        of, none = leases.get(replica.name, {}), _credit(replica, shares, now_s)
-        for edge, credits_ in parts.items():
-            count = of.get(edge, 0)
-            credits_.append(replace(none, slots=count) if count else none)
+def _row(none: Credit, leases: Mapping[str, int] | None, edges: Iterable[str]) -> list[Credit]:
+    """What each edge is told of one replica; those with as many slots are told the same thing."""
+    if leases is None:
+        return [none for _ in edges]
+    told = {count: replace(none, slots=count) for count in {*leases.values()} - {0}}
+    told[0] = none
+    return [told[leases[edge]] for edge in edges]
 
 
-def _credit(replica: Replica, shares: Mapping[str, float], now_s: float) -> Credit:
+def _credit(
+    replica: Replica, shares: Mapping[str, float], full: Mapping[str, int], now_s: float
+) -> Credit:
     sample, age_s = replica.sample, replica.age_s(now_s)
     return Credit(
         replica=replica.name,
@@ -165,19 +209,20 @@ def _credit(replica: Replica, shares: Mapping[str, float], now_s: float) -> Cred
         running=sample.running if sample else None,
         waiting=sample.waiting if sample else None,
         report_age_ms=None if age_s is None else max(0, round(age_s * 1000)),
-        limit_slots=full_slots(replica, now_s),
+        limit_slots=full[replica.name],
     )
 
 
-def _pace(members: Sequence[Replica], now_s: float) -> float | None:
+def _pace(
+    opened: Sequence[Replica], now: Mapping[str, int], full: Mapping[str, int]
+) -> float | None:
     """Work per second that the open replicas do when full; one never seen full is like others."""
-    opened = [(r, slots(r, now_s), full_slots(r, now_s)) for r in members if _is_open(r)]
-    seen = [(r.load.pace.work_per_s, full) for r, _, full in opened]
-    known = [(pace, full) for pace, full in seen if pace is not None and full]
+    seen = [(replica.load.pace.work_per_s, full[replica.name]) for replica in opened]
+    known = [(pace, slots_) for pace, slots_ in seen if pace is not None and slots_]
     if not known:
         return None
-    per_slot = sum(pace for pace, _ in known) / sum(full for _, full in known)
+    per_slot = sum(pace for pace, _ in known) / sum(slots_ for _, slots_ in known)
     total = 0.0
-    for (_, now, full), (pace, _) in zip(opened, seen, strict=True):
-        total += now * (per_slot if pace is None or not full else pace / full)
+    for replica, (pace, slots_) in zip(opened, seen, strict=True):
+        total += now[replica.name] * (per_slot if pace is None or not slots_ else pace / slots_)
     return total

@@ -9,8 +9,18 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
-from controlplane.core.bounds import EDGE_LIMIT, bounded_pool_use, clip, name_fault
-from controlplane.core.events import EndStream, Noted
+from controlplane.core.bounds import (
+    CHARGED_LIMIT,
+    EDGE_LIMIT,
+    TERM_LIMIT,
+    bounded_pool_use,
+    bounded_use,
+    clip,
+    instance_fault,
+    name_fault,
+)
+from controlplane.core.events import EndStream, Noted, Refusal
+from controlplane.core.refusals import Kind
 from controlplane.core.replica import Replica
 from controlplane.core.window import Minute
 from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse, Urgency
@@ -30,8 +40,12 @@ class Edge:
     stream: int
     connected_at_s: float
     heard_at_s: float
+    seq: int = 0
     reported_at_s: float | None = None
-    uses: Mapping[str, ReplicaUse] = field(default_factory=dict)
+    uses: tuple[ReplicaUse, ...] = ()
+    """Its newest report's."""
+    inflight: Mapping[str, int] = field(default_factory=dict)
+    """Its attempts by replica, where there are any; replaced, never changed."""
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
     charged: dict[str, dict[Who, float]] = field(default_factory=dict)
     """Work charged to tenants since it was last taken, by pool."""
@@ -46,16 +60,18 @@ class Edges:
         self.waits = 0
         """Counts up when requests begin to wait at an edge."""
         self._names: dict[int, str] = {}
+        self._inflight: dict[str, int] = {}
 
     def hello(self, stream: int, hello: EdgeHello, now_s: float) -> list[EndStream | Noted]:
         """An edge introduces itself."""
         fault = self._fault(stream, hello, now_s)
         if fault:
-            return [EndStream(stream, fault)]
+            return [EndStream(stream, *fault)]
         effects: list[EndStream | Noted] = []
         old = self.by_name.get(hello.edge)
         if old is not None:
             del self._names[old.stream]
+            self._use(old, {})
             effects.append(EndStream(old.stream, "the same edge has a newer stream"))
         hello = replace(
             hello, edge_version=clip(hello.edge_version), listen_url=clip(hello.listen_url)
@@ -72,18 +88,22 @@ class Edges:
         replicas: Mapping[str, Replica],
         pools: Container[str],
         now_s: float,
-    ) -> list[EndStream | Noted]:
-        """An edge says what it does."""
+    ) -> list[EndStream | Refusal]:
+        """An edge says what it does; empty when that was taken."""
         name = self._names.get(stream)
         if name is None:
-            return [EndStream(stream, "the first message must be an EdgeHello")]
+            return [EndStream(stream, "the first message must be an EdgeHello", Kind.ORDER)]
         edge = self.by_name[name]
-        edge.heard_at_s = edge.reported_at_s = now_s
-        edge.uses = {use.replica: use for use in report.replicas if use.replica in replicas}
+        if 0 < report.seq <= edge.seq:  # its counts would be added twice
+            return [Refusal(name, Kind.ORDER, f"report {report.seq} after report {edge.seq}")]
+        edge.seq, edge.heard_at_s, edge.reported_at_s = report.seq, now_s, now_s
+        known = {use.replica: use for use in report.replicas if use.replica in replicas}
+        edge.uses = tuple(map(bounded_use, known.values()))
+        self._use(edge, {use.replica: use.inflight for use in edge.uses if use.inflight})
         before = edge.pools
-        bounded = (bounded_pool_use(use) for use in report.pools if use.pool in pools)
-        edge.pools = {use.pool: use for use in bounded}
-        for use in edge.uses.values():
+        shares = (use for use in report.pools if use.pool in pools)
+        edge.pools = {use.pool: bounded_pool_use(use) for use in shares}
+        for use in edge.uses:
             _count_use(replicas[use.replica], use, now_s)
         for pool in edge.pools.values():
             edge.minute.add(("requests", pool.pool), pool.requests, now_s)
@@ -94,38 +114,54 @@ class Edges:
 
     def inflight(self, replica: str) -> int:
         """Attempts of all edges on a replica."""
-        uses = (edge.uses.get(replica) for edge in self.by_name.values())
-        return sum(use.inflight for use in uses if use is not None)
+        return self._inflight.get(replica, 0)
 
-    def speaker(self, stream: int) -> str | None:
+    def speaker(self, stream: int) -> Edge | None:
         """The edge that speaks on a stream; None before its hello."""
-        return self._names.get(stream)
+        name = self._names.get(stream)
+        return None if name is None else self.by_name[name]
 
     def gone(self, stream: int) -> list[EndStream | Noted]:
         """An edge's stream ended."""
         name = self._names.pop(stream, None)
         if name is None:
             return []
-        del self.by_name[name]
+        self._use(self.by_name.pop(name), {})
         return [Noted("edge disconnected", {"edge": name})]
 
-    def _fault(self, stream: int, hello: EdgeHello, now_s: float) -> str:
+    def _use(self, edge: Edge, inflight: Mapping[str, int]) -> None:
+        """An edge's attempts are these now."""
+        total = self._inflight
+        for name, number in inflight.items():
+            total[name] = total.get(name, 0) + number
+        for name, number in edge.inflight.items():
+            total[name] -= number
+            if not total[name]:
+                del total[name]
+        edge.inflight = inflight
+
+    def _fault(self, stream: int, hello: EdgeHello, now_s: float) -> tuple[str, Kind] | None:
         if stream in self._names:
-            return "a stream has one EdgeHello"
-        fault = name_fault(hello.edge)
+            return "a stream has one EdgeHello", Kind.ORDER
+        fault = name_fault(hello.edge) or instance_fault(hello.instance)
         if fault:
-            return fault
+            return fault, Kind.NAME
+        if max(hello.term, hello.version) >= TERM_LIMIT:
+            text = f"no leader had term {hello.term} and version {hello.version}"
+            return text, Kind.MESSAGE
         old = self.by_name.get(hello.edge)
         if old is None:
             full = len(self.by_name) >= EDGE_LIMIT
-            return f"there are {EDGE_LIMIT} edges already" if full else ""
-        lives = now_s - old.heard_at_s <= FRESH_S and old.hello.instance != hello.instance
-        return f"another edge is called {hello.edge}; give each its own name" if lives else ""
+            return (f"there are {EDGE_LIMIT} edges already", Kind.FULL) if full else None
+        if now_s - old.heard_at_s <= FRESH_S and old.hello.instance != hello.instance:
+            return f"another edge is called {hello.edge}; give each its own name", Kind.NAME
+        return None
 
 
 def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
     minute = replica.minute
-    minute.add("dispatched", use.dispatched, now_s)
+    if use.dispatched:
+        minute.add("dispatched", use.dispatched, now_s)
     if use.tokens:
         replica.tokens_at_s = now_s
     for outcome in use.outcomes:
@@ -139,4 +175,5 @@ def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
 def _note_charges(charged: dict[Who, float], pool: PoolUse) -> None:
     for use in pool.tenants:
         who = (known(use.urgency), use.tenant)
-        charged[who] = charged.get(who, 0.0) + use.charged_work
+        if who in charged or len(charged) < CHARGED_LIMIT:
+            charged[who] = charged.get(who, 0.0) + use.charged_work

@@ -7,9 +7,10 @@ are carried out by the shell, in order, and none of them can fail back into the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.core.records import ReplicaRecord, Wish
+from controlplane.core.refusals import Kind
 from trimtab.model import (
     AgentDirective,
     AgentMessage,
@@ -92,9 +93,19 @@ class Direct:
 
 @dataclass(frozen=True, slots=True)
 class EndStream:
-    """Close a stream and tell the peer why."""
+    """Close a stream and tell the peer why; a kind makes it a refusal."""
 
     stream: int
+    reason: str
+    kind: Kind | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something of a peer was not taken, and its stream goes on."""
+
+    peer: str
+    kind: Kind
     reason: str
 
 
@@ -117,4 +128,4 @@ class Noted:
     fields: Mapping[str, object]
 
 
-Effect = Save | Direct | EndStream | Transition | Noted
+Effect = Save | Direct | EndStream | Refusal | Transition | Noted

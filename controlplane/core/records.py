@@ -22,6 +22,7 @@ from trimtab.policy.breaker import (
 
 ROOT = "trimtab/"
 TERM_KEY = ROOT + "term"
+SCHEMA_KEY = ROOT + "schema"
 REPLICAS = ROOT + "replicas/"
 INTENTS = ROOT + "intents/"
 WAIT_MAX_S = BACKOFF_MAX_S * (1.0 + BACKOFF_JITTER)

@@ -12,11 +12,13 @@ and has not named it for ABANDONED_S; one that is configured is CLOSED then, and
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from controlplane.core.agents import Agents
 from controlplane.core.bounds import (
+    PER_NODE_LIMIT,
     REPLICA_LIMIT,
     bounded_facts,
     bounded_report,
@@ -51,6 +53,7 @@ from controlplane.core.records import (
     recall,
     remember,
 )
+from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node, Replica
 from controlplane.core.serving import believed, combine, explain, judge
 from controlplane.core.window import Minute
@@ -97,6 +100,7 @@ class Registry:
         self._wall_offset_s = wall_offset_s
         self._started_at_s = now_s
         self._settled = False
+        self._owned: Counter[str] = Counter()  # replicas by node
         self._wishes: dict[str, Wish] = {}  # of replicas that are not known yet
         self._pools: frozenset[str] = frozenset()
         self._pools_of = -1
@@ -143,17 +147,20 @@ class Registry:
             return self.edges.gone(event.stream)
         if isinstance(event.message, EdgeHello):
             return self.edges.hello(event.stream, event.message, now_s)
-        name = self.edges.speaker(event.stream)
-        if name is not None:
-            self.breakers.used(name, event.message, self.replicas, now_s)
-        return self.edges.report(event.stream, event.message, self.replicas, self.pools(), now_s)
+        stream, report = event.stream, event.message
+        refused = self.edges.report(stream, report, self.replicas, self.pools(), now_s)
+        edge = self.edges.speaker(stream)
+        if edge is not None and not refused:
+            self.breakers.used(edge, self.replicas, now_s)
+        return refused
 
     def _from_agent(self, event: AgentSaid, now_s: float) -> Sequence[Effect]:
         if isinstance(event.message, NodeHello):
             return self.agents.hello(event.stream, event.message, now_s)
         node = self.agents.speaker(event.stream)
         if node is None:
-            return [EndStream(event.stream, "the first message must be a NodeHello")]
+            text = "the first message must be a NodeHello"
+            return [EndStream(event.stream, text, Kind.ORDER)]
         node.heard_at_s = now_s
         match event.message:
             case EngineFacts() as facts:
@@ -173,9 +180,10 @@ class Registry:
         return [*self.breakers.probed(replica, node, result, now_s), *self._review(replica, now_s)]
 
     def _facts(self, node: Node, facts: EngineFacts, now_s: float) -> Sequence[Effect]:
-        fault = facts_fault(facts) or self._claim_fault(node, facts.replica)
-        if fault:
-            return self.agents.refuse(node, f"facts refused: {fault}")
+        fault = facts_fault(facts)
+        refused = (fault, Kind.FACTS) if fault else self._claim_fault(node, facts.replica)
+        if refused:
+            return self.agents.refuse(node, refused[1], f"facts refused: {refused[0]}")
         facts = bounded_facts(facts)
         effects = self._drop_namesake(facts)
         replica = self.replicas.get(facts.replica)
@@ -183,19 +191,30 @@ class Registry:
             replica = self._create(facts.replica, facts.url, now_s)
         facts = _with_models_known(facts, replica.facts)
         replica.configured = self.placement.spec(facts.replica, facts.url) is not None
-        replica.node, replica.url, replica.facts = node.hello.node, facts.url, facts
+        self._own(replica, node.hello.node)
+        replica.url, replica.facts = facts.url, facts
         replica.facts_at_s = now_s
         return [*effects, *self._review(replica, now_s), *self._keep(replica, now_s)]
 
-    def _claim_fault(self, node: Node, name: str) -> str:
-        """Why a node may not speak for a replica; empty if it may."""
-        replica = self.replicas.get(name)
-        if replica is None:
-            full = len(self.replicas) >= REPLICA_LIMIT
-            return f"there are {REPLICA_LIMIT} replicas already" if full else ""
-        if replica.node not in {"", node.hello.node} and self.agents.connected(replica.node):
-            return f"replica {name} belongs to node {replica.node}; replica names are unique"
-        return ""
+    def _claim_fault(self, node: Node, name: str) -> tuple[str, Kind] | None:
+        """Why a node may not speak for a replica; None if it may."""
+        replica, owner = self.replicas.get(name), node.hello.node
+        if replica is None and len(self.replicas) >= REPLICA_LIMIT:
+            return f"there are {REPLICA_LIMIT} replicas already", Kind.FULL
+        if replica is not None and replica.node == owner:
+            return None
+        if replica is not None and replica.node and self.agents.connected(replica.node):
+            text = f"replica {name} belongs to node {replica.node}; replica names are unique"
+            return text, Kind.CLAIM
+        if self._owned[owner] >= PER_NODE_LIMIT:
+            return f"node {owner} has {PER_NODE_LIMIT} replicas already", Kind.FULL
+        return None
+
+    def _own(self, replica: Replica, node: str) -> None:
+        """The replica is on this node from now on; an empty one: on none."""
+        self._owned -= Counter([replica.node])
+        self._owned += Counter([node] if node else [])
+        replica.node = node
 
     def _drop_namesake(self, facts: EngineFacts) -> list[Effect]:
         """The configured engine with this URL, if its agent turned out to call it otherwise."""
@@ -206,7 +225,10 @@ class Registry:
         return self._forget(ghost)
 
     def _report(self, node: Node, report: Report, now_s: float) -> Sequence[Effect]:
-        node.reported_at_s = now_s
+        if 0 < report.seq <= node.seq:
+            text = f"report refused: seq {report.seq} after {node.seq}"
+            return self.agents.refuse(node, Kind.ORDER, text)
+        node.reported_at_s, node.seq = now_s, report.seq
         if node.reporting_since_s is None:
             node.reporting_since_s = now_s
         node.gpus, node.gpu_detail = report.gpus, report.gpu_detail
@@ -215,10 +237,10 @@ class Registry:
             replica = self.replicas.get(sample.replica)
             if replica is None or replica.facts is None:
                 text = f"sample refused: send EngineFacts for {clip(sample.replica)} first"
-                effects += self.agents.refuse(node, text)
+                effects += self.agents.refuse(node, Kind.SAMPLE, text)
             elif replica.node != node.hello.node:
                 text = f"sample refused: replica {replica.name} belongs to node {replica.node}"
-                effects += self.agents.refuse(node, text)
+                effects += self.agents.refuse(node, Kind.CLAIM, text)
             else:
                 effects += self._sample(replica, node, sample, now_s)
         return effects
@@ -264,7 +286,8 @@ class Registry:
             replica = self.replicas.get(name) or self._create(name, record.facts.url, now_s)
             if replica.url != record.facts.url:
                 continue  # the configuration has moved it: what is stored is another engine's
-            replica.url, replica.node, replica.facts = record.facts.url, record.node, record.facts
+            self._own(replica, record.node)
+            replica.url, replica.facts = record.facts.url, record.facts
             replica.health, replica.loaded, replica.saved = record.health, True, pack(record)
             offset_s = self._wall_offset_s
             replica.standing.breaker = recall(record.breaker, record.health, now_s, offset_s)
@@ -315,6 +338,7 @@ class Registry:
 
     def _forget(self, replica: Replica) -> list[Effect]:
         del self.replicas[replica.name]
+        self._own(replica, "")
         self.routing_version += 1
         return [
             Save(REPLICAS + replica.name, None),

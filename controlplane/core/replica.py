@@ -33,6 +33,7 @@ class Node:
     stream: int | None = None
     reported_at_s: float | None = None
     reporting_since_s: float | None = None  # first report on this stream
+    seq: int = 0  # of the newest report on this stream
     gpus: tuple[GpuSample, ...] = ()
     gpu_detail: str = ""
     bye: str | None = None

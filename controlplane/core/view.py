@@ -59,7 +59,6 @@ def _replicas(registry: Registry, now_s: float) -> tuple[ReplicaView, ...]:
     known = sorted(registry.replicas.values(), key=lambda replica: replica.name)
     totals = {replica.name: replica.minute.totals(now_s) for replica in known}
     dispatched = _dispatched(known, totals)
-    inflight = _inflight(registry.edges.by_name.values())
     shares = weights(known, now_s)
     return tuple(
         _replica(
@@ -68,7 +67,7 @@ def _replicas(registry: Registry, now_s: float) -> tuple[ReplicaView, ...]:
             totals[replica.name],
             Traffic(
                 weight=shares.get(replica.name, 0.0),
-                inflight=inflight[replica.name],
+                inflight=registry.edges.inflight(replica.name),
                 pool_dispatched=dispatched[_route(replica).pool],
             ),
             now_s,
@@ -151,7 +150,7 @@ def _edge(edge: Edge, subscription: Subscription | None, now_s: float) -> EdgeVi
         acked_version=subscription.acked_version if subscription else 0,
         sent_version=subscription.sent_version if subscription else 0,
         last_error=subscription.last_error if subscription else "",
-        inflight=sum(use.inflight for use in edge.uses.values()),
+        inflight=sum(edge.inflight.values()),
         queued=sum(use.queued for use in edge.pools.values()),
         requests_1m=_sum(total, "requests"),
         shed_1m=_sum(total, "shed"),
@@ -224,15 +223,6 @@ def _dispatched(
     for replica in replicas:
         by_pool[_route(replica).pool] += totals[replica.name]["dispatched"]
     return by_pool
-
-
-def _inflight(edges: Iterable[Edge]) -> Counter[str]:
-    """Attempts of now by replica."""
-    by_replica: Counter[str] = Counter()
-    for edge in edges:
-        for use in edge.uses.values():
-            by_replica[use.replica] += use.inflight
-    return by_replica
 
 
 def _gpus(node: Node | None, indexes: tuple[int, ...]) -> tuple[GpuSample, ...]:

@@ -39,6 +39,8 @@ class Attempt(NamedTuple):
     status: int
     among: Sequence[Candidate]
     at_home: bool | None = None
+    continued_at_tokens: int | None = None
+    """How much of the answer its caller had; None for an attempt at the whole."""
 
 
 class Ending(NamedTuple):
@@ -56,6 +58,8 @@ class Notes:
 
     forecast: Forecast | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    not_continued: str = ""
+    """Why a stream that was cut ended there."""
 
 
 class Record(NamedTuple):
@@ -145,6 +149,7 @@ def view(record: Record) -> dict[str, object]:
         "wait_budget_ms": forecast and _ms(forecast.budget_s),
         "waited_ms": _ms(lasted_s - served_s),
         "attempts": [_attempt(attempt, record.since_s) for attempt in attempts],
+        "not_continued": record.notes.not_continued,
         "first_byte_ms": _since(record.first_byte_s, record.since_s),
         "ended_ms": _ms(lasted_s),
         "outcome": ending.outcome,
@@ -163,6 +168,7 @@ def _attempt(attempt: Attempt, since_s: float) -> dict[str, object]:
         "fault": attempt.fault,
         "status": attempt.status,
         "at_home": attempt.at_home,
+        "continued_at_tokens": attempt.continued_at_tokens,
         "among": [_candidate(candidate) for candidate in attempt.among],
     }
 

@@ -8,14 +8,16 @@ helps only where something is known to work. What an attempt was charged is corr
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from edge.core import uses
 from edge.core.table import RoutingTable
 from trimtab.model import (
     BreakerState,
+    Credit,
     Outcome,
     OutcomeCount,
     PoolUse,
@@ -69,6 +71,18 @@ class ReplicaState:
         return min(credit_slots, self.full_at) if now_s < self.full_until_s else credit_slots
 
 
+class _Offer(NamedTuple):
+    """A replica that may get requests, and how many it may have in all."""
+
+    credit: Credit
+    state: ReplicaState
+    slots: int
+
+    @property
+    def has_room(self) -> bool:
+        return self.state.inflight < self.slots
+
+
 @dataclass(slots=True)
 class PoolState:
     """One pool's accounting at this edge."""
@@ -79,8 +93,7 @@ class PoolState:
     shed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """A request that may run now: one attempt."""
 
     pool: str
@@ -196,7 +209,7 @@ class Dispatch:
         self, tokens: Mapping[tuple[str, str], int], elapsed_s: float, now_s: float
     ) -> None:
         """So many tokens came since the last call, by pool and replica."""
-        pools: Counter[str] = Counter()
+        pools: defaultdict[str, int] = defaultdict(int)
         for (pool, replica), count in tokens.items():
             pools[pool] += count
             state = self.replica(replica)
@@ -257,8 +270,9 @@ class Dispatch:
         return inflight, sum(len(state.queue) for state in self._pools.values())
 
     def report_replicas(self, now_s: float) -> tuple[ReplicaUse, ...]:
-        """What happened on each replica since the last call."""
-        return tuple(self._use(route.replica, now_s) for route in self._table.snapshot.routes)
+        """What happened on each replica since the last call; idle ones are left out."""
+        uses_ = (self._use(route.replica, now_s) for route in self._table.snapshot.routes)
+        return tuple(use for use in uses_ if use != ReplicaUse(use.replica))
 
     def report_pools(self, now_s: float) -> tuple[PoolUse, ...]:
         """What happened in each pool since the last call, and who waits."""
@@ -275,11 +289,12 @@ class Dispatch:
 
     def _place_pool(self, pool: str, queue: Queue, now_s: float) -> Iterator[Placement]:
         placed = True
-        while placed:
+        while placed and len(queue):
             placed = False
-            candidates = self._candidates(pool, now_s)
-            if not any(c.has_room for c in candidates):
+            offers = self._open(pool, now_s)
+            if not any(offer.has_room for offer in offers):
                 return
+            candidates = [self._candidate(offer, now_s) for offer in offers]
             for ticket in queue.head(LOOK_AHEAD, now_s):
                 replica, at_home = self._choose(queue, ticket, candidates)
                 if replica is not None:
@@ -313,31 +328,34 @@ class Dispatch:
         return health
 
     def _has_room(self, pool: str, now_s: float) -> bool:
-        return any(c.has_room for c in self._candidates(pool, now_s))
+        return any(offer.has_room for offer in self._open(pool, now_s))
 
-    def _candidates(self, pool: str, now_s: float) -> list[Candidate]:
-        open_now = []
+    def _open(self, pool: str, now_s: float) -> list[_Offer]:
+        """The replicas that may get requests now; the others are no home for a while."""
+        found = []
         for route in self._table.routes(pool):
-            credit = self._table.credits.get(route.replica)
             state = self.replica(route.replica)
             is_open = route.serving is Serving.OPEN and not state.suspicion.active(now_s)
             if not is_open or route.breaker not in SETTLED:
                 state.unsettled_until_s = now_s + affinity.AWAY_S
-            if not is_open or credit is None:
-                continue
-            fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
-            fresh = fresh and self.mode is not Mode.AUTONOMOUS  # it was, when it was pushed
-            candidate = Candidate(
-                replica=route.replica,
-                slots=state.room(credit.slots, now_s),
-                inflight=state.inflight,
-                waiting=(credit.waiting or 0) if fresh else 0,
-                penalty_slots=state.suspicion.penalty_slots(now_s),
-                weight=credit.weight or credit.slots,
-                is_settled=now_s >= state.unsettled_until_s,
-            )
-            open_now.append(candidate)
-        return open_now
+            credit = self._table.credits.get(route.replica)
+            if is_open and credit is not None:
+                found.append(_Offer(credit, state, state.room(credit.slots, now_s)))
+        return found
+
+    def _candidate(self, offer: _Offer, now_s: float) -> Candidate:
+        credit, state, slots = offer
+        fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
+        fresh = fresh and self.mode is not Mode.AUTONOMOUS  # it was, when it was pushed
+        return Candidate(
+            replica=credit.replica,
+            slots=slots,
+            inflight=state.inflight,
+            waiting=(credit.waiting or 0) if fresh else 0,
+            penalty_slots=state.suspicion.penalty_slots(now_s),
+            weight=credit.weight or credit.slots,
+            is_settled=now_s >= state.unsettled_until_s,
+        )
 
     def _use(self, name: str, now_s: float) -> ReplicaUse:
         state = self.replica(name)
@@ -358,4 +376,4 @@ class Dispatch:
 
 def with_tried(ticket: Ticket, tried: set[str]) -> Ticket:
     """The same request, now known to have failed on these replicas."""
-    return replace(ticket, tried=frozenset(tried))
+    return ticket._replace(tried=frozenset(tried))

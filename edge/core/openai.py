@@ -20,7 +20,8 @@ from trimtab.policy import affinity
 from trimtab.policy.work import BYTES_PER_TOKEN
 
 PRIVILEGED_FIELDS = ("priority", "cache_salt", "kv_transfer_params", "vllm_xargs", "request_id")
-COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions")
+CHAT = "/v1/chat/completions"
+COMPLETION_PATHS = (CHAT, "/v1/completions")
 DEADLINE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
 DEADLINE_MAX_S = 3_600.0
 KEY_LIMIT_CHARS = 512
@@ -53,6 +54,10 @@ class _Usage(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     usage: _Usage = msgspec.field(default_factory=_Usage)
+
+
+class _Count(msgspec.Struct):
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ def parse(path: str, content_type: str, body: bytes) -> Call | Problem:
         return problems.bad_json(str(error))
     stream = fields.stream is not msgspec.UNSET and bytes(fields.stream) in _TRUE
     owned = any(getattr(fields, name) is not msgspec.UNSET for name in PRIVILEGED_FIELDS)
-    most = _whole_number(fields.max_completion_tokens) or _whole_number(fields.max_tokens)
+    most = whole_number(fields.max_completion_tokens) or whole_number(fields.max_tokens)
     session = _head(fields.prompt_cache_key, SESSION_LIMIT_BYTES)
     named = session.startswith(b'"') and session != b'""'
     prompt = fields.prompt if fields.messages is msgspec.UNSET else fields.messages
@@ -115,6 +120,14 @@ def completion_tokens(body: bytes) -> int:
         return max(0, msgspec.json.decode(body, type=_Answer).usage.completion_tokens)
     except msgspec.DecodeError:
         return 0
+
+
+def token_count(body: bytes) -> int | None:
+    """What /tokenize says."""
+    try:
+        return msgspec.json.decode(body, type=_Count).count
+    except msgspec.DecodeError:
+        return None
 
 
 def credentials(headers: Mapping[str, str]) -> str:
@@ -167,14 +180,15 @@ def model_list(cards: Iterable[dict[str, object]]) -> bytes:
     return encode({"object": "list", "data": list(cards)})
 
 
+def whole_number(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
+    """A number as it stands in a body, if it is one, and not below zero."""
+    text = b"" if raw is msgspec.UNSET else bytes(raw)
+    return int(text) if text.isdigit() and len(text) < 10 else None
+
+
 def encode(value: object) -> bytes:
     """Compact JSON, as vLLM writes it."""
     return msgspec.json.encode(value)
-
-
-def _whole_number(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
-    text = b"" if raw is msgspec.UNSET else bytes(raw)
-    return int(text) if text.isdigit() and len(text) < 10 else None
 
 
 def _head(raw: msgspec.Raw | msgspec.UnsetType, limit_bytes: int) -> bytes:

@@ -94,6 +94,12 @@ def too_large(limit_bytes: int) -> Problem:
     return Problem(413, INVALID, "request_too_large", text, retry=False)
 
 
+def too_slow(what: str, limit_s: float) -> Problem:
+    """A caller that sends its request a bit at a time."""
+    text = f"The {what} did not come within {limit_s:.0f} s."
+    return Problem(408, INVALID, "request_timeout", text)
+
+
 def unknown_model(model: str, known: Iterable[str]) -> Problem:
     """No such pool."""
     names = sorted(known)

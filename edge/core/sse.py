@@ -9,6 +9,7 @@ engine sends nothing but `[DONE]`; a comment (`: keep-alive`) is no data.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -64,6 +65,13 @@ class Scanner:
         if len(self._rest) > EVENT_LIMIT_BYTES:
             raise OversizedEventError(f"an event of more than {EVENT_LIMIT_BYTES} bytes")
         return events
+
+
+def payloads(raw: bytes) -> Iterator[bytes]:
+    """What stands in the data events of whole events, [DONE] left out."""
+    for event in _END.split(raw):
+        if event.startswith(b"data:") and not event.startswith(b"data: [DONE]"):
+            yield event[5:]
 
 
 class _Error(msgspec.Struct):

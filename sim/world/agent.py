@@ -205,8 +205,10 @@ class Agent:
         )
 
     def _tell_facts(self) -> None:
+        if self._told is not None and self._told.epoch == self._track.epoch:
+            return  # nothing else of it changes while it runs
         spec = self._replica.spec
-        facts = EngineFacts(
+        self._told = EngineFacts(
             replica=self._replica.name,
             url=f"http://{self._replica.name}:8000",
             served_models=(POOL,),
@@ -216,9 +218,7 @@ class Agent:
             kv_cache_tokens=spec.num_gpu_blocks * spec.block_size,
             epoch=self._track.epoch,
         )
-        if facts != self._told:
-            self._told = facts
-            self._send(facts)
+        self._send(self._told)
 
 
 def _cumulative(counts: Counts) -> Histogram:

@@ -24,6 +24,7 @@ from controlplane.core.events import (
     IntentSet,
     Loaded,
     Noted,
+    Refusal,
     Save,
     Tick,
     Transition,
@@ -231,6 +232,8 @@ class ControlPlane:
                 (self._agents.get(number) or self._edges[number]).stream.end()
             case Transition():
                 self._trace.note(self._loop.now_s, _words(effect))
+            case Refusal(peer, kind, reason):
+                self._trace.note(self._loop.now_s, f"refused {peer} {kind}: {reason}")
             case Noted(what, fields):
                 self._trace.note(self._loop.now_s, f"{what} {_told(fields)}".rstrip())
 

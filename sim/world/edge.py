@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from edge.core import problems
 from edge.core.dispatch import Dispatch, Placement, with_tried
@@ -57,12 +57,6 @@ class Ride:
         self.placement: Placement | None = None
         self.counted = 0  # tokens told to dispatch
         self.started = False
-
-    def count(self, tokens: int) -> int:
-        """How many of its tokens so far are new; a dead engine has none of them any more."""
-        new = max(0, tokens - self.counted)
-        self.counted += new
-        return new
 
 
 class Edge:
@@ -122,7 +116,7 @@ class Edge:
         self.dispatch = Dispatch(self.table, self._dice)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Ride] = {}
-        self._finished: Counter[tuple[str, str]] = Counter()
+        self._finished: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._running: defaultdict[str, dict[str, Ride]] = defaultdict(dict)
         self._stream: Stream | None = None
         self._peer: EdgePeer | None = None
@@ -248,11 +242,11 @@ class Edge:
             self._loop.after(PUMP_PERIOD_S, self._pump_again, life)
 
     def _count_tokens(self) -> None:
-        tokens, self._finished = self._finished, Counter()
+        tokens, self._finished = self._finished, defaultdict(int)
         for replica, rides in self._running.items():
             if rides:
                 generated = self._replicas[replica].engine.generated
-                tokens[POOL, replica] += sum(ride.count(generated(n)) for n, ride in rides.items())
+                tokens[POOL, replica] += _new_tokens(rides, generated)
         self.dispatch.streamed(tokens, PUMP_PERIOD_S, self._loop.now_s)
 
     # As edge/proxy.py and edge/attempt.py
@@ -399,3 +393,14 @@ class Edge:
             self._stream.up(self._controlplane.edge_said, self._peer, report)
         self._reported_s, self._report_at_s = now_s, now_s + REPORT_PERIOD_S
         self._loop.at(self._report_at_s, self._report, life)
+
+
+def _new_tokens(rides: Mapping[str, Ride], generated: Callable[[str], int]) -> int:
+    """How many tokens came since the last count; a dead engine has none of them any more."""
+    total = 0
+    for name, ride in rides.items():
+        new = generated(name) - ride.counted
+        if new > 0:
+            ride.counted += new
+            total += new
+    return total

@@ -135,7 +135,10 @@ class LeapingEngine:
     def generated(self, request_id: str) -> int:
         """Tokens a live request has got; 0 for others."""
         sequence = self._live.get(request_id)
-        return 0 if sequence is None else self._generated(sequence)
+        if sequence is None:
+            return 0
+        is_decoding = sequence.state is _State.DECODE
+        return self.steps - sequence.base if is_decoding else sequence.generated
 
     def rejection(self) -> str | None:
         """Why one more request would be refused by a queue limit; counts the refusal."""

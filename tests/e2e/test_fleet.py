@@ -118,14 +118,13 @@ async def under_load(fleet: Fleet, trouble: Callable[[Load], Awaitable[None]]) -
     return load
 
 
-async def test_a_killed_engine_costs_at_most_the_streams_on_it(fleet: Fleet) -> None:
+async def test_a_killed_engine_costs_nothing(fleet: Fleet) -> None:
     async def trouble(_load: Load) -> None:
         fleet.starter.engines[0].kill()
         await fleet.until_one(lambda item: item["serving"] == "LOST")
 
     load = await under_load(fleet, trouble)
-    assert set(load.failed) <= {"stream replica_lost"}
-    assert sum(load.failed.values()) <= 4
+    assert load.failed == Counter()
 
 
 @pytest.mark.parametrize("part", ["controlplane", "agent"])

@@ -1,7 +1,7 @@
 """A control plane's AdminService in threads of its own, so that `ctl` can run in the test's.
 
-It serves the fleet it was last given, pushes each new one to those who watch, keeps the intents it
-was sent, and refuses on demand.
+It serves the fleet it was last given, pushes each new one to those who watch, keeps the intents and
+the state that it was sent, and refuses on demand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import grpc
 
 from trimtab import codec
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
-from trimtab.views import Fleet
+from trimtab.views import Fleet, StateHeader, StateRecord
 
 
 @dataclass
@@ -28,6 +28,8 @@ class FakeAdmin:
     refusal: tuple[grpc.StatusCode, str] | None = None
     silent: bool = False  # watchers get nothing
     intents: list[admin_pb2.SetIntentRequest] = field(default_factory=list)
+    state: dict[str, bytes] = field(default_factory=dict)
+    restores: list[admin_pb2.RestoreStateRequest] = field(default_factory=list)  # the first of each
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _server: grpc.Server | None = None
 
@@ -74,6 +76,33 @@ class FakeAdmin:
         return admin_pb2.SetIntentResponse(
             revision=412 + len(self.intents),
             previous=types_pb2.Intent.ValueType(before[request.replica]),
+        )
+
+    def SaveState(  # noqa: N802  the contract's name
+        self, _request: admin_pb2.SaveStateRequest, _context: grpc.ServicerContext
+    ) -> Iterator[admin_pb2.SaveStateResponse]:
+        """The state in messages of one record."""
+        header = StateHeader(self.fleet.name, "0.1.0", 1, 412, 1_700_000_000_000, len(self.state))
+        yield admin_pb2.SaveStateResponse(header=codec.encode(header))
+        for key, value in self.state.items():
+            record = codec.encode(StateRecord(key, value))
+            yield admin_pb2.SaveStateResponse(records=[record])
+
+    def RestoreState(  # noqa: N802  the contract's name
+        self, requests: Iterator[admin_pb2.RestoreStateRequest], context: grpc.ServicerContext
+    ) -> admin_pb2.RestoreStateResponse:
+        """Take a state, or look at it."""
+        first = next(requests)
+        self.restores.append(first)
+        if self.refusal is not None:
+            context.abort(*self.refusal)
+        state = {record.key: record.value for part in requests for record in part.records}
+        added, removed = len(state.keys() - self.state), len(self.state.keys() - state)
+        changed = sum(self.state.get(key, value) != value for key, value in state.items())
+        if not first.preview:
+            self.state = state
+        return admin_pb2.RestoreStateResponse(
+            added=added, changed=changed, removed=removed, fleet=self.fleet.name
         )
 
     def WatchFleet(  # noqa: N802  the contract's name

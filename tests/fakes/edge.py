@@ -28,6 +28,7 @@ from trimtab.model import (
     Serving,
     Snapshot,
 )
+from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -79,7 +80,10 @@ class EdgeUnderTest:
 
 @asynccontextmanager
 async def running_edge(
-    urls: Sequence[str], slots: int = 8, policy: EdgePolicy | None = None
+    urls: Sequence[str],
+    slots: int = 8,
+    policy: EdgePolicy | None = None,
+    tls: ListenerTls | None = None,
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
@@ -89,7 +93,9 @@ async def running_edge(
     async with upstream.connect("") as engines, TaskRunner() as runner:
         proxy = Proxy(table, dispatch, admission, engines, metrics)
         endpoint = Endpoint(proxy, table, dispatch)
-        server = await asyncio.get_running_loop().create_server(Server(endpoint), "127.0.0.1", 0)
+        server = await asyncio.get_running_loop().create_server(
+            Server(endpoint), "127.0.0.1", 0, ssl=tls.context if tls else None
+        )
         runner.forever("pump", admission.pump_forever())
         runner.forever("keep-alive", proxy.keeper.run())
         port = server.sockets[0].getsockname()[1]
@@ -98,7 +104,7 @@ async def running_edge(
         await web.TCPSite(admin, "127.0.0.1", 0).start()
         admin_port = admin.addresses[0][1]
         edge = EdgeUnderTest(
-            url=f"http://127.0.0.1:{port}",
+            url=f"http{'s' if tls else ''}://127.0.0.1:{port}",
             admin_url=f"http://127.0.0.1:{admin_port}",
             admission=admission,
             dispatch=dispatch,

@@ -38,6 +38,7 @@ from trimtab.model import (
 from trimtab.policy.delta import patch
 from trimtab.runtime import rpc
 from trimtab.runtime.tasks import TaskRunner
+from trimtab.runtime.tls import Identity
 from trimtab.v1 import agent_pb2, agent_pb2_grpc, edge_pb2, edge_pb2_grpc
 
 
@@ -180,16 +181,21 @@ class FakeEdge:
                 self.credits = credits_
 
 
+# A stream may be refused before its hello is written; `error` says so.
+_REFUSED = contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError)
+
+
 @contextlib.asynccontextmanager
 async def fake_agent(
-    target: str, node: str = "n1", instance: str = "i"
+    target: str, node: str = "n1", instance: str = "i", identity: Identity | None = None
 ) -> AsyncIterator[FakeAgent]:
     """An agent that has said hello; leaving the block breaks its stream."""
-    async with rpc.channel(target) as channel, TaskRunner() as runner:
+    async with rpc.channel(target, identity) as channel, TaskRunner() as runner:
         call = agent_pb2_grpc.AgentServiceStub(channel).Report(wait_for_ready=True)
         agent = FakeAgent(call)
         reader = runner.once(f"agent {node}", agent.follow())
-        await agent.say(NodeHello(node, "0.0.0", instance))
+        with _REFUSED:
+            await agent.say(NodeHello(node, "0.0.0", instance))
         yield agent
         call.cancel()
         reader.cancel()
@@ -197,15 +203,20 @@ async def fake_agent(
 
 @contextlib.asynccontextmanager
 async def fake_edge(
-    target: str, name: str = "e1", hello: EdgeHello | None = None, **behaviour: Any
+    target: str,
+    name: str = "e1",
+    hello: EdgeHello | None = None,
+    identity: Identity | None = None,
+    **behaviour: Any,
 ) -> AsyncIterator[FakeEdge]:
     """An edge that has said hello; leaving the block breaks its stream."""
-    async with rpc.channel(target) as channel, TaskRunner() as runner:
+    async with rpc.channel(target, identity) as channel, TaskRunner() as runner:
         call = edge_pb2_grpc.EdgeServiceStub(channel).Watch(wait_for_ready=True)
         edge = FakeEdge(call, **behaviour)
         reader = runner.once(f"edge {name}", edge.follow())
         greeting = hello or EdgeHello(name, instance=name)
-        await call.write(encode_body(edge_pb2.EdgeMessage, greeting))
+        with _REFUSED:
+            await call.write(encode_body(edge_pb2.EdgeMessage, greeting))
         yield edge
         call.cancel()
         reader.cancel()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import pathlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 from controlplane import main
 from controlplane.config import ControlConfig
-from trimtab.model import EdgePolicy
+from controlplane.store.protocol import Store
+from trimtab.model import ApiKey, EdgePolicy
 from trimtab.runtime import rpc
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.v1 import admin_pb2_grpc
@@ -26,19 +28,20 @@ def config(directory: pathlib.Path, **changes: Any) -> ControlConfig:
         "report_period_s": 0.5,
         "pools": (),
         "engines": (),
-        "keys": (),
+        "keys": (ApiKey(hashlib.sha256(b"sk-test").digest(), "test"),),
         "policy": EdgePolicy(),
     }
-    return ControlConfig(**{**values, **changes})
+    values |= changes
+    return ControlConfig(**{"advertise": values["listen"], **values})
 
 
 @contextlib.asynccontextmanager
-async def running(settings: ControlConfig) -> AsyncIterator[str]:
+async def running(settings: ControlConfig, shared: Store | None = None) -> AsyncIterator[str]:
     """Run it for the length of the block; yields its gRPC target."""
     stop = asyncio.Event()
     async with TaskRunner() as runner:
-        served = runner.once("control plane", main.serve_until(stop, settings))
-        async with rpc.channel(settings.listen) as channel:
+        served = runner.once("control plane", main.serve_until(stop, settings, shared))
+        async with rpc.channel(settings.admin_socket or settings.listen) as channel:
             await channel.channel_ready()
         yield settings.listen
         stop.set()

@@ -1,4 +1,4 @@
-"""A store in memory that fails when told to; only what the control plane's shell uses."""
+"""A store in memory that fails when told to, by trimtab.runtime.clock; without watches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from controlplane.store.protocol import (
     Change,
     Compare,
     Entry,
+    LeaseLostError,
     Listing,
     Op,
     Put,
@@ -17,16 +18,19 @@ from controlplane.store.protocol import (
     TxnResult,
     ValueIs,
 )
+from trimtab.runtime import clock
 
 
 class FakeStore:
-    """Implements `Store` but for watches and leases; `error` makes every call fail."""
+    """Implements `Store` but for watches; `error` makes every call fail."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.revision = 0
         self.error = ""
         self.txns: list[Sequence[Op]] = []
+        self._granted = 0
+        self._leases: dict[int, tuple[float, float]] = {}  # its time, its end
 
     async def get(self, key: str) -> Entry | None:
         """See the protocol."""
@@ -45,6 +49,9 @@ class FakeStore:
         """See the protocol."""
         self.txns.append(successes)
         self._check()
+        for op in successes:
+            if isinstance(op, Put) and op.lease:
+                self._lease(op.lease)
         succeeded = all(self._holds(compare) for compare in compares)
         self.revision += 1
         for op in successes if succeeded else failures:
@@ -59,16 +66,23 @@ class FakeStore:
         raise NotImplementedError
 
     async def grant(self, ttl_s: float) -> int:
-        """Not here."""
-        raise NotImplementedError
+        """See the protocol."""
+        self._check()
+        self._granted += 1
+        self._leases[self._granted] = ttl_s, clock.now_s() + ttl_s
+        return self._granted
 
     async def keepalive(self, lease: int) -> None:
-        """Not here."""
-        raise NotImplementedError
+        """See the protocol."""
+        self._check()
+        ttl_s, _ = self._lease(lease)
+        self._leases[lease] = ttl_s, clock.now_s() + ttl_s
 
     async def revoke(self, lease: int) -> None:
-        """Not here."""
-        raise NotImplementedError
+        """See the protocol."""
+        self._check()
+        self._lease(lease)
+        self._end(lease)
 
     async def close(self) -> None:
         """See the protocol."""
@@ -86,3 +100,15 @@ class FakeStore:
     def _check(self) -> None:
         if self.error:
             raise StoreError(self.error)
+        for lease in [one for one, (_, end_s) in self._leases.items() if end_s <= clock.now_s()]:
+            self._end(lease)
+
+    def _lease(self, lease: int) -> tuple[float, float]:
+        if lease not in self._leases:
+            raise LeaseLostError(f"lease {lease} is over")
+        return self._leases[lease]
+
+    def _end(self, lease: int) -> None:
+        del self._leases[lease]
+        self.revision += 1
+        self.entries = {key: one for key, one in self.entries.items() if one.lease != lease}

@@ -52,10 +52,13 @@ class FakePusher(edge_pb2_grpc.EdgeServiceServicer):
 
     def __init__(self) -> None:
         self.heard: list[object] = []
-        self._outbox: asyncio.Queue[EdgeUpdate] = asyncio.Queue()
+        self._outbox: asyncio.Queue[edge_pb2.EdgeUpdate] = asyncio.Queue()
 
     def push(self, term: int, version: int, body: Snapshot | Delta | Credits) -> None:
-        self._outbox.put_nowait(EdgeUpdate(term, version, version, body))
+        self.push_message(encode_update(EdgeUpdate(term, version, version, body)))
+
+    def push_message(self, message: edge_pb2.EdgeUpdate) -> None:
+        self._outbox.put_nowait(message)
 
     def all(self, kind: type) -> list[object]:
         return [message for message in self.heard if isinstance(message, kind)]
@@ -68,7 +71,7 @@ class FakePusher(edge_pb2_grpc.EdgeServiceServicer):
         async with TaskRunner() as runner:
             runner.forever("listen", self._listen(request_iterator))
             while True:
-                yield encode_update(await self._outbox.get())
+                yield await self._outbox.get()
 
     async def _listen(self, messages: AsyncIterator[edge_pb2.EdgeMessage]) -> None:
         async for message in messages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import openai
@@ -31,6 +31,11 @@ class Pair:
         """Let only one replica get new requests."""
         for name in ("r0", "r1"):
             self.edge.set_serving(name, Serving.OPEN if name == replica else Serving.CLOSED)
+
+    def without_failover(self) -> None:
+        """Let streams break."""
+        pools = tuple(replace(pool, no_failover=True) for pool in self.edge.snapshot.pools)
+        self.edge.push(replace(self.edge.snapshot, pools=pools))
 
     def both(self) -> None:
         """Let both."""
@@ -121,6 +126,7 @@ async def test_a_failure_before_the_first_data_is_invisible(
 async def test_a_stream_cut_in_the_middle_says_so(
     pair: Pair, client: openai.AsyncOpenAI, fault: dict[str, object]
 ) -> None:
+    pair.without_failover()
     pair.only("r0")
     await pair.engines[0].fault(**fault)
     seen = [0]
@@ -133,6 +139,7 @@ async def test_a_stream_cut_in_the_middle_says_so(
 
 
 async def test_a_broken_stream_has_no_proper_end(pair: Pair) -> None:
+    pair.without_failover()
     pair.only("r0")
     await pair.engines[0].fault(error_in_stream=2)
     async with aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as session:
@@ -181,9 +188,10 @@ async def test_requests_without_data_leave_a_lost_replica_at_once(
     assert outcomes(pair, "r0") == {Outcome.HARD}
 
 
-async def test_streams_on_a_lost_replica_end_with_an_error(
+async def test_without_failover_streams_on_a_lost_replica_end_with_an_error(
     pair: Pair, client: openai.AsyncOpenAI
 ) -> None:
+    pair.without_failover()
     pair.only("r0")
     stream = await long_stream(client)
     await anext(aiter(stream))
@@ -196,6 +204,7 @@ async def test_streams_on_a_lost_replica_end_with_an_error(
 async def test_pushes_that_follow_a_loss_at_once_are_taken(
     pair: Pair, client: openai.AsyncOpenAI
 ) -> None:
+    pair.without_failover()
     pair.only("r0")
     stream = await long_stream(client)
     await anext(aiter(stream))

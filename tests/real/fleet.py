@@ -64,6 +64,7 @@ class Fleet:
             max_tokens=tokens,
             temperature=0,
             stream=True,
+            stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
         )
 

@@ -59,7 +59,7 @@ class Budgets:
 
     def longest_s(self, urgency: Urgency) -> float:
         """How long one that was let in may wait."""
-        return self._scaled(urgency)[0]
+        return self.long_s / LONG_S * BUDGETS_S[known(urgency)][0]
 
     def _scaled(self, urgency: Urgency) -> tuple[float, float]:
         long_s, short_s = BUDGETS_S[known(urgency)]

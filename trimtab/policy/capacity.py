@@ -80,9 +80,11 @@ class Offered:
         """So many came in, refused ones included."""
         if self._since_s is None:
             self._since_s = now_s
+        if int(now_s) not in self._requests:
+            oldest_s = now_s - max(RATE_SPANS_S)
+            for second in [s for s in self._requests if s <= oldest_s]:
+                del self._requests[second]
         self._requests[int(now_s)] += requests
-        for second in [s for s in self._requests if s <= now_s - max(RATE_SPANS_S)]:
-            del self._requests[second]
 
     def delivered(self, work: float, finished: int, now_s: float) -> None:
         """The pool's engines did so much and finished so many."""

@@ -22,14 +22,17 @@ Rules, for each replica at each tick:
 from __future__ import annotations
 
 import math
+import operator
 import zlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 from trimtab.model import TenantUse
 from trimtab.policy import ranking
 
 PREPAID_MAX = 4.0
+T = TypeVar("T")
 
 Leases = Mapping[str, Mapping[str, float]]
 """By replica, then by edge."""
@@ -63,23 +66,49 @@ def grant(
     counters: Mapping[str, float],
 ) -> dict[str, dict[str, float]]:
     """The next leases of one pool's open replicas. O(replicas x edges + waiting log waiting)."""
-    wanted = {edge: _wanted(edge, demand, leases, rooms) for edge, demand in edges.items()}
-    held: dict[str, dict[str, float]] = {}
+    return finish(granting(leases, rooms, edges, counters))
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """Take all steps at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(T, end.value)
+
+
+def granting(
+    leases: Leases,
+    rooms: Mapping[str, Room],
+    edges: Mapping[str, Demand],
+    counters: Mapping[str, float],
+) -> Generator[None, None, dict[str, dict[str, float]]]:
+    """`grant` in steps of one replica, so that a large fleet holds nobody up.
+
+    A replica's numbers are rows, one number an edge: that is where the time goes.
+    """
+    names = list(edges)
+    running_at = [demand.inflight.get for demand in edges.values()]
+    wanted = [_wanted(edge, demand, leases, rooms) for edge, demand in edges.items()]
+    held: dict[str, list[float]] = {}
     free: dict[str, float] = {}
     for name, room in rooms.items():
-        running = {edge: demand.inflight.get(name, 0) for edge, demand in edges.items()}
-        before = leases.get(name, {})  # of an edge that is new to us: what it has
-        slots = {edge: before.get(edge, float(running[edge])) for edge in edges}
-        kept = {edge: _kept(slots[edge], running[edge], wanted[edge]) for edge in edges}
-        held[name], free[name] = _collect(kept, running, room)
+        running = [at(name, 0) for at in running_at]
+        slots = _row(leases.get(name, {}), names, running)
+        held[name], free[name] = _collect(_kept(slots, running, wanted), running, room)
+        yield
     total = sum(free.values())
-    if total <= 0.0:
-        return held
-    parts = _parts(edges, counters, total)
-    return {
-        name: {edge: slots + parts[edge] * free[name] / total for edge, slots in of.items()}
-        for name, of in held.items()
-    }
+    shares = list(_parts(edges, counters, total).values()) if total > 0.0 else []
+    given: dict[str, dict[str, float]] = {}
+    for name, row in held.items():
+        room_free = free[name]
+        if shares:
+            parts = [part * room_free / total for part in shares]
+            row = list(map(operator.add, row, parts))  # noqa: PLW2901
+        given[name] = dict(zip(names, row, strict=True))
+        yield
+    return given
 
 
 def whole(leases: Mapping[str, float], replica: str) -> dict[str, int]:
@@ -87,15 +116,26 @@ def whole(leases: Mapping[str, float], replica: str) -> dict[str, int]:
     # equal remainders are common: each replica begins with another edge, so that none has them all
     names = sorted(leases)
     start = zlib.crc32(replica.encode()) % max(1, len(names))
-    names = names[start:] + names[:start]
-    floors = {edge: math.floor(leases[edge]) for edge in names}
+    floors = {edge: int(slots) for edge, slots in leases.items()}
     rest = math.floor(sum(leases.values()) + 1e-6) - sum(floors.values())
-    lucky = set(sorted(names, key=lambda edge: floors[edge] - leases[edge])[: max(0, rest)])
-    return {edge: floors[edge] + (edge in lucky) for edge in leases}
+    if rest > 0:
+        lost = {edge: floors[edge] - slots for edge, slots in leases.items()}
+        for edge in sorted(names[start:] + names[:start], key=lost.__getitem__)[:rest]:
+            floors[edge] += 1
+    return floors
+
+
+def _row(before: Mapping[str, float], names: list[str], running: list[int]) -> list[float]:
+    """What each edge has; of an edge that is new to us: what it uses."""
+    if len(before) == len(names) and list(before) == names:
+        return list(before.values())
+    return [before.get(edge, float(used)) for edge, used in zip(names, running, strict=True)]
 
 
 def _wanted(edge: str, demand: Demand, leases: Leases, rooms: Mapping[str, Room]) -> float:
     """What share of its unused leases an edge has requests for."""
+    if not demand.queued:
+        return 0.0
     unused = sum(
         max(0.0, leases.get(name, {}).get(edge, 0.0) - demand.inflight.get(name, 0))
         for name in rooms
@@ -103,28 +143,28 @@ def _wanted(edge: str, demand: Demand, leases: Leases, rooms: Mapping[str, Room]
     return min(1.0, demand.queued / unused) if unused > 0.0 else 0.0
 
 
-def _kept(slots: float, running: int, wanted: float) -> float:
-    used = min(slots, float(running))
-    return used + wanted * (slots - used)
+def _kept(slots: list[float], running: list[int], wanted: list[float]) -> list[float]:
+    """What stays with each edge: what it uses, and of the rest what it has requests for."""
+    used = [h if h <= at else float(at) for h, at in zip(slots, running, strict=True)]
+    if not any(wanted):
+        return used
+    return [u + w * (held - u) for u, w, held in zip(used, wanted, slots, strict=True)]
 
 
-def _collect(
-    kept: Mapping[str, float], running: Mapping[str, int], room: Room
-) -> tuple[dict[str, float], float]:
+def _collect(kept: list[float], running: list[int], room: Room) -> tuple[list[float], float]:
     """What stays with each edge of one replica, and the room that there is to give."""
-    held = dict(kept)
-    total = sum(held.values())
+    held, total = kept, sum(kept)
     prepaid = min(room.ending, PREPAID_MAX, total)
     allowed = room.limit + prepaid
-    used = sum(max(slots, running[edge]) for edge, slots in held.items())
+    used = sum([h if h >= at else at for h, at in zip(held, running, strict=True)])  # noqa: FURB136 - faster
     if used > allowed:  # what is not in use yet is taken back first
-        unused = sum(max(0.0, slots - running[edge]) for edge, slots in held.items())
+        unused = sum([max(0.0, slots - at) for slots, at in zip(held, running, strict=True)])
         left = max(0.0, 1.0 - (used - allowed) / unused) if unused > 0.0 else 0.0
-        held = {edge: _kept(slots, running[edge], left) for edge, slots in held.items()}
-        total = sum(held.values())
+        held = _kept(held, running, [left] * len(held))
+        total = sum(held)
     stays = max(0.0, min(total - prepaid, room.limit))
     ratio = stays / total if total > 0.0 else 0.0
-    return {edge: ratio * slots for edge, slots in held.items()}, max(0.0, allowed - used)
+    return [ratio * slots for slots in held], max(0.0, allowed - used)
 
 
 def _parts(

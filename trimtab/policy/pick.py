@@ -10,15 +10,14 @@ only when no other open replica exists.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from trimtab.policy.dice import Dice
 
 TIE_RATIO = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A replica that may be picked."""
 
     replica: str

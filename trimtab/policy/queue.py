@@ -36,8 +36,7 @@ ROOM_FACTOR = 8  # a tenant may have so many times the free room: alone 8/9 of a
 DEPARTED_MEMORY = 64.0  # departures: how urgent they were lately
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A request that wants to run. `work` is its estimate, `patience_s` the caller's."""
 
     number: int
@@ -50,6 +49,13 @@ class Ticket:
     tried: frozenset[str] = frozenset()
     affinity: bytes = b""
     """The key under which to look for its home; none if empty."""
+    cut_s: float = -math.inf
+    """When its answer was cut in the middle: it waits from then on, but keeps its age."""
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether a caller has the beginning of its answer."""
+        return self.cut_s > -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +188,8 @@ class Queue:
     def gives_up_s(self, ticket: Ticket) -> float:
         """When a waiting request is refused after all."""
         longest_s = self.budgets.longest_s(ticket.urgency)
-        return ticket.since_s + min(longest_s, PATIENCE_RATIO * ticket.patience_s)
+        waits_since_s = max(ticket.since_s, ticket.cut_s)
+        return waits_since_s + min(longest_s, PATIENCE_RATIO * ticket.patience_s)
 
     def refusal(self, ticket: Ticket, now_s: float, dice: Dice) -> Refusal:
         """What to tell a request that waited in vain."""
@@ -231,8 +238,11 @@ class Queue:
 
     def _part(self, urgency: Urgency) -> float:
         """Share of the departures that the more urgent leave to this one."""
-        total = sum(self._departed.values())
-        higher = sum(number for other, number in self._departed.items() if other < urgency)
+        total = higher = 0.0
+        for other, number in self._departed.items():
+            total += number
+            if other < urgency:
+                higher += number
         return max(GUARANTEE, 1.0 - higher / total) if total else 1.0
 
     def _refusal(self, wait_s: float, budget_s: float, dice: Dice) -> Refusal:

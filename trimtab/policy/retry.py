@@ -1,8 +1,9 @@
 """Whether a failed attempt is followed by another.
 
-Rules: never after the first data event reached the caller; never for what the caller did; overload
-is a requeue at the head of the queue (keeps its age, costs no budget, at most 3); anything else is
-a retry, at most 2 (1 for SOFT), each paid from a budget.
+Rules: never for what the caller did; overload is a requeue at the head of the queue (keeps its age,
+costs no budget, at most 3); anything else is a retry, at most 2 (1 for SOFT), each paid from a
+budget. Once data has reached the caller there are only continuations (edge/core/continuation), at
+most 3, paid from the same budget.
 The budget is a token bucket as in Finagle's RetryBudget and gRFC A6: +0.1 for each first attempt,
 +1 every 5 s, -1 for each retry. It is as deep as the largest replica has slots (at least 20), so
 that one replica's death, which fails everything on it at once, can be absorbed whole, while
@@ -22,6 +23,7 @@ RETRIES_MAX = 2
 SOFT_RETRIES_MAX = 1
 REQUEUES_MAX = 3
 STALE_MAX = 1
+CONTINUATIONS_MAX = 3
 DEPOSIT_RATIO = 0.1
 RESERVE_PER_S = 0.2
 DEPTH_MIN = 20
@@ -75,31 +77,42 @@ class History:
     retries: int = 0
     requeues: int = 0
     stale: int = 0
+    continuations: int = 0
     tried: set[str] = field(default_factory=set)
 
     @property
     def attempts(self) -> int:
         """Attempts that failed so far."""
-        return self.retries + self.requeues + self.stale
+        return self.retries + self.requeues + self.stale + self.continuations
 
 
 def next_move(
-    history: History, failure: Failure, replica: str, budget: Budget, now_s: float
+    history: History,
+    failure: Failure,
+    replica: str,
+    budget: Budget,
+    now_s: float,
+    *,
+    started: bool = False,
 ) -> Move:
-    """What to do after an attempt that failed before any data; counts it in the history."""
+    """What to do after a failed attempt; counts it in the history.
+
+    `started`: the caller has data, so that only a continuation can follow.
+    """
     outcome = classify(failure)
     if outcome is Outcome.OVERLOAD:
         return _counted(history, "requeues", REQUEUES_MAX, Move.REQUEUE)
     if failure.fault is Fault.STALE:
         return _counted(history, "stale", STALE_MAX, Move.REQUEUE)
-    if outcome is Outcome.CLIENT or failure.fault is Fault.SILENT:
+    if outcome is Outcome.CLIENT or (failure.fault is Fault.SILENT and not started):
         return Move.GIVE_UP
     history.tried.add(replica)
-    most = SOFT_RETRIES_MAX if outcome is Outcome.SOFT else RETRIES_MAX
-    if history.retries >= most or not budget.withdraw(now_s):
+    name, most = "retries", SOFT_RETRIES_MAX if outcome is Outcome.SOFT else RETRIES_MAX
+    if started:
+        name, most = "continuations", CONTINUATIONS_MAX
+    if getattr(history, name) < most and not budget.withdraw(now_s):
         return Move.GIVE_UP
-    history.retries += 1
-    return Move.RETRY
+    return _counted(history, name, most, Move.RETRY)
 
 
 def _counted(history: History, name: str, most: int, move: Move) -> Move:

@@ -46,6 +46,8 @@ class Suspicion:
 
     def penalty_slots(self, now_s: float) -> float:
         """Load to add to the replica's own in the score, slots."""
+        if not self.aversion_slots:
+            return 0.0
         return self.aversion_slots * float(
             AVERSION_DECAY_PER_S ** max(0.0, now_s - self._decayed_s)
         )

@@ -16,3 +16,8 @@ def now_s() -> float:
 def wall_s() -> float:
     """Seconds since 1970, which may step."""
     return time.time()  # noqa: TID251
+
+
+def cpu_s() -> float:
+    """Seconds of CPU that this process has used."""
+    return time.process_time()

@@ -18,6 +18,7 @@ from trimtab.runtime.service import ConfigError
 
 FILE_LIMIT_BYTES = 1024 * 1024
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
+EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -64,6 +65,8 @@ class Pool(Section, frozen=True):
     """The name clients ask for."""
     aliases: tuple[Name, ...] = ()
     """Other names for it."""
+    failover: bool = True
+    """Plain text streams whose replica is lost go on on another one."""
     engines: tuple[Engine, ...] = ()
     """Its replicas."""
 
@@ -83,6 +86,49 @@ class Key(Section, frozen=True):
             raise ValueError("give exactly one of sha256 and key")
 
 
+class Etcd(Section, frozen=True):
+    """The etcd cluster that several control planes share; TLS where its URLs begin with https."""
+
+    endpoints: tuple[EtcdUrl, ...]
+    """Its members' client URLs, like http://127.0.0.1:2379; name all of them."""
+    prefix: str = "trimtab/"
+    """What every key begins with; another one for each fleet in the same cluster."""
+    username: str = ""
+    """User, if the cluster asks for one."""
+    password: Secret | None = None
+    """Where the user's password is."""
+    ca: str = ""
+    """File with the authorities that may vouch for the members (PEM); by default the system's."""
+    cert: str = ""
+    """File with our certificate (PEM), if the cluster asks for one."""
+    key: str = ""
+    """File with its private key (PEM)."""
+    allow_unsafe_version: bool = False
+    """Use an etcd that may lose acknowledged writes: before 3.4.22, or 3.5.0 to 3.5.5."""
+
+    def __post_init__(self) -> None:
+        if not self.endpoints:
+            raise ValueError("give at least one of endpoints")
+        if bool(self.username) != (self.password is not None):
+            raise ValueError("give both of username and password, or none")
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("give both of cert and key, or none")
+        if not self.prefix.endswith("/"):
+            raise ValueError("prefix must end with a slash, so that no other begins with it")
+        encrypted = {url.startswith("https:") for url in self.endpoints}
+        if len(encrypted) > 1 or (False in encrypted and (self.ca or self.cert)):
+            raise ValueError("give https for all endpoints, or for none and no ca, cert and key")
+
+
+class Certificate(Section, frozen=True):
+    """The certificate of the address that clients use; a renewed one is taken while it runs."""
+
+    cert: Name
+    """PEM file with the certificate and what leads to its CA."""
+    key: Name
+    """PEM file with its key, which only this user may read."""
+
+
 class EdgeLimits(Section, frozen=True):
     """Limits and timers of every edge."""
 
@@ -98,6 +144,21 @@ class EdgeLimits(Section, frozen=True):
     """Longest time for one request; the official SDKs' own default."""
     body_limit_bytes: Positive = 64 * 1024 * 1024
     """Largest request body."""
+    tls: Certificate | None = None
+    """Serve HTTPS in place of HTTP."""
+
+
+class Tls(Section, frozen=True):
+    """Closed wires (docs/security.md): certificates on both sides of every TCP connection."""
+
+    dir: str = ""
+    """Directory with ca.crt, tls.crt and tls.key, on a control plane also ca.key."""
+    enroll: Annotated[str, msgspec.Meta(extra={"check": shapes.no_or_address_problem})] = ""
+    """HOST:PORT where a control plane lets nodes join; without it nobody joins there."""
+    names: tuple[Name, ...] = ()
+    """How others reach this control plane: host names or IPs; the first is in the join line."""
+    certificate_days: Annotated[float, msgspec.Meta(ge=0.5, le=365)] = 7.0
+    """How long the certificates that a control plane issues live; renewed after two thirds."""
 
 
 class Config(Section, frozen=True):
@@ -112,9 +173,17 @@ class Config(Section, frozen=True):
     admin: Address = "127.0.0.1:4001"
     """Where /metrics, /decisions, /healthz and /readyz are."""
     controlplane: str = ""
-    """gRPC target of the control plane: unix:/path or host:port."""
+    """gRPC target of the control plane, unix:/path or host:port; several as a,b,c."""
+    tls: Tls = Tls()
+    """Certificates between the parts."""
+    insecure: bool = False
+    """Let a control plane listen beyond loopback without TLS: anybody there may steer the fleet."""
+    controlplane_metrics: Address | None = None
+    """Where the control plane's /metrics is, like 127.0.0.1:4002; by default nowhere."""
     state_dir: str = ""
     """Where state is kept."""
+    etcd: Etcd | None = None
+    """Where the control plane's state is kept instead, when there is more than one of it."""
     report_period_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 0.5
     """How often agents read their engines."""
     pools: tuple[Pool, ...] = ()

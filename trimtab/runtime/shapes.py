@@ -15,28 +15,38 @@ _LOOSE_URL = re.compile(
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 _PORT_LIMIT = 65_535
 _VLLM_PORT = "8000"
+_ETCD_PORT = "2379"
 
 
 def url_problem(text: str) -> str:
     """An engine's base URL: http(s)://host:port."""
+    return _url_problem(text, _VLLM_PORT, "put the key in upstream_key")
+
+
+def etcd_problem(text: str) -> str:
+    """An etcd endpoint: http(s)://host:port."""
+    return _url_problem(text, _ETCD_PORT, "put them in etcd.username and etcd.password")
+
+
+def _url_problem(text: str, usual_port: str, advice: str) -> str:
     match = _URL.fullmatch(text)
     if match and 0 < int(match["port"]) <= _PORT_LIMIT:
         return ""
     if "@" in text:
-        return "holds a user or password: give http://host:port and put the key in upstream_key"
+        return f"holds a user or password: give http://host:port and {advice}"
     if match:
         return f'"{text}" has no such port: 1 to {_PORT_LIMIT}'
-    guess = _guess_url(text)
+    guess = _guess_url(text, usual_port)
     hint = f' (did you mean "{guess}"?)' if guess else ""
     return f'"{text}" is not a URL like http://host:port{hint}'
 
 
-def _guess_url(text: str) -> str:
+def _guess_url(text: str, usual_port: str) -> str:
     match = _LOOSE_URL.fullmatch(text.strip())
     if not match or match["host"].isdigit():
         return ""
     scheme = match["scheme"] or "http"
-    guess = f"{scheme}://{match['host']}:{match['port'] or _VLLM_PORT}"
+    guess = f"{scheme}://{match['host']}:{match['port'] or usual_port}"
     return guess if _URL.fullmatch(guess) else ""
 
 
@@ -50,6 +60,11 @@ def address_problem(text: str) -> str:
     guess = _guess_address(text.strip())
     hint = f' (did you mean "{guess}"?)' if guess else ""
     return f'"{text}" is not HOST:PORT{hint}'
+
+
+def no_or_address_problem(text: str) -> str:
+    """An address to listen on, or nothing."""
+    return address_problem(text) if text else ""
 
 
 def _guess_address(text: str) -> str:

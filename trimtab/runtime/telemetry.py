@@ -6,6 +6,8 @@ path from outside), vLLM's own latency buckets, so that edge and engine percenti
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
@@ -33,72 +35,70 @@ class EdgeMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        self.requests = counter(
             "trimtab_edge_requests",
             "Client requests ended, by outcome: ok, client_error, client_disconnect, shed, "
             "replica_error, timeout, internal_error.",
             ["model", "outcome"],
-            registry=self.registry,
         )
-        self.requests_in_flight = Gauge(
+        self.requests_in_flight = gauge(
             "trimtab_edge_requests_in_flight",
             "Client requests accepted and not ended, queued ones included.",
             ["model"],
-            registry=self.registry,
         )
-        self.queue_depth = Gauge(
+        self.queue_depth = gauge(
             "trimtab_edge_queue_depth",
             "Client requests waiting for a replica.",
             ["model"],
-            registry=self.registry,
         )
-        self.queue_wait = Histogram(
+        self.queue_wait = histogram(
             "trimtab_edge_queue_wait_seconds",
             "From arrival until a replica was picked, each attempt.",
             ["model"],
             buckets=TTFT_BUCKETS_S,
-            registry=self.registry,
         )
-        self.ttft = Histogram(
+        self.ttft = histogram(
             "trimtab_edge_time_to_first_token_seconds",
             "From arrival until the first data of a stream was sent to the client.",
             ["model"],
             buckets=TTFT_BUCKETS_S,
-            registry=self.registry,
         )
-        self.duration = Histogram(
+        self.duration = histogram(
             "trimtab_edge_request_duration_seconds",
             "From arrival until the end.",
             ["model"],
             buckets=REQUEST_BUCKETS_S,
-            registry=self.registry,
         )
-        self.attempts = Counter(
+        self.attempts = counter(
             "trimtab_edge_upstream_attempts",
             "Attempts ended: ok, client, overload, soft, hard, path, unknown.",
             ["replica", "result"],
-            registry=self.registry,
         )
-        self.affinity = Counter(
+        self.failovers = counter(
+            "trimtab_edge_stream_failovers",
+            "Streams cut after their first data, by what came of it: continued on another replica, "
+            "off in the pool, inexact (see the decision record), given_up (too often or too many).",
+            ["model", "result"],
+        )
+        self.affinity = counter(
             "trimtab_edge_affinity",
             "Attempts of requests of a known session or prompt, by where they went: home, away.",
             ["model", "went"],
-            registry=self.registry,
         )
-        self.config_revision = Gauge(
+        self.config_revision = gauge(
             "trimtab_edge_config_revision",
             "Version of the newest push applied.",
-            registry=self.registry,
         )
-        self.connected = Gauge(
+        self.connected = gauge(
             "trimtab_edge_controlplane_connected",
             "1 while the stream to the control plane is up.",
-            registry=self.registry,
         )
-        self.mode = Gauge(
+        self.mode = gauge(
             "trimtab_edge_autonomy",
             "Who rules this edge's room: 0 the control plane, 1 its last word, 2 the edge itself.",
-            registry=self.registry,
         )
 
     def finished(self, model: str, outcome: str, duration_s: float) -> None:

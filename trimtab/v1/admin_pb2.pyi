@@ -168,6 +168,195 @@ class SetIntentResponse(_message.Message):
 Global___SetIntentResponse: _TypeAlias = SetIntentResponse  # noqa: Y015
 
 @_typing.final
+class SaveStateRequest(_message.Message):
+    """Ask for what the store keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SaveStateRequest: _TypeAlias = SaveStateRequest  # noqa: Y015
+
+@_typing.final
+class SaveStateResponse(_message.Message):
+    """A part of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___StateHeader:
+        """In the first message only."""
+
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateRecord]:
+        """By key; at most 128 in a message, and 1 MiB together with their keys or a single larger one."""
+
+    def __init__(
+        self,
+        *,
+        header: Global___StateHeader | None = ...,
+        records: _abc.Iterable[Global___StateRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SaveStateResponse: _TypeAlias = SaveStateResponse  # noqa: Y015
+
+@_typing.final
+class StateHeader(_message.Message):
+    """What was saved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLEET_FIELD_NUMBER: _builtins.int
+    SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    SCHEMA_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    fleet: _builtins.str
+    """The fleet's name."""
+    software_version: _builtins.str
+    """Version of the control plane's software."""
+    schema: _builtins.int
+    """Version of the records' format."""
+    revision: _builtins.int
+    """The store's revision that the records are of."""
+    at_ms: _builtins.int
+    """When, milliseconds since 1970."""
+    records: _builtins.int
+    """How many records follow."""
+    def __init__(
+        self,
+        *,
+        fleet: _builtins.str = ...,
+        software_version: _builtins.str = ...,
+        schema: _builtins.int = ...,
+        revision: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        records: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "fleet", b"fleet", "records", b"records", "revision", b"revision", "schema", b"schema", "software_version", b"software_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateHeader: _TypeAlias = StateHeader  # noqa: Y015
+
+@_typing.final
+class StateRecord(_message.Message):
+    """One key of the store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """The key."""
+    value: _builtins.bytes
+    """What it holds."""
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        value: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateRecord: _TypeAlias = StateRecord  # noqa: Y015
+
+@_typing.final
+class RestoreStateRequest(_message.Message):
+    """A part of what the store shall keep; all but `records` count in the first message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    expected: _builtins.int
+    """How many records come in all."""
+    preview: _builtins.bool
+    """Say what would change, and change nothing."""
+    reason: _builtins.str
+    """Why, for the record."""
+    actor: _builtins.str
+    """Who, for the record."""
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateRecord]:
+        """Bounded as in SaveStateResponse."""
+
+    def __init__(
+        self,
+        *,
+        expected: _builtins.int = ...,
+        preview: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        records: _abc.Iterable[Global___StateRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "expected", b"expected", "preview", b"preview", "reason", b"reason", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreStateRequest: _TypeAlias = RestoreStateRequest  # noqa: Y015
+
+@_typing.final
+class RestoreStateResponse(_message.Message):
+    """Done, or what would be."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    FLEET_FIELD_NUMBER: _builtins.int
+    added: _builtins.int
+    """Records that were not there."""
+    changed: _builtins.int
+    """Records that were there with another value."""
+    removed: _builtins.int
+    """Records that were there and are not in the request."""
+    fleet: _builtins.str
+    """The name of the fleet that has them now."""
+    def __init__(
+        self,
+        *,
+        added: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        removed: _builtins.int = ...,
+        fleet: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "changed", b"changed", "fleet", b"fleet", "removed", b"removed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreStateResponse: _TypeAlias = RestoreStateResponse  # noqa: Y015
+
+@_typing.final
 class Fleet(_message.Message):
     """Everything at a glance."""
 
@@ -185,7 +374,7 @@ class Fleet(_message.Message):
     name: _builtins.str
     """The fleet's name."""
     leader: _builtins.str
-    """The leader's name."""
+    """The leader's name; empty: nobody leads, and this is what the store holds."""
     term: _builtins.int
     """Its term."""
     version: _builtins.int

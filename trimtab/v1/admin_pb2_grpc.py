@@ -50,6 +50,16 @@ class AdminServiceStub(object):
                 request_serializer=trimtab_dot_v1_dot_admin__pb2.SetIntentRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1_dot_admin__pb2.SetIntentResponse.FromString,
                 _registered_method=True)
+        self.SaveState = channel.unary_stream(
+                '/trimtab.v1.AdminService/SaveState',
+                request_serializer=trimtab_dot_v1_dot_admin__pb2.SaveStateRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_admin__pb2.SaveStateResponse.FromString,
+                _registered_method=True)
+        self.RestoreState = channel.stream_unary(
+                '/trimtab.v1.AdminService/RestoreState',
+                request_serializer=trimtab_dot_v1_dot_admin__pb2.RestoreStateRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_admin__pb2.RestoreStateResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -77,6 +87,21 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SaveState(self, request, context):
+        """What the store keeps, as of one revision; not what belongs to running processes (leases).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreState(self, request_iterator, context):
+        """Make the store keep exactly these records, and begin anew with them. Checked wholly before
+        anything changes. One that broke off has changed a part: repeat it. The term never falls.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +119,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.SetIntent,
                     request_deserializer=trimtab_dot_v1_dot_admin__pb2.SetIntentRequest.FromString,
                     response_serializer=trimtab_dot_v1_dot_admin__pb2.SetIntentResponse.SerializeToString,
+            ),
+            'SaveState': grpc.unary_stream_rpc_method_handler(
+                    servicer.SaveState,
+                    request_deserializer=trimtab_dot_v1_dot_admin__pb2.SaveStateRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_admin__pb2.SaveStateResponse.SerializeToString,
+            ),
+            'RestoreState': grpc.stream_unary_rpc_method_handler(
+                    servicer.RestoreState,
+                    request_deserializer=trimtab_dot_v1_dot_admin__pb2.RestoreStateRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_admin__pb2.RestoreStateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +213,60 @@ class AdminService(object):
             '/trimtab.v1.AdminService/SetIntent',
             trimtab_dot_v1_dot_admin__pb2.SetIntentRequest.SerializeToString,
             trimtab_dot_v1_dot_admin__pb2.SetIntentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveState(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trimtab.v1.AdminService/SaveState',
+            trimtab_dot_v1_dot_admin__pb2.SaveStateRequest.SerializeToString,
+            trimtab_dot_v1_dot_admin__pb2.SaveStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreState(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/trimtab.v1.AdminService/RestoreState',
+            trimtab_dot_v1_dot_admin__pb2.RestoreStateRequest.SerializeToString,
+            trimtab_dot_v1_dot_admin__pb2.RestoreStateResponse.FromString,
             options,
             channel_credentials,
             insecure,

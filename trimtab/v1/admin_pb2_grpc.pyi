@@ -22,6 +22,12 @@ class AdminServiceStub:
     """The same, again whenever it changed; a slow reader gets only the newest."""
     SetIntent: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetIntentRequest, _admin_pb2.SetIntentResponse]
     """State the operator's wish for one replica."""
+    SaveState: _aio.UnaryStreamMultiCallable[_admin_pb2.SaveStateRequest, _admin_pb2.SaveStateResponse]
+    """What the store keeps, as of one revision; not what belongs to running processes (leases)."""
+    RestoreState: _aio.StreamUnaryMultiCallable[_admin_pb2.RestoreStateRequest, _admin_pb2.RestoreStateResponse]
+    """Make the store keep exactly these records, and begin anew with them. Checked wholly before
+    anything changes. One that broke off has changed a part: repeat it. The term never falls.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads and intents. Every mutation carries an actor and a reason."""
@@ -49,5 +55,23 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.SetIntentRequest, _abc.Awaitable[_admin_pb2.SetIntentResponse]],
     ) -> _abc.Awaitable[_admin_pb2.SetIntentResponse]:
         """State the operator's wish for one replica."""
+
+    @_abc_1.abstractmethod
+    def SaveState(
+        self,
+        request: _admin_pb2.SaveStateRequest,
+        context: _aio.ServicerContext[_admin_pb2.SaveStateRequest, _abc.AsyncIterator[_admin_pb2.SaveStateResponse]],
+    ) -> _abc.AsyncIterator[_admin_pb2.SaveStateResponse]:
+        """What the store keeps, as of one revision; not what belongs to running processes (leases)."""
+
+    @_abc_1.abstractmethod
+    def RestoreState(
+        self,
+        request_iterator: _abc.AsyncIterator[_admin_pb2.RestoreStateRequest],
+        context: _aio.ServicerContext[_abc.AsyncIterator[_admin_pb2.RestoreStateRequest], _abc.Awaitable[_admin_pb2.RestoreStateResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.RestoreStateResponse]:
+        """Make the store keep exactly these records, and begin anew with them. Checked wholly before
+        anything changes. One that broke off has changed a part: repeat it. The term never falls.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _aio.Server) -> None: ...

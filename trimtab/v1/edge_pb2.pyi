@@ -347,7 +347,7 @@ class EdgeReport(_message.Message):
     """Counts up from 1 within a stream."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaUse]:
-        """One entry a replica of its table."""
+        """One entry a replica of its table; one that is left out is idle."""
 
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolUse]:
@@ -468,8 +468,11 @@ class Pool(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
+    NO_FAILOVER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name clients ask for."""
+    no_failover: _builtins.bool
+    """Streams whose replica is lost end with an error instead of going on on another one."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names for it."""
@@ -479,10 +482,11 @@ class Pool(_message.Message):
         *,
         name: _builtins.str = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
+        no_failover: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "name", b"name", "no_failover", b"no_failover"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

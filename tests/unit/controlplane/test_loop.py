@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from controlplane import loop as loop_module
 from controlplane.core.placement import Placement
+from controlplane.leader import DeposedError, Tenure
 from controlplane.loop import ControlLoop, Settings
-from controlplane.store.protocol import StoreError
+from controlplane.store.protocol import Compare, Op, StoreError, TxnResult
 from controlplane.streams import OUTBOX_LIMIT, AgentStream, EdgeStream
 from tests.fakes.clock import FakeClock
 from tests.fakes.peers import facts, sample
@@ -32,10 +34,13 @@ from trimtab.model import (
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
 
+SETTINGS = Settings("lab", "cp1", "0", Placement(()), (), EdgePolicy(), stale_s=2.0)
+
 
 def make(store: FakeStore, *pools: Pool) -> ControlLoop:
-    settings = Settings("lab", "cp1", "0", Placement(pools), (), EdgePolicy(), stale_s=2.0)
-    return ControlLoop(settings, store, term=1)
+    return ControlLoop(
+        replace(SETTINGS, placement=Placement(pools)), store, term=1, tenure=Tenure()
+    )
 
 
 @asynccontextmanager
@@ -88,7 +93,7 @@ async def test_a_broken_store_stops_no_push() -> None:
             await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
         assert control.fleet().replicas[0].intent is Intent.ACTIVE
         with pytest.raises(StoreError, match="disk full"):
-            await control.stop()
+            await control.flush()
         store.error = ""
         await until(lambda: "trimtab/replicas/r1" in store.entries)
 
@@ -145,7 +150,6 @@ async def test_an_agent_that_does_not_read_is_dropped() -> None:
         (EdgeHello("e", term=0), (1, 1)),
         (EdgeHello("e", term=1, version=41), (1, 42)),
         (EdgeHello("e", term=9, version=41), (10, 1)),
-        (EdgeHello("e", term=2**63), (1, 1)),
     ],
 )
 async def test_pushes_are_newer_than_what_the_edge_has(
@@ -165,3 +169,67 @@ async def test_pushes_are_newer_than_what_the_edge_has(
 
         await until(something_came)
     assert (updates[0].term, updates[0].version) == after
+
+
+class BreakingStore(FakeStore):
+    """Takes so many more transactions; None: any number."""
+
+    left: int | None = None
+
+    async def txn(
+        self, compares: Sequence[Compare], successes: Sequence[Op], failures: Sequence[Op] = ()
+    ) -> TxnResult:
+        if self.left is not None:
+            if not self.left:
+                raise StoreError("gone")
+            self.left -= 1
+        return await super().txn(compares, successes, failures)
+
+
+async def test_a_restore_that_broke_off_changes_no_routing_and_is_repeated() -> None:
+    store = BreakingStore()
+    control = make(store)
+    agent = serve(control)
+    wanted = {f"trimtab/intents/r{number}": b'{"intent":2}' for number in range(200)}
+    store.left = 1
+    with pytest.raises(StoreError):
+        await control.restore(wanted, preview=False)
+    assert 0 < len(store.entries) < 200
+    assert [view.intent for view in control.fleet().replicas] == [Intent.ACTIVE]
+    assert agent.reason == ""
+    store.left = None
+    await control.restore(wanted, preview=False)
+    assert store.entries.keys() - wanted.keys() == {"trimtab/term", "trimtab/schema"}
+    assert agent.reason == "the state was restored: connect again"
+    serve(control)
+    assert [view.intent for view in control.fleet().replicas] == [Intent.CORDONED]
+
+
+async def test_what_waited_to_be_stored_is_not_stored_over_a_restore() -> None:
+    store = FakeStore()
+    control = make(store)
+    agent = serve(control)  # its record waits
+    await control.restore({}, preview=False)
+    control.agent_said(agent, facts("late"))  # its stream is ending
+    await control.flush()
+    assert store.entries.keys() == {"trimtab/term", "trimtab/schema"}
+
+
+async def test_who_leads_no_longer_pushes_and_promises_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fake, store = FakeClock(), FakeStore()
+    monkeypatch.setattr(clock, "now_s", fake)
+    tenure = Tenure(until_s=fake.now_s + 1.0)
+    control = ControlLoop(SETTINGS, store, 1, tenure)
+    async with running(control):
+        edge = connect(control)
+        serve(control)
+        await until(lambda: edge.wake.is_set() and "trimtab/replicas/r1" in store.entries)
+        fake.advance(1.0)  # the process was paused, and goes on where it was
+        assert control.updates(edge) == []
+        with pytest.raises(DeposedError):
+            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+        assert list(store.entries) == ["trimtab/replicas/r1"]
+        tenure.until_s = fake.now_s + 1.0
+        assert control.updates(edge) != []

@@ -6,8 +6,9 @@ import logging
 
 import pytest
 
+from controlplane.leader import DeposedError, Tenure
 from controlplane.saver import Saver
-from controlplane.store.protocol import StoreError
+from controlplane.store.protocol import Absent, StoreError
 from tests.fakes.store import FakeStore
 from tests.fakes.wait import until
 from trimtab.runtime.tasks import TaskRunner
@@ -15,7 +16,7 @@ from trimtab.runtime.tasks import TaskRunner
 
 async def test_what_is_saved_is_stored_and_removed() -> None:
     store = FakeStore()
-    saver = Saver(store)
+    saver = Saver(store, Tenure())
     async with TaskRunner() as runner:
         runner.forever("saver", saver.run())
         saver.save("a", b"1")
@@ -27,7 +28,7 @@ async def test_what_is_saved_is_stored_and_removed() -> None:
 
 async def test_only_the_newest_value_is_written() -> None:
     store = FakeStore()
-    saver = Saver(store)
+    saver = Saver(store, Tenure())
     for number in range(1_000):
         saver.save("a", b"%d" % number)
     await saver.flush()
@@ -37,7 +38,7 @@ async def test_only_the_newest_value_is_written() -> None:
 
 async def test_many_keys_go_in_pieces() -> None:
     store = FakeStore()
-    saver = Saver(store)
+    saver = Saver(store, Tenure())
     for number in range(300):
         saver.save(f"k{number}", b"")
     await saver.flush()
@@ -50,7 +51,7 @@ async def test_a_broken_store_is_told_once_and_caught_up_with(
 ) -> None:
     caplog.set_level(logging.INFO)
     store = FakeStore()
-    saver = Saver(store)
+    saver = Saver(store, Tenure())
     store.error = "disk full"
     async with TaskRunner() as runner:
         runner.forever("saver", saver.run())
@@ -69,7 +70,7 @@ async def test_a_broken_store_is_told_once_and_caught_up_with(
 
 async def test_two_flushes_at_once_write_everything() -> None:
     store = FakeStore()
-    saver = Saver(store)
+    saver = Saver(store, Tenure())
     for number in range(300):
         saver.save(f"k{number}", b"")
     async with TaskRunner() as runner:
@@ -80,11 +81,22 @@ async def test_two_flushes_at_once_write_everything() -> None:
 
 async def test_flush_says_when_it_cannot() -> None:
     store = FakeStore()
-    saver = Saver(store)
+    saver = Saver(store, Tenure())
     saver.save("a", b"1")
     store.error = "disk full"
     with pytest.raises(StoreError, match="disk full"):
         await saver.flush()
     store.error = ""
     await saver.flush()
+    assert store.entries["a"].value == b"1"
+
+
+async def test_who_leads_no_longer_writes_nothing_and_ends() -> None:
+    store = FakeStore()
+    saver = Saver(store, Tenure((Absent("a"),)))
+    saver.save("a", b"1")
+    await saver.flush()
+    saver.save("a", b"2")
+    with pytest.raises(DeposedError):
+        await saver.run()
     assert store.entries["a"].value == b"1"

@@ -9,6 +9,7 @@ import pytest
 
 from controlplane import state
 from controlplane.core.records import ReplicaRecord, Wish, pack
+from controlplane.leader import Tenure
 from controlplane.store.protocol import Compare, Op, Put, StoreError, TxnResult
 from tests.fakes.peers import facts
 from tests.fakes.store import FakeStore
@@ -27,18 +28,18 @@ class RacedStore(FakeStore):
 
 async def test_terms_count_up() -> None:
     store = FakeStore()
-    assert [await state.next_term(store) for _ in range(3)] == [1, 2, 3]
+    assert [await state.next_term(store, Tenure()) for _ in range(3)] == [1, 2, 3]
 
 
 async def test_a_term_that_is_nonsense_starts_over() -> None:
     store = FakeStore()
     await store.txn([], [Put("trimtab/term", b"seven")])
-    assert await state.next_term(store) == 1
+    assert await state.next_term(store, Tenure()) == 1
 
 
 async def test_a_race_that_is_always_lost_ends() -> None:
     with pytest.raises(StoreError, match="10 tries"):
-        await state.next_term(RacedStore())
+        await state.next_term(RacedStore(), Tenure())
 
 
 async def test_load_passes_over_what_it_cannot_read(caplog: pytest.LogCaptureFixture) -> None:

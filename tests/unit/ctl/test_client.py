@@ -16,22 +16,17 @@ from ctl.exits import CtlError, Exit
 from tests.fakes.admin import FakeAdmin
 from tests.fakes.fleet import FLEET, WELL
 from trimtab.model import Intent
-from trimtab.runtime import rpc
 from trimtab.v1 import types_pb2
 
 T = TypeVar("T", Frame, Lost)
 
 
 async def test_a_fleet_survives_the_wire(admin: FakeAdmin) -> None:
-    async with rpc.channel(admin.target) as channel:
-        assert await Client(admin.target, channel).fleet() == FLEET
+    assert await Client(admin.target).fleet() == FLEET
 
 
 async def test_intent_carries_reason_and_actor(admin: FakeAdmin) -> None:
-    async with rpc.channel(admin.target) as channel:
-        change = await Client(admin.target, channel).set_intent(
-            "gpu2", Intent.ACTIVE, "fan is new", "op@box"
-        )
+    change = await Client(admin.target).set_intent("gpu2", Intent.ACTIVE, "fan is new", "op@box")
     assert (change.revision, change.previous) == (413, Intent.CORDONED)
     sent = admin.intents[0]
     assert (sent.replica, sent.reason, sent.actor) == ("gpu2", "fan is new", "op@box")
@@ -40,10 +35,7 @@ async def test_intent_carries_reason_and_actor(admin: FakeAdmin) -> None:
 
 async def test_watch_pushes_changes_and_outlives_a_restart(admin: FakeAdmin) -> None:
     back = replace(WELL, version=900)
-    async with (
-        rpc.channel(admin.target) as channel,
-        aclosing(Client(admin.target, channel).watch()) as seen,
-    ):
+    async with aclosing(Client(admin.target).watch()) as seen:
         assert await anext(seen) == Frame(FLEET)
         admin.show(WELL)
         await _until(seen, Frame(WELL))
@@ -75,25 +67,22 @@ async def _next_of(seen: AsyncGenerator[Frame | Lost, None], kind: type[T]) -> T
 
 async def test_watch_of_nobody_fails_at_once(tmp_path: object) -> None:
     target = f"unix:{tmp_path}/nobody.sock"
-    async with rpc.channel(target) as channel:
-        with pytest.raises(CtlError, match="No such file") as error:
-            await anext(Client(target, channel).watch())
+    with pytest.raises(CtlError, match="No such file") as error:
+        await anext(Client(target).watch())
     assert error.value.code is Exit.UNREACHABLE
 
 
 async def test_refusal_keeps_the_servers_words(admin: FakeAdmin) -> None:
     admin.refusal = (grpc.StatusCode.PERMISSION_DENIED, "you may not")
-    async with rpc.channel(admin.target) as channel:
-        with pytest.raises(CtlError, match="you may not") as error:
-            await Client(admin.target, channel).fleet()
+    with pytest.raises(CtlError, match="you may not") as error:
+        await Client(admin.target).fleet()
     assert error.value.code is Exit.FAILED
 
 
 async def test_a_servers_own_unavailable_is_not_cut(admin: FakeAdmin) -> None:
     admin.refusal = (grpc.StatusCode.UNAVAILABLE, "not set: the store is gone: disk full")
-    async with rpc.channel(admin.target) as channel:
-        with pytest.raises(CtlError, match="not set: the store is gone: disk full"):
-            await Client(admin.target, channel).fleet()
+    with pytest.raises(CtlError, match="not set: the store is gone: disk full"):
+        await Client(admin.target).fleet()
 
 
 async def test_a_watch_that_hears_nothing_gives_up(
@@ -101,7 +90,6 @@ async def test_a_watch_that_hears_nothing_gives_up(
 ) -> None:
     monkeypatch.setattr(client, "DEADLINE_S", 0.2)
     admin.silent = True
-    async with rpc.channel(admin.target) as channel:
-        with pytest.raises(CtlError, match="no answer within") as error:
-            await anext(Client(admin.target, channel).watch())
+    with pytest.raises(CtlError, match="no answer within") as error:
+        await anext(Client(admin.target).watch())
     assert error.value.code is Exit.UNREACHABLE

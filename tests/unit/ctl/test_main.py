@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from ctl.client import default_target
 from ctl.exits import Exit
 from ctl.main import main
 from tests.fakes.admin import FakeAdmin
+from tests.fakes.fleet import FLEET
 
 
 def test_help_imports_neither_grpc_nor_rich_nor_yaml() -> None:
@@ -97,3 +99,21 @@ def test_refusals_become_exit_codes(
     assert streams.out == ""
     assert "because of this" in streams.err
     assert "Traceback" not in streams.err
+
+
+@pytest.mark.parametrize("words", ["status", "get replicas", "get replicas -o json"])
+def test_without_a_leader_what_is_stored_is_shown_and_said_to_be_that(
+    words: str, admin: FakeAdmin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin.show(replace(FLEET, leader="", edges=(), agents=()))
+    assert main([*words.split(), "--server", admin.target]) == Exit.OK
+    streams = capsys.readouterr()
+    assert "no control plane leads" in streams.out + streams.err
+    assert "json" not in words or json.loads(streams.out)["items"]
+
+
+def test_the_first_that_answers_will_do(
+    admin: FakeAdmin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["get", "edges", "-o", "name", "-s", f"{admin.target}.dead,{admin.target}"]) == 0
+    assert capsys.readouterr().out == "edge-a\nedge-b\n"

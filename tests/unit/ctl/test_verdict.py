@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ctl.verdict import SYNC_LAG_MAX, Level, in_sync, judge, why
+from ctl.verdict import SYNC_LAG_MAX, Level, in_sync, is_far, judge, why
 from tests.fakes.fleet import GPU0, GPU1, GPU2, WELL
 from trimtab.model import BreakerState, Intent, Serving
 from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
@@ -19,7 +19,8 @@ LAG = EdgeView("e", acked_version=0, sent_version=SYNC_LAG_MAX + 1)
     ("fleet", "level", "said"),
     [
         (WELL, Level.OK, "1 of 1 replicas take requests"),
-        (Fleet(), Level.DOWN, "no replica is known"),
+        (Fleet(leader="cp1"), Level.DOWN, "no replica is known"),
+        (replace(WELL, leader="", edges=()), Level.DEGRADED, "no control plane leads"),
         (replace(WELL, replicas=(GPU1,)), Level.DOWN, "no replica takes requests"),
         (replace(WELL, replicas=(SPARE,)), Level.DOWN, "no replica takes requests"),
         (replace(WELL, edges=()), Level.DOWN, "no edge is connected"),
@@ -77,6 +78,37 @@ def test_problems_name_the_culprit() -> None:
         "agent h200b",
         "pool big",
     ]
+
+
+def test_peers_of_far_versions_are_named() -> None:
+    fleet = replace(
+        WELL,
+        controlplane_version="0.3.0",
+        edges=(EdgeView("e", "0.1.9"), EdgeView("f", "0.2.0")),
+        agents=(AgentView("n", "1.3.0", connected=True), AgentView("o", "", connected=True)),
+    )
+    assert judge(fleet).problems == (
+        "edge e: version 0.1.9, more than one minor from the control plane's 0.3.0;"
+        " see docs/upgrade.md",
+        "agent n: version 1.3.0, more than one minor from the control plane's 0.3.0;"
+        " see docs/upgrade.md",
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "other", "far"),
+    [
+        ("0.1.0", "0.1.7", False),
+        ("0.1.0", "0.2.0", False),
+        ("0.2.0.dev1", "0.1", False),
+        ("0.1.0", "0.3.0", True),
+        ("0.9.0", "1.0.0", True),
+        ("", "0.9.0", False),
+        ("unknown", "0.9.0", False),
+    ],
+)
+def test_is_far(version: str, other: str, far: bool) -> None:
+    assert is_far(version, other) is far
 
 
 @pytest.mark.parametrize(

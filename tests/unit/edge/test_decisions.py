@@ -75,6 +75,7 @@ def test_what_people_read() -> None:
         "predicted_wait_ms": 1500,
         "wait_budget_ms": 10_000,
         "waited_ms": 1750,
+        "not_continued": "",
         "first_byte_ms": 1750,
         "ended_ms": 2500,
         "outcome": "shed",
@@ -91,6 +92,7 @@ def test_what_people_read() -> None:
         "fault": "status",
         "status": 503,
         "at_home": False,
+        "continued_at_tokens": None,
         "among": [
             {"replica": "a"} | _load(inflight=2, waiting=1, penalty_slots=4.0, score=0.875),
             {"replica": "b"} | _load(inflight=7, waiting=0, penalty_slots=0.0, score=0.875),

@@ -213,7 +213,8 @@ def test_alone_what_engines_said_of_their_queues_is_forgotten() -> None:
     fleet.waiting = 5
     fleet.push()
     fleet.dispatch.enter(Mode.AUTONOMOUS)
-    assert {c.waiting for c in fleet.dispatch._candidates(POOL, 0.0)} == {0}
+    placed = fleet.offer(1, 0.0)
+    assert {c.waiting for placement in placed for c in placement.among} == {0}
 
 
 def test_a_strike_needs_a_replica_that_served_others() -> None:
@@ -322,12 +323,11 @@ def test_reports_count_what_happened_since_the_last_one() -> None:
     fleet.offer(2)
     fleet.finish("a", Outcome.OVERLOAD, 1.0)
     (use,) = fleet.dispatch.report_replicas(1.0)
-    assert (use.dispatched, use.inflight) == (1, 0)
+    assert (use.replica, use.dispatched, use.inflight) == ("a", 1, 0)
     assert [(o.outcome, o.count) for o in use.outcomes] == [(Outcome.OVERLOAD, 1)]
     (pool,) = fleet.dispatch.report_pools(3.0)
     assert (pool.requests, pool.queued, pool.oldest_wait_ms) == (2, 1, 3000)
-    (use,) = fleet.dispatch.report_replicas(1.0)
-    assert (use.dispatched, use.outcomes) == (0, ())
+    assert fleet.dispatch.report_replicas(1.0) == (), "told once, and idle now"
 
 
 def test_what_was_charged_is_corrected_when_the_truth_is_known() -> None:
@@ -380,7 +380,7 @@ def test_tokens_are_reported_by_replica_once() -> None:
     fleet.dispatch.streamed({(POOL, "a"): 20}, 0.25, 0.0)
     fleet.dispatch.streamed({(POOL, "a"): 3, (POOL, "b"): 0}, 0.25, 0.0)
     reports = [{u.replica: u.tokens for u in fleet.dispatch.report_replicas(0.0)} for _ in "12"]
-    assert reports == [{"a": 23, "b": 0}, {"a": 0, "b": 0}]
+    assert reports == [{"a": 23}, {}], "and what is idle is left out"
 
 
 def test_what_is_gone_and_idle_is_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""policy/retry: bounded, paid for, never for overload, never after the first data."""
+"""policy/retry: bounded, paid for, never for overload."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.retry import (
+    CONTINUATIONS_MAX,
     DEPOSIT_RATIO,
     DEPTH_MIN,
     REQUEUES_MAX,
@@ -48,6 +49,22 @@ def moves(failure: Failure, times: int, budget: Budget) -> list[Move]:
 )
 def test_moves(failure: Failure, expected: list[Move]) -> None:
     assert moves(failure, len(expected), Budget()) == expected
+
+
+@pytest.mark.parametrize("fault", [Fault.CUT, Fault.LOST, Fault.SILENT, Fault.ABORTED])
+def test_a_begun_answer_is_continued_three_times_and_pays_each_time(fault: Fault) -> None:
+    budget, history = Budget(), History()
+    found = [
+        next_move(history, Failure(fault), f"r{i}", budget, 0.0, started=True) for i in range(5)
+    ]
+    assert found == [Move.RETRY] * CONTINUATIONS_MAX + [Move.GIVE_UP] * 2
+    assert budget.tokens == DEPTH_MIN - CONTINUATIONS_MAX
+    assert history.tried == {f"r{i}" for i in range(5)}
+    assert next_move(History(), Failure(fault), "r0", Budget(0.0), 0.0, started=True) is (
+        Move.GIVE_UP
+    )
+    gone = Failure(Fault.CLIENT_GONE)
+    assert next_move(History(), gone, "r0", Budget(), 0.0, started=True) is Move.GIVE_UP
 
 
 def test_overload_and_stale_connections_cost_no_budget_and_blame_nobody() -> None:

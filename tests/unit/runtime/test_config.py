@@ -91,7 +91,7 @@ CASES = {
     "report_period_s: 0.01": "t.yaml:1:18 error report_period_s: expected float >= 0.1, got 0.01",
     "edge: {queue_limits: 1}": 't.yaml:1:8 error edge.queue_limits: unknown key (did you mean "'
     'queue_limit"?) allowed: queue_limit, queue_wait_s, head_hold_s, idle_timeout_s, '
-    "total_timeout_s, body_limit_bytes",
+    "total_timeout_s, body_limit_bytes, tls",
     "keys:\n- name: a": "t.yaml:2:3 error keys[0]: give exactly one of sha256 and key",
     "upstream_key: {env: A, file: b}": "t.yaml:1:15 error upstream_key: give exactly one of env "
     "and file",
@@ -111,7 +111,8 @@ CASES = {
     "fleet: [": "t.yaml:1:9 error expected the node content, but found '<stream end>'",
     "a: 1\n---\nb: 1": "t.yaml:2:1 error but found another document",
     "- a": "t.yaml:1:1 error expected a mapping, got a list allowed: fleet, node, listen, admin, "
-    "controlplane, state_dir, report_period_s, pools, engines, keys, upstream_key, edge",
+    "controlplane, tls, insecure, controlplane_metrics, state_dir, etcd, report_period_s, "
+    "pools, engines, keys, upstream_key, edge",
 }
 
 

@@ -244,3 +244,21 @@ def test_update_round_trip(body: model.Snapshot | model.Delta | model.Credits) -
 def test_update_without_a_body_is_refused() -> None:
     with pytest.raises(codec.WireError, match=r"EdgeUpdate\.body"):
         codec.decode_update(edge_pb2.EdgeUpdate(term=1))
+
+
+def test_shared_parts_change_nothing_on_the_wire() -> None:
+    shared = model.Credit("r1", 3, weight=0.5, running=0)
+    pools = (model.PoolPace("m", 1.0), model.PoolPace("n"))
+    bodies = (
+        model.Credits((shared, model.Credit("r2", 0)), pools[:1]),
+        model.Credits((shared, model.Credit("r2", 1)), pools),
+        model.Credits(),
+        model.Snapshot(pools=(model.Pool("m"),)),
+        model.Snapshot(),
+        model.Delta(4, pools_gone=("m",)),
+    )
+    parts = codec.Parts()
+    for body in bodies * 2:
+        update = model.EdgeUpdate(1, 2, 3, body)
+        assert codec.encode_update(update, parts) == codec.encode_update(update)
+        assert codec.decode_update(codec.encode_update(update, parts)) == update

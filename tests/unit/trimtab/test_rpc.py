@@ -42,6 +42,18 @@ class Admin(admin_pb2_grpc.AdminServiceServicer):
         """Show it once."""
         yield admin_pb2.WatchFleetResponse(fleet=codec.encode(Fleet(name="lab")))
 
+    async def SaveState(  # noqa: N802  the contract's name
+        self, request: admin_pb2.SaveStateRequest, context: Any
+    ) -> AsyncIterator[admin_pb2.SaveStateResponse]:
+        """Nothing."""
+        yield admin_pb2.SaveStateResponse()
+
+    async def RestoreState(  # noqa: N802  the contract's name
+        self, request_iterator: AsyncIterator[admin_pb2.RestoreStateRequest], context: Any
+    ) -> admin_pb2.RestoreStateResponse:
+        """Nothing."""
+        return admin_pb2.RestoreStateResponse()
+
 
 def register(server: grpc.aio.Server) -> None:
     """Add the service."""

@@ -6,7 +6,8 @@ import pytest
 
 from controlplane.core import agents as agents_module
 from controlplane.core.agents import FRESH_S, TOLD_LIMIT, Agents
-from controlplane.core.events import Direct, EndStream, Noted
+from controlplane.core.events import Direct, EndStream, Noted, Refusal
+from controlplane.core.refusals import Kind
 from trimtab.model import NodeHello, Refused
 
 
@@ -61,15 +62,15 @@ def test_a_refusal_is_said_once_a_stream_and_never_without_end() -> None:
     agents = Agents()
     agents.hello(1, NodeHello("n1"), 100.0)
     node = agents.by_node["n1"]
-    assert agents.refuse(node, "no")[0] == Direct(1, Refused("no"))
-    assert agents.refuse(node, "no") == []
-    told = [agents.refuse(node, f"no {number}") for number in range(2 * TOLD_LIMIT)]
-    assert sum(map(bool, told)) == TOLD_LIMIT - 1
+    assert agents.refuse(node, Kind.FACTS, "no")[0] == Direct(1, Refused("no"))
+    assert agents.refuse(node, Kind.FACTS, "no") == [Refusal("n1", Kind.FACTS, "no")]
+    told = [agents.refuse(node, Kind.FACTS, f"no {number}") for number in range(2 * TOLD_LIMIT)]
+    assert sum(len(effects) == 2 for effects in told) == TOLD_LIMIT - 1
     agents.gone(1)
     agents.hello(2, NodeHello("n1"), 101.0)
-    assert agents.refuse(node, "no")[0] == Direct(2, Refused("no"))
+    assert agents.refuse(node, Kind.FACTS, "no")[0] == Direct(2, Refused("no"))
     agents.gone(2)
-    assert agents.refuse(node, "something else") == []
+    assert len(agents.refuse(node, Kind.FACTS, "something else")) == 1
 
 
 def test_only_nodes_that_are_away_are_forgotten() -> None:

@@ -93,11 +93,11 @@ class Fleet:
         for _ in range(round(seconds * 2)):
             self.now_s += 0.5
             if self.agent_up:
-                self.say(Report(1, tuple(self.samples.values()), self.gpus))
+                self.say(Report(0, tuple(self.samples.values()), self.gpus))
             for stream in EDGES:
                 uses = tuple(self.use(name) for name in self.samples)
                 pool = PoolUse("m", requests=self.requests)
-                self.handle(EdgeSaid(stream, EdgeReport(1, uses, (pool,))))
+                self.handle(EdgeSaid(stream, EdgeReport(0, uses, (pool,))))
             self.handle(Tick())
 
     def use(self, name: str) -> ReplicaUse:
@@ -143,7 +143,7 @@ def test_what_serves_at_first_sight_is_in_use_at_once() -> None:
     made = Fleet("r1")
     made.connect()
     assert made.serving() is Serving.CLOSED
-    made.say(Report(1, (sample("r1"),)))
+    made.say(Report(0, (sample("r1"),)))
     assert made.serving() is Serving.OPEN
     assert made.moves() == [("JOINING", "HEALTHY")]
 
@@ -155,7 +155,7 @@ def test_an_engine_seen_starting_is_probed_first() -> None:
     made.live(5.0)
     assert made.probes() == []
     made.set("r1")
-    made.say(Report(1, tuple(made.samples.values())))
+    made.say(Report(0, tuple(made.samples.values())))
     assert made.serving() is Serving.CLOSED
     made.live(0.5)
     assert made.breaker().state is S.RAMPING
@@ -180,7 +180,7 @@ def test_an_engine_whose_models_are_not_known_yet_is_not_probed() -> None:
 def test_a_dead_engine_is_out_at_once_and_its_restart_is_probed() -> None:
     made = fleet("r1", "r2")
     made.set("r1", EngineState.DEAD)
-    made.say(Report(1, tuple(made.samples.values())))
+    made.say(Report(0, tuple(made.samples.values())))
     assert (made.breaker().state, made.serving()) == (S.EJECTED, Serving.LOST)
     made.live(60.0)
     assert made.serving("r2") is Serving.OPEN
@@ -294,14 +294,14 @@ def test_a_partly_failing_one_goes_only_when_the_others_are_known_to_suffice() -
     half = (OutcomeCount(Outcome.SOFT, 1),)
     for _ in range(60):
         made.handle(
-            EdgeSaid(EDGES[0], EdgeReport(1, (ReplicaUse("r1", cohorts=(Cohort(0, 0, half),)),)))
+            EdgeSaid(EDGES[0], EdgeReport(0, (ReplicaUse("r1", cohorts=(Cohort(0, 0, half),)),)))
         )
         made.live(0.5)
     assert ("DEGRADED", "EJECTED") in made.moves()
     unknown = fleet("r1", "r2")
     for _ in range(60):
         unknown.handle(
-            EdgeSaid(EDGES[0], EdgeReport(1, (ReplicaUse("r1", cohorts=(Cohort(0, 0, half),)),)))
+            EdgeSaid(EDGES[0], EdgeReport(0, (ReplicaUse("r1", cohorts=(Cohort(0, 0, half),)),)))
         )
         unknown.live(0.5)
     assert unknown.moves()[1:] == [("HEALTHY", "DEGRADED")]

@@ -16,7 +16,6 @@ from trimtab.model import (
     EdgeHello,
     EngineSample,
     PoolUse,
-    ReplicaUse,
     Route,
     Serving,
     TenantUse,
@@ -49,7 +48,7 @@ def edge(
     known = Edge(EdgeHello("e", term=term), stream=1, connected_at_s=9.9, heard_at_s=9.9)
     if reported:
         known.reported_at_s = NOW_S
-        known.uses = {name: ReplicaUse(name, n) for name, n in (inflight or {}).items()}
+        known.inflight = inflight or {}
         known.pools = {"m": PoolUse("m", sum(use.queued for use in tenants), tenants=tenants)}
     return known
 

@@ -54,13 +54,17 @@ def test_only_what_is_known_is_kept_and_counted() -> None:
     outcomes = tuple(OutcomeCount(outcome, 1) for outcome in Outcome)
     report = EdgeReport(
         1,
-        (ReplicaUse("r1", dispatched=8, outcomes=outcomes), ReplicaUse("who?")),
+        (
+            ReplicaUse("r1", inflight=2, dispatched=8, outcomes=outcomes),
+            ReplicaUse("r2"),
+            ReplicaUse("who?", inflight=3),
+        ),
         (PoolUse("m", requests=3, shed=1), PoolUse("who?", requests=9)),
     )
-    assert edges.report(1, report, {"r1": replica}, {"m"}, 101.0) == []
+    assert edges.report(1, report, {"r1": replica, "r2": replica}, {"m"}, 101.0) == []
 
     edge = edges.by_name["e1"]
-    assert (set(edge.uses), set(edge.pools)) == ({"r1"}, {"m"})
+    assert (edge.inflight, set(edge.pools)) == ({"r1": 2}, {"m"})
     assert len(edge.hello.edge_version) == 300
     assert dict(replica.minute.totals(101.0)) == {"dispatched": 8, "failures": 3, "overloads": 1}
     assert dict(edge.minute.totals(101.0)) == {("requests", "m"): 3, ("shed", "m"): 1}

@@ -18,6 +18,7 @@ from controlplane.core.events import (
     IntentSet,
     Loaded,
     Noted,
+    Refusal,
     Save,
     Tick,
     Transition,
@@ -229,7 +230,7 @@ def test_facts_that_make_no_sense_are_refused_once() -> None:
     assert isinstance(told, Direct)
     assert isinstance(told.directive, Refused)
     assert told.directive.reason.startswith("facts refused: url 'nowhere' is not an http URL")
-    assert second == []
+    assert [type(effect) for effect in second] == [Refusal]
 
 
 def test_another_connected_node_cannot_take_a_replica() -> None:

@@ -7,7 +7,13 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.core.subscription import NACK_WAIT_CAP_S, NACK_WAIT_FIRST_S, Subscription
+from controlplane.core.subscription import (
+    KNOWN_LIMIT,
+    NACK_WAIT_CAP_S,
+    NACK_WAIT_FIRST_S,
+    Differences,
+    Subscription,
+)
 from trimtab.model import Ack, Credit, Credits, Delta, EdgeUpdate, Pool, Route, Serving, Snapshot
 from trimtab.policy.delta import patch
 
@@ -105,7 +111,7 @@ def test_a_nack_means_the_whole_again_after_a_wait_that_doubles() -> None:
     assert waits[0] <= NACK_WAIT_FIRST_S + 0.1
     assert waits == sorted(waits)
     assert NACK_WAIT_CAP_S <= waits[-1] <= NACK_WAIT_CAP_S + 0.1
-    assert stream.subscription.last_error == "x" * 300
+    assert stream.subscription.last_error == "x" * 299 + "…"
     assert stream.subscription.acked_version == 1
 
     stream.ack(update)
@@ -169,3 +175,25 @@ def test_an_edge_that_applies_what_it_gets_ends_with_the_newest(
         stream.ack(outstanding, "no" if answer == "nack" else "")
         outstanding = None
     assert held == snapshot("z")
+
+
+def test_a_difference_is_worked_out_once_and_based_on_what_each_edge_has() -> None:
+    differences = Differences()
+    old, new = Snapshot(), Snapshot(pools=(Pool("m"),))
+    first, second = (differences.find(old, new, version) for version in (3, 7))
+    assert (first, second) == (Delta(3, pools=(Pool("m"),)), Delta(7, pools=(Pool("m"),)))
+    assert first is not None
+    assert second is not None
+    assert first.pools is second.pools
+    assert differences.find(new, new, 9) is None
+    assert differences.find(new, old, 9) == Delta(9, pools_gone=("m",))
+
+
+def test_edges_with_more_old_states_than_are_remembered_are_told_right() -> None:
+    differences, new = Differences(), Snapshot(pools=(Pool("m"),))
+    olds = [Snapshot(pools=(Pool(f"p{n}"),)) for n in range(KNOWN_LIMIT + 2)]
+    for _ in "12":
+        for old in olds:
+            delta = differences.find(old, new, 1)
+            assert delta is not None
+            assert patch(old, delta) == new

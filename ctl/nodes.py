@@ -1,0 +1,86 @@
+"""Tokens and certificates as `ctl node` sees them: NodeService, and its answers as tables.
+
+Rule: any control plane answers, leader or not; gRPC's errors become CtlError here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+
+from ctl.client import DEADLINE_S, EXITS, identity
+from ctl.columns import span, text
+from ctl.exits import CtlError, Exit
+from ctl.render import Table
+from trimtab.runtime import rpc
+from trimtab.v1 import identity_pb2 as pb
+from trimtab.v1 import identity_pb2_grpc
+
+T = TypeVar("T")
+
+
+def run(target: str, work: Callable[[Nodes], Awaitable[None]]) -> None:
+    """Connect, do the work, disconnect; raises CtlError."""
+
+    async def connected() -> None:
+        async with rpc.channel(target, identity()) as channel:
+            await work(Nodes(target, channel))
+
+    asyncio.run(connected())
+
+
+class Nodes:
+    """One control plane's NodeService."""
+
+    def __init__(self, target: str, channel: grpc.aio.Channel) -> None:
+        self._target = target
+        self._stub = identity_pb2_grpc.NodeServiceStub(channel)
+
+    async def create_token(self, role: str, name: str, ttl_ms: int) -> str:
+        """The line for the new node."""
+        request = pb.CreateTokenRequest(role=role, name=name, ttl_ms=ttl_ms)
+        answer = await self._ask(self._stub.CreateToken(request, timeout=DEADLINE_S))
+        return f"trimtab join {answer.enroll} {answer.token}"
+
+    async def tokens(self) -> Table:
+        """Those that can still be used."""
+        request = pb.ListTokensRequest()
+        answer = await self._ask(self._stub.ListTokens(request, timeout=DEADLINE_S))
+        rows = [(t.id, t.role, text(t.name), span(t.expires_in_ms)) for t in answer.tokens]
+        return Table(("ID", "ROLE", "NAME", "EXPIRES IN"), tuple(rows))
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Take it back."""
+        await self._ask(
+            self._stub.RevokeToken(pb.RevokeTokenRequest(id=token_id), timeout=DEADLINE_S)
+        )
+
+    async def identities(self) -> Table:
+        """The certificates that have not expired."""
+        request = pb.ListIdentitiesRequest()
+        answer = await self._ask(self._stub.ListIdentities(request, timeout=DEADLINE_S))
+        rows = [
+            (i.role, text(i.name), span(i.expires_in_ms), "yes" if i.revoked else "no", i.serial)
+            for i in answer.identities
+        ]
+        return Table(("ROLE", "NAME", "EXPIRES IN", "REVOKED", "SERIAL"), tuple(rows))
+
+    async def revoke(self, who: str) -> list[str]:
+        """Who is out now."""
+        request = pb.RevokeIdentitiesRequest(name_or_serial=who)
+        answer = await self._ask(self._stub.RevokeIdentities(request, timeout=DEADLINE_S))
+        return [f"{one.role} {text(one.name)} {one.serial}" for one in answer.identities]
+
+    async def _ask(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            code, why = EXITS.get(error.code(), Exit.FAILED), error.details() or "no detail"
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                why = "this control plane works without TLS: set tls.dir there (docs/security.md)"
+            if code is Exit.UNREACHABLE:
+                why = f"cannot ask the control plane at {self._target}: {why}"
+            raise CtlError(code, why) from None
