@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import openai
 from trimtab.runtime import clock
 
 TOKENS = 60
-PAUSE_S = 0.05  # after an answer, and so between two refusals
+PAUSE_S = (0.05, 0.75)  # after an answer or a refusal; drawn, so that users are not in step
 TIMEOUT_S = 60.0
 
 
@@ -60,6 +61,7 @@ class Load:
         ]
 
     async def _user(self, number: int) -> None:
+        dice = random.Random(number)  # noqa: S311 - pauses
         edge = number % len(self.endpoints)
         stream = number // len(self.endpoints) % 2 == 0
         async with openai.AsyncOpenAI(
@@ -68,7 +70,7 @@ class Load:
             while not self._stopped:
                 error = await self._ask(client, f"user {number}", stream=stream)
                 self.asks.append(Ask(edge, clock.now_s(), error))
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(dice.uniform(*PAUSE_S))
 
     async def _ask(self, client: openai.AsyncOpenAI, prompt: str, *, stream: bool) -> str:
         """Ask once; what went wrong."""
