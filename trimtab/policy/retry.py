@@ -8,7 +8,8 @@ The budget is a token bucket as in Finagle's RetryBudget and gRFC A6: +0.1 for e
 +1 every 5 s, -1 for each retry. It is as deep as the largest replica has slots (at least 20), so
 that one replica's death, which fails everything on it at once, can be absorbed whole, while
 failures that go on are held to 10 %. A kept-alive connection that turned out closed is repeated
-once for free: the request was never taken.
+once for free: the request was never taken. A second one is a loss like any other: a replica that
+just died leaves several behind.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def next_move(
     outcome = classify(failure)
     if outcome is Outcome.OVERLOAD:
         return _counted(history, "requeues", REQUEUES_MAX, Move.REQUEUE)
-    if failure.fault is Fault.STALE:
+    if failure.fault is Fault.STALE and history.stale < STALE_MAX:
         return _counted(history, "stale", STALE_MAX, Move.REQUEUE)
     if outcome is Outcome.CLIENT or (failure.fault is Fault.SILENT and not started):
         return Move.GIVE_UP

@@ -41,7 +41,7 @@ def moves(failure: Failure, times: int, budget: Budget) -> list[Move]:
         (Failure(Fault.STATUS, 500), [Move.RETRY, Move.GIVE_UP]),
         (Failure(Fault.CUT), [Move.RETRY, Move.GIVE_UP]),
         (BUSY, [Move.REQUEUE] * REQUEUES_MAX + [Move.GIVE_UP]),
-        (Failure(Fault.STALE), [Move.REQUEUE, Move.GIVE_UP]),
+        (Failure(Fault.STALE), [Move.REQUEUE, *[Move.RETRY] * RETRIES_MAX, Move.GIVE_UP]),
         (Failure(Fault.STATUS, 400), [Move.GIVE_UP]),
         (Failure(Fault.SILENT), [Move.GIVE_UP]),
         (Failure(Fault.CLIENT_GONE), [Move.GIVE_UP]),
