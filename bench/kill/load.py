@@ -39,6 +39,7 @@ class Load:
     endpoints: Sequence[str]
     key: str
     model: str
+    tokens: int = TOKENS
     asks: list[Ask] = field(default_factory=list)
     _stopped: bool = False
 
@@ -86,7 +87,7 @@ class Load:
     async def _stream(self, client: openai.AsyncOpenAI, prompt: str) -> str | None:
         finished = None
         async for chunk in await client.completions.create(
-            model=self.model, prompt=prompt, max_tokens=TOKENS, stream=True,
+            model=self.model, prompt=prompt, max_tokens=self.tokens, stream=True,
             extra_body={"ignore_eos": True},
         ):  # fmt: skip
             finished = chunk.choices[0].finish_reason
@@ -94,7 +95,7 @@ class Load:
 
     async def _plain(self, client: openai.AsyncOpenAI, prompt: str) -> str | None:
         whole = await client.completions.create(
-            model=self.model, prompt=prompt, max_tokens=TOKENS, extra_body={"ignore_eos": True}
+            model=self.model, prompt=prompt, max_tokens=self.tokens, extra_body={"ignore_eos": True}
         )
         return whole.choices[0].finish_reason
 

@@ -19,6 +19,7 @@ from trimtab.runtime.tasks import TaskRunner
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 DEADLINE_S = 90.0
 USERS = 8
+TOKENS = 20
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def cluster() -> Iterator[Cluster]:
 async def errors_under(cluster: Cluster, trouble: Callable[[Load], Awaitable[None]]) -> list[str]:
     """What users saw while it lasted, and until there were as many answers again."""
     await asyncio.to_thread(cluster.settle)
-    load = Load(cluster.endpoints, KEY, MODEL)
+    load = Load(cluster.endpoints, KEY, MODEL, TOKENS)
     async with TaskRunner() as runner:
         users = runner.once("users", load.run(USERS))
         try:
@@ -75,7 +76,7 @@ async def next_push(cluster: Cluster) -> None:
             pass
 
 
-@pytest.mark.parametrize("how", ["killed", "ended", "frozen"])
+@pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_without_its_leader_the_fleet_has_another_and_nobody_notices(
     cluster: Cluster, how: str
 ) -> None:
@@ -92,7 +93,7 @@ async def test_without_its_leader_the_fleet_has_another_and_nobody_notices(
 
 
 @pytest.mark.parametrize(
-    "names", [("etcd1",), ("etcd1", "etcd2"), ("cp1", "cp2", "cp3", "etcd1", "etcd2", "etcd3")]
+    "names", [("etcd1", "etcd2"), ("cp1", "cp2", "cp3", "etcd1", "etcd2", "etcd3")]
 )
 async def test_without_its_state_the_fleet_serves_on_and_comes_back(
     cluster: Cluster, names: Sequence[str]
