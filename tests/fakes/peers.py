@@ -62,6 +62,25 @@ def sample(
     return EngineSample(replica=replica, state=state, **{"epoch": 1, **changes})
 
 
+class InTurn:
+    """A call that several tasks write to: gRPC takes one message at a time."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._turn = asyncio.Lock()
+
+    async def write(self, message: Any) -> None:
+        """Send when it's our turn."""
+        async with self._turn:
+            await self._call.write(message)
+
+    def __aiter__(self) -> Any:
+        return aiter(self._call)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+
 @dataclass
 class FakeAgent:
     """One agent's stream."""
@@ -191,7 +210,7 @@ async def fake_agent(
 ) -> AsyncIterator[FakeAgent]:
     """An agent that has said hello; leaving the block breaks its stream."""
     async with rpc.channel(target, identity) as channel, TaskRunner() as runner:
-        call = agent_pb2_grpc.AgentServiceStub(channel).Report(wait_for_ready=True)
+        call = InTurn(agent_pb2_grpc.AgentServiceStub(channel).Report(wait_for_ready=True))
         agent = FakeAgent(call)
         reader = runner.once(f"agent {node}", agent.follow())
         with _REFUSED:
@@ -211,7 +230,7 @@ async def fake_edge(
 ) -> AsyncIterator[FakeEdge]:
     """An edge that has said hello; leaving the block breaks its stream."""
     async with rpc.channel(target, identity) as channel, TaskRunner() as runner:
-        call = edge_pb2_grpc.EdgeServiceStub(channel).Watch(wait_for_ready=True)
+        call = InTurn(edge_pb2_grpc.EdgeServiceStub(channel).Watch(wait_for_ready=True))
         edge = FakeEdge(call, **behaviour)
         reader = runner.once(f"edge {name}", edge.follow())
         greeting = hello or EdgeHello(name, instance=name)

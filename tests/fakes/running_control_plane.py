@@ -41,11 +41,13 @@ async def running(settings: ControlConfig, shared: Store | None = None) -> Async
     stop = asyncio.Event()
     async with TaskRunner() as runner:
         served = runner.once("control plane", main.serve_until(stop, settings, shared))
-        async with rpc.channel(settings.admin_socket or settings.listen) as channel:
-            await channel.channel_ready()
-        yield settings.listen
-        stop.set()
-        await served
+        try:
+            async with rpc.channel(settings.admin_socket or settings.listen) as channel:
+                await channel.channel_ready()
+            yield settings.listen
+        finally:
+            stop.set()
+            await served
 
 
 @contextlib.asynccontextmanager
