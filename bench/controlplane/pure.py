@@ -66,6 +66,7 @@ class World:
         self._ledger = Ledger()
         self._routing = Snapshot()
         self._version = 0
+        self._reports = 0
         self._credits: dict[str, Credits] = {}
         for number, engine in enumerate(self._engines):
             if number % PER_NODE == 0:
@@ -98,10 +99,11 @@ class World:
             self._registry.handle(AgentSaid(stream, message), self._now_s)  # type: ignore[arg-type]
 
     def _hear_edges(self) -> None:
+        self._reports += 1
         for number, name in enumerate(self._edges):
             told = self._credits.get(name, Credits())
             slots = {credit.replica: credit.slots for credit in told.credits}
-            message = said.edge_report(1, slots, self._dice)
+            message = said.edge_report(self._reports, slots, self._dice)
             with self._timed("edge_report_ms"):
                 self._registry.handle(EdgeSaid(-1 - number, message), self._now_s)
 
