@@ -56,45 +56,67 @@ def decode_body(envelope: Message) -> Any | None:
 
 
 class Parts:
-    """Bytes of what many edges are told alike: the very same snapshots and credits."""
+    """Pushes as bytes; what many edges are told alike, the very same snapshots and credits, is
+    made once.
+    """
 
     def __init__(self) -> None:
         self._held: list[object] = []  # so that no other value gets the id of one of these
         self._known: dict[int, bytes] = {}
 
-    def snapshot(self, body: model.Snapshot) -> bytes:
-        """All of it."""
+    def update(self, update: model.EdgeUpdate) -> bytes:
+        """One push, as `encode_update` would have it."""
+        body = update.body
+        header = edge_pb2.EdgeUpdate(term=update.term, version=update.version, nonce=update.nonce)
+        content = self._credits(body) if isinstance(body, model.Credits) else self._whole(body)
+        number = _UPDATE_FIELDS[type(body)]
+        return header.SerializeToString() + _delimited(number, content)
+
+    def _whole(self, body: model.Snapshot | model.Delta) -> bytes:
+        if isinstance(body, model.Delta):
+            return _bytes(body)
         if id(body) not in self._known:
-            self._add(body, encode(body))
+            self._add(body, _bytes(body))
         return self._known[id(body)]
 
-    def credits(self, body: model.Credits) -> bytes:
+    def _credits(self, body: model.Credits) -> bytes:
         """Each credit from what is known, and what is the edge's own."""
         known = self._known
         for credit in body.credits:
             if id(credit) not in known:
-                self._add(credit, edge_pb2.Credits(credits=[encode(credit)]))
-        own = encode(model.Credits(paces=body.paces)).SerializeToString()
+                number = edge_pb2.Credits.CREDITS_FIELD_NUMBER
+                self._add(credit, _delimited(number, _bytes(credit)))
+        own = _bytes(model.Credits(paces=body.paces))
         return b"".join([*map(known.__getitem__, map(id, body.credits)), own])
 
-    def _add(self, value: object, message: Message) -> None:
+    def _add(self, value: object, content: bytes) -> None:
         self._held.append(value)
-        self._known[id(value)] = message.SerializeToString()
+        self._known[id(value)] = content
 
 
-def encode_update(update: model.EdgeUpdate, parts: Parts | None = None) -> edge_pb2.EdgeUpdate:
-    """A push on the wire; `parts` holds what it shares with others."""
+def _bytes(value: object) -> bytes:
+    return typing.cast(bytes, encode(value).SerializeToString())
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    """A field that is a message: its number and type, its length, itself."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
+def encode_update(update: model.EdgeUpdate) -> edge_pb2.EdgeUpdate:
+    """A push on the wire."""
     header = {"term": update.term, "version": update.version, "nonce": update.nonce}
-    if parts is None or isinstance(update.body, model.Delta):
-        return encode_body(edge_pb2.EdgeUpdate, update.body, **header)
-    message = edge_pb2.EdgeUpdate(term=update.term, version=update.version, nonce=update.nonce)
-    if isinstance(update.body, model.Snapshot):
-        message.snapshot.ParseFromString(parts.snapshot(update.body))
-        message.snapshot.SetInParent()
-    else:
-        message.credits.ParseFromString(parts.credits(update.body))
-        message.credits.SetInParent()
-    return message
+    return encode_body(edge_pb2.EdgeUpdate, update.body, **header)
 
 
 def decode_update(message: edge_pb2.EdgeUpdate) -> model.EdgeUpdate:
@@ -242,6 +264,11 @@ def _body_fields(envelope: type[Message]) -> dict[str, str]:
     return {f.message_type.name: f.name for f in fields if f.message_type is not None}
 
 
+_UPDATE_FIELDS: dict[type, int] = {
+    model.Snapshot: edge_pb2.EdgeUpdate.SNAPSHOT_FIELD_NUMBER,
+    model.Delta: edge_pb2.EdgeUpdate.DELTA_FIELD_NUMBER,
+    model.Credits: edge_pb2.EdgeUpdate.CREDITS_FIELD_NUMBER,
+}
 _BODY_FIELDS: dict[type, dict[str, str]] = {
     envelope: _body_fields(envelope)
     for envelope in (

@@ -19,7 +19,7 @@ from controlplane.core.events import AgentSaid, EdgeSaid, Tick
 from controlplane.core.placement import Placement
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences, Subscription
-from trimtab.codec import Parts, encode_update
+from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
     Credits,
@@ -131,7 +131,7 @@ class World:
             with self._timed("subscription_ms"):
                 updates = subscription.next(1, self._next, self._routing, credit, self._now_s)
             with self._timed("encode_ms"):
-                pushes = [encode_update(update, parts).SerializeToString() for update in updates]
+                pushes = [parts.update(update) for update in updates]
             for update, push in zip(updates, pushes, strict=True):
                 subscription.ack(Ack(update.nonce), self._now_s)
                 if isinstance(update.body, Credits):

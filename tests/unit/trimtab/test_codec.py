@@ -254,11 +254,13 @@ def test_shared_parts_change_nothing_on_the_wire() -> None:
         model.Credits((shared, model.Credit("r2", 1)), pools),
         model.Credits(),
         model.Snapshot(pools=(model.Pool("m"),)),
+        model.Snapshot(tuple(model.Pool(f"model {n}") for n in range(2_000))),  # a long length
         model.Snapshot(),
         model.Delta(4, pools_gone=("m",)),
     )
     parts = codec.Parts()
     for body in bodies * 2:
         update = model.EdgeUpdate(1, 2, 3, body)
-        assert codec.encode_update(update, parts) == codec.encode_update(update)
-        assert codec.decode_update(codec.encode_update(update, parts)) == update
+        message = edge_pb2.EdgeUpdate.FromString(parts.update(update))
+        assert message == codec.encode_update(update)
+        assert codec.decode_update(message) == update
