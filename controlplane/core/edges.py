@@ -6,12 +6,13 @@ replicas and pools that we don't know is not kept.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.core.bounds import (
     CHARGED_LIMIT,
     EDGE_LIMIT,
+    INFLIGHT_LIMIT,
     TERM_LIMIT,
     bounded_pool_use,
     bounded_use,
@@ -42,8 +43,8 @@ class Edge:
     heard_at_s: float
     seq: int = 0
     reported_at_s: float | None = None
-    uses: tuple[ReplicaUse, ...] = ()
-    """Its newest report's."""
+    news: tuple[ReplicaUse, ...] = ()
+    """Of its newest report, the replicas on which something began, ended or failed."""
     inflight: Mapping[str, int] = field(default_factory=dict)
     """Its attempts by replica, where there are any; replaced, never changed."""
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
@@ -97,20 +98,38 @@ class Edges:
         if 0 < report.seq <= edge.seq:  # its counts would be added twice
             return [Refusal(name, Kind.ORDER, f"report {report.seq} after report {edge.seq}")]
         edge.seq, edge.heard_at_s, edge.reported_at_s = report.seq, now_s, now_s
-        known = {use.replica: use for use in report.replicas if use.replica in replicas}
-        edge.uses = tuple(map(bounded_use, known.values()))
-        self._use(edge, {use.replica: use.inflight for use in edge.uses if use.inflight})
+        self._take_uses(edge, report.replicas, replicas, now_s)
         before = edge.pools
         shares = (use for use in report.pools if use.pool in pools)
         edge.pools = {use.pool: bounded_pool_use(use) for use in shares}
-        for use in edge.uses:
-            _count_use(replicas[use.replica], use, now_s)
         for pool in edge.pools.values():
             edge.minute.add(("requests", pool.pool), pool.requests, now_s)
             edge.minute.add(("shed", pool.pool), pool.shed, now_s)
             self.waits += pool.queued > 0 and not (pool.pool in before and before[pool.pool].queued)
             _note_charges(edge.charged.setdefault(pool.pool, {}), pool)
         return []
+
+    def _take_uses(
+        self,
+        edge: Edge,
+        uses: Iterable[ReplicaUse],
+        replicas: Mapping[str, Replica],
+        now_s: float,
+    ) -> None:
+        """What it says of replicas: of most only that attempts go on, and there are many."""
+        inflight: dict[str, int] = {}
+        news: list[ReplicaUse] = []
+        for name, use in {use.replica: use for use in uses if use.replica in replicas}.items():
+            if use.dispatched or use.outcomes or use.cohorts or use.refused:
+                news.append(bounded_use(use))
+            if use.tokens:
+                replicas[name].tokens_at_s = now_s
+            if use.inflight:
+                inflight[name] = min(use.inflight, INFLIGHT_LIMIT)
+        for use in news:
+            _count_use(replicas[use.replica], use, now_s)
+        edge.news = tuple(news)
+        self._use(edge, inflight)
 
     def inflight(self, replica: str) -> int:
         """Attempts of all edges on a replica."""
@@ -162,8 +181,6 @@ def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
     minute = replica.minute
     if use.dispatched:
         minute.add("dispatched", use.dispatched, now_s)
-    if use.tokens:
-        replica.tokens_at_s = now_s
     for outcome in use.outcomes:
         if outcome.outcome in FAILURES:
             minute.add("failures", outcome.count, now_s)
