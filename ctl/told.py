@@ -1,6 +1,7 @@
 """Explanations and events as text: pure functions.
 
-Rules: the first line is the answer; times are local; what a peer said is printed safely.
+Rules: the first line is the answer; times are local; what a peer said is printed safely; what an
+event was judged by is told as far as it says something (the data formats have all of it).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import itertools
 from ctl.columns import text
 from trimtab.views import Concern, Explanation, Finding, FleetEvent
 
+_NOTHING = frozenset({"0", "False"})
+_ELSEWHERE = frozenset({"node", "intent", "breaker", "epoch", "state_age_ms"})
 _TITLES = {Concern.BLOCKS: "BLOCKS", Concern.LIMITS: "LIMITS", Concern.FINE: "FINE"}
 
 
@@ -35,7 +38,8 @@ def event(happened: FleetEvent, *, about: bool = True) -> str:
     when = datetime.datetime.fromtimestamp(happened.at_ms / 1000).astimezone()
     parts = [when.strftime("%m-%d %H:%M:%S"), text(happened.about) if about else ""]
     parts += [text(happened.what), text(happened.text) if happened.text else ""]
-    details = ", ".join(f"{text(d.name)}={text(d.value)}" for d in happened.details)
+    facts = [d for d in happened.details if d.value not in _NOTHING and d.name not in _ELSEWHERE]
+    details = ", ".join(f"{text(d.name)}={text(d.value)}" for d in facts)
     parts.append(f"({details})" if details else "")
     return "  ".join(filter(None, parts))
 

@@ -138,9 +138,12 @@ def _breaker(case: Case) -> tuple[Concern, str]:
     since = f" for {_span(view.breaker_age_ms / 1000)}" if breaker.cause else ""
     text = f"{state}{since}{why}"
     if view.ejected_for_ms is not None:
-        text += f"; probed in {_span(view.ejected_for_ms / 1000)}"
+        wait = (
+            f"in {_span(view.ejected_for_ms / 1000)}" if view.ejected_for_ms else "once it serves"
+        )
+        text += f"; probed {wait}"
     if breaker.ejections:
-        text += f"; ejected {breaker.ejections} times lately"
+        text += f"; ejections that count: {breaker.ejections}"
     if breaker.state not in SERVING:
         waits = breaker.state is BreakerState.JOINING and case.replica.health.name != "OPEN"
         return (Concern.FINE if waits else Concern.BLOCKS), text
