@@ -55,7 +55,7 @@ from controlplane.core.records import (
 )
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import believed, combine, explain, judge, silent
+from controlplane.core.serving import believed, combine, explain, judge, silence
 from controlplane.core.window import Minute
 from trimtab.model import (
     Bye,
@@ -380,11 +380,11 @@ class Registry:
     def _route(self, replica: Replica, now_s: float) -> Route:
         """As it follows from what it is made of; nearly always that is what it was."""
         facts, node = replica.facts, self.agents.by_node.get(replica.node)
-        breaker, silence = replica.standing.breaker, silent(replica, node, now_s, self._stale_s)
+        breaker, silent = replica.standing.breaker, silence(replica, node, now_s, self._stale_s)
         made_of = (
             *(replica.node, replica.url, replica.loaded, facts, replica.wish, replica.health),
             *(replica.sample is None, replica.state, replica.cause, replica.gpu_fault),
-            *(breaker.state, breaker.cause, silence),
+            *(breaker.state, breaker.cause, silent),
         )
         if replica.route is not None and replica.route_of == made_of:
             return replica.route
@@ -398,7 +398,7 @@ class Registry:
             url=replica.url,
             served_as=served_as,
             serving=combine(replica.health, replica.wish.intent, breaker.state),
-            reason=explain(replica, silence),
+            reason=explain(replica, silent),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=breaker.state,
         )

@@ -61,24 +61,10 @@ def combine(health: Serving, intent: Intent, breaker: BreakerState) -> Serving:
     return health if in_use or health is not Serving.OPEN else Serving.CLOSED
 
 
-def explain(replica: Replica, silence: str) -> str:
-    """Why the decision is what it is, with what `silent` says."""
-    parts = [_wish(replica), _breaker(replica), replica.gpu_fault, _word(replica), silence]
+def explain(replica: Replica, silent: str) -> str:
+    """Why the decision is what it is, with what `silence` says."""
+    parts = [_wish(replica), _breaker(replica), replica.gpu_fault, _word(replica), silent]
     return "; ".join(part for part in parts if part)
-
-
-def silent(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
-    """How its agent is silent, if it is; changes only when something did, or in steps of age."""
-    age_s = replica.age_s(now_s)
-    if age_s is None or (age_s <= stale_s and node is not None and node.stream is not None):
-        return ""
-    if node is not None and node.bye is not None:
-        who = f"its agent left ({node.bye})" if node.bye else "its agent left"
-    elif node is None or node.stream is None:
-        who = "its agent is disconnected"
-    else:
-        who = "its agent is silent"
-    return f"{who}, last report {_age(age_s)} ago; the last decision stands"
 
 
 def _wish(replica: Replica) -> str:
@@ -103,6 +89,20 @@ def _word(replica: Replica) -> str:
         return replica.cause or unheard
     state = f"engine {replica.sample.state.name}"
     return f"{state}: {replica.cause}" if replica.cause else state
+
+
+def silence(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
+    """What its agent has not said for how long, in steps; empty while it speaks, or never did."""
+    age_s = replica.age_s(now_s)
+    if age_s is None or (age_s <= stale_s and node is not None and node.stream is not None):
+        return ""
+    if node is not None and node.bye is not None:
+        who = f"its agent left ({node.bye})" if node.bye else "its agent left"
+    elif node is None or node.stream is None:
+        who = "its agent is disconnected"
+    else:
+        who = "its agent is silent"
+    return f"{who}, last report {_age(age_s)} ago; the last decision stands"
 
 
 def _age(age_s: float) -> str:
