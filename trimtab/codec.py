@@ -65,9 +65,11 @@ class Parts:
         self._known: dict[int, bytes] = {}
 
     def update(self, update: model.EdgeUpdate) -> bytes:
-        """One push, as `encode_update` would have it."""
+        """One push, as `encode_update` would have it, of a leader that reads steady use."""
         body = update.body
-        header = edge_pb2.EdgeUpdate(term=update.term, version=update.version, nonce=update.nonce)
+        header = edge_pb2.EdgeUpdate(
+            term=update.term, version=update.version, nonce=update.nonce, reads_steady=True
+        )
         content = self._credits(body) if isinstance(body, model.Credits) else self._whole(body)
         number = _UPDATE_FIELDS[type(body)]
         return header.SerializeToString() + _delimited(number, content)

@@ -6,7 +6,7 @@ replicas and pools that we don't know is not kept.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
 from controlplane.core.bounds import (
@@ -24,7 +24,7 @@ from controlplane.core.events import EndStream, Noted, Refusal
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Replica
 from controlplane.core.window import Minute
-from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse, Urgency
+from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse, SteadyUse, Urgency
 from trimtab.policy.urgency import known
 
 FRESH_S = 3.0  # six of an edge's report periods: it lives
@@ -98,7 +98,7 @@ class Edges:
         if 0 < report.seq <= edge.seq:  # its counts would be added twice
             return [Refusal(name, Kind.ORDER, f"report {report.seq} after report {edge.seq}")]
         edge.seq, edge.heard_at_s, edge.reported_at_s = report.seq, now_s, now_s
-        self._take_uses(edge, report.replicas, replicas, now_s)
+        self._take_uses(edge, report, replicas, now_s)
         before = edge.pools
         shares = (use for use in report.pools if use.pool in pools)
         edge.pools = {use.pool: bounded_pool_use(use) for use in shares}
@@ -110,16 +110,20 @@ class Edges:
         return []
 
     def _take_uses(
-        self,
-        edge: Edge,
-        uses: Iterable[ReplicaUse],
-        replicas: Mapping[str, Replica],
-        now_s: float,
+        self, edge: Edge, report: EdgeReport, replicas: Mapping[str, Replica], now_s: float
     ) -> None:
         """What it says of replicas: of most only that attempts go on, and there are many."""
-        inflight: dict[str, int] = {}
+        steady = report.steady or SteadyUse()
+        inflight = dict(zip(steady.replicas, steady.inflight, strict=False))
+        if max(inflight.values(), default=0) > INFLIGHT_LIMIT or inflight.keys() - replicas.keys():
+            known = ((name, number) for name, number in inflight.items() if name in replicas)
+            inflight = {name: min(number, INFLIGHT_LIMIT) for name, number in known}
+        for name, tokens in zip(steady.replicas, steady.tokens, strict=False):
+            if tokens and name in inflight:
+                replicas[name].tokens_at_s = now_s
         news: list[ReplicaUse] = []
-        for name, use in {use.replica: use for use in uses if use.replica in replicas}.items():
+        uses = {use.replica: use for use in report.replicas if use.replica in replicas}
+        for name, use in uses.items():
             if use.dispatched or use.outcomes or use.cohorts or use.refused:
                 news.append(bounded_use(use))
             if use.tokens:

@@ -141,7 +141,7 @@ def test_same_fields(name: str) -> None:
 def test_same_enums(name: str) -> None:
     snake = "".join(f"_{c}" if c.isupper() else c.upper() for c in name).lstrip("_")
     wire = {value.name.removeprefix(f"{snake}_"): value.number for value in ENUMS[name].values}
-    assert {member.name: member.value for member in getattr(model, name)} == wire
+    assert {member.name: member.value for member in (vars(model) | vars(views))[name]} == wire
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -262,5 +262,7 @@ def test_shared_parts_change_nothing_on_the_wire() -> None:
     for body in bodies * 2:
         update = model.EdgeUpdate(1, 2, 3, body)
         message = edge_pb2.EdgeUpdate.FromString(parts.update(update))
+        assert message.reads_steady
+        message.ClearField("reads_steady")
         assert message == codec.encode_update(update)
         assert codec.decode_update(message) == update
