@@ -198,6 +198,7 @@ class Client:
                         now_s = clock.now_s()
                         yield Frame(fleet, now_s - seen_s if lost and seen_s else None)
                         seen_s, lost = now_s, False
+                        self._targets.served()
                         backoff.reset()
                 reason = "the control plane ended the stream"
                 self._targets.move()

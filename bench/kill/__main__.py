@@ -1,6 +1,7 @@
 """Who dies, and what clients see: a fleet of three nodes under load, one part after another.
 
 `./run bench kill` prints the matrix; `--write docs/failure.md` puts it between that file's markers.
+`--alone 600` measures another thing instead: so many seconds without control planes and etcd.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 
 from bench.cluster.fleet import KEY, MODEL, Cluster
-from bench.kill import report
+from bench.kill import alone, report
 from bench.kill.cases import CASES, Case
 from bench.kill.load import Load
 from bench.kill.pushes import Pushes
@@ -23,6 +24,7 @@ from trimtab.runtime.tasks import TaskRunner
 USERS = 24
 WARM_UP_S = 4.0
 BEFORE_S = 8.0
+ALONE_LEAST_S = 150.0  # half of it has the minute in which edges adapt
 AFTER_S = 15.0  # long enough for an engine's way back
 
 
@@ -57,7 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="./run bench kill", description=__doc__)
     parser.add_argument("--only", action="append", help="rows whose title has this text")
     parser.add_argument("--write", type=pathlib.Path, help="a page with the markers")
+    parser.add_argument(
+        "--alone", type=float, metavar="SECONDS", help="at least 150; bench/kill/alone"
+    )
     args = parser.parse_args(argv)
+    if args.alone is not None:
+        if args.alone < ALONE_LEAST_S:
+            parser.error(f"--alone: at least {ALONE_LEAST_S:.0f} s, {args.alone:.0f} are too few")
+        _publish(alone.run(args.alone), args.write, alone.MARKERS)
+        return 0
     cases = [c for c in CASES if not args.only or any(text in c.title for text in args.only)]
     total_s = sum(WARM_UP_S + BEFORE_S + case.down_s + AFTER_S + 5 for case in cases)
     print(f"kill: {len(cases)} cases, about {total_s / 60:.0f} min", flush=True)
@@ -72,12 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(report.line(rows[-1]), flush=True)
         finally:
             cluster.close()
-    table = report.render(rows)
-    if args.write:
-        report.write(args.write, table)
+    _publish(report.render(rows), args.write, report.MATRIX)
+    return 0
+
+
+def _publish(table: str, page: pathlib.Path | None, markers: tuple[str, str]) -> None:
+    if page:
+        report.write(page, table, markers)
     else:
         print(table)
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from bench.kill.cases import Case
 from bench.kill.load import Ask, Load, errors, longest_gap_s
 
-BEGIN = "<!-- kill matrix: written by `./run bench kill --write docs/failure.md` -->"
-END = "<!-- end of the kill matrix -->"
+MATRIX = (
+    "<!-- kill matrix: written by `./run bench kill --write docs/failure.md` -->",
+    "<!-- end of the kill matrix -->",
+)
 HEAD = (
     "| who | requests | errors that users saw | answers/s before, during, after |"
     " nobody served for at most | no push for at most |\n|---|--:|---|--:|--:|--:|"
@@ -72,10 +74,10 @@ def render(rows: list[Row]) -> str:
     return "\n".join([HEAD, *map(line, rows)])
 
 
-def write(path: pathlib.Path, table: str) -> None:
+def write(path: pathlib.Path, table: str, markers: tuple[str, str] = MATRIX) -> None:
     """Put the table between the page's markers."""
-    text = path.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    text, (begin, close) = path.read_text(), markers
+    start, end = text.index(begin) + len(begin), text.index(close)
     path.write_text(f"{text[:start]}\n{table}\n{text[end:]}")
 
 

@@ -1,0 +1,58 @@
+"""The leader's seat: who waits for it, and how many."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import grpc
+import pytest
+
+from controlplane import seat as seat_module
+from controlplane.core.placement import Placement
+from controlplane.loop import Settings
+from controlplane.seat import Seat
+from tests.fakes.store import FakeStore
+from tests.fakes.wait import until
+from trimtab.model import EdgePolicy
+from trimtab.runtime.targets import LEADER_METADATA
+from trimtab.runtime.tasks import TaskRunner
+
+SETTINGS = Settings("lab", "cp1", "0", Placement(()), (), EdgePolicy(), stale_s=2.0)
+
+
+class RefusedError(Exception):
+    """How the fake ends a call."""
+
+
+class FakeContext:
+    """As much of a call as the seat looks at."""
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing: Any) -> NoReturn:
+        raise RefusedError(code, details, dict(trailing))
+
+
+async def test_calls_that_wait_for_an_election_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(seat_module, "WAITING_LIMIT", 2)
+    monkeypatch.setattr(seat_module, "PATIENCE_S", 60.0)
+    seat = Seat(SETTINGS, FakeStore())
+
+    async def call() -> Any:
+        try:
+            return await seat.loop_or_refuse(FakeContext())  # type: ignore[arg-type]
+        except RefusedError as refusal:
+            return refusal.args
+
+    nobody = (grpc.StatusCode.UNAVAILABLE, "no control plane leads now", {LEADER_METADATA: ""})
+    named = (grpc.StatusCode.UNAVAILABLE, "the leader is cp2:1", {LEADER_METADATA: "cp2:1"})
+    async with TaskRunner() as runner:
+        held = [runner.once(f"call {number}", call()) for number in range(2)]
+        await until(lambda: seat.waiting == 2)
+        assert await call() == nobody, "one too many is not held"
+        seat.leave("cp2:1")
+        assert [await one for one in held] == [named, named]
+    assert seat.waiting == 0
