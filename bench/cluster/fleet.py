@@ -116,6 +116,17 @@ class Cluster:
         found = re.search(r"\bleader (\w+)", self.ctl("status"))
         return found[1] if found else ""
 
+    def cut(self, part: str, hosts: Sequence[str]) -> None:
+        """Let no packet pass between a part's host and these."""
+        assert self._net, "parts on loopback cannot be cut off"
+        own = _host(self.resolve([part])[0])
+        self._net.cut([own], [host for host in hosts if host != own])
+
+    def heal(self) -> None:
+        """Let all packets pass again."""
+        if self._net:
+            self._net.heal()
+
     def ctl(self, *words: str) -> str:
         """What `trimtab-ctl` prints."""
         return _said(_module("ctl", *self.ctl_flags, *words))
@@ -178,7 +189,7 @@ class Cluster:
 
     def _run(self, name: str, argv: Sequence[str]) -> None:
         if self._net:
-            argv = self._net.command(HOST_OF[name[:-1]] + name[-1], argv)
+            argv = self._net.command(_host(name), argv)
         part = Part(name, argv, self.root / "logs" / f"{name}.log")
         self.parts[name] = part
         part.start()
@@ -233,6 +244,10 @@ class Cluster:
             if clock.now_s() > deadline_s or not self.parts[name].running:
                 raise NotReadyError(f"{name} is not ready: {self.parts[name].last_words()}")
             time.sleep(POLL_S)
+
+
+def _host(part: str) -> str:
+    return HOST_OF[part[:-1]] + part[-1]
 
 
 def _module(name: str, *args: str) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.kill.cases import Case
@@ -69,9 +70,16 @@ def line(row: Row) -> str:
     )
 
 
-def render(rows: list[Row]) -> str:
-    """The table."""
-    return "\n".join([HEAD, *map(line, rows)])
+def render(lines: Mapping[str, str]) -> str:
+    """The table of these rows."""
+    return "\n".join([HEAD, *lines.values()])
+
+
+def merged(path: pathlib.Path, lines: Mapping[str, str]) -> dict[str, str]:
+    """The page's rows by title, with these instead of those of the same title, or behind them."""
+    text, (begin, close) = path.read_text(), MATRIX
+    rows = text[text.index(begin) : text.index(close)].splitlines()[3:]
+    return {**{row.split(" | ")[0].removeprefix("| "): row for row in rows if row}, **lines}
 
 
 def write(path: pathlib.Path, table: str, markers: tuple[str, str] = MATRIX) -> None:
