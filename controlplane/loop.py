@@ -49,7 +49,7 @@ from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.leader import Tenure
 from controlplane.saver import Saver
-from controlplane.store.protocol import Put, Store
+from controlplane.store.protocol import Put, Store, StoreError
 from controlplane.streams import AgentStream, EdgeStream, Stream
 from trimtab.codec import Parts
 from trimtab.model import (
@@ -75,6 +75,7 @@ SLICE_S = 0.005  # of work on credits, between two looks at what else there is t
 TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
 EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
+INTENT_DEADLINE_S = 3.0  # for the store; an operator rather hears no than nothing
 HELLO_LIMIT_S = 10.0
 log = logging.getLogger("controlplane")
 
@@ -266,12 +267,20 @@ class ControlLoop:
         self, replica: str, intent: Intent, reason: str, actor: str
     ) -> tuple[int, Intent]:
         """Store a wish, then follow it; its revision and the intent before. Raises StoreError."""
-        previous = self._registry.replicas[replica].wish.intent
+        key, previous = INTENTS + replica, self._registry.replicas[replica].wish
         wish = Wish(intent, reason, actor, clock.wall_s())
-        async with self._saver.lock:
-            result = await self._tenure.write(self._store, [Put(INTENTS + replica, pack(wish))])
+        try:
+            async with asyncio.timeout(INTENT_DEADLINE_S), self._saver.lock:
+                result = await self._tenure.write(self._store, [Put(key, pack(wish))])
+        except BaseException as error:
+            # it may have come through, and what was refused must not come true with the next leader
+            self._saver.save(key, None if previous == Wish() else pack(previous))
+            if isinstance(error, TimeoutError):
+                text = f"the store has not answered in {INTENT_DEADLINE_S:.0f} s: is its disk slow?"
+                raise StoreError(text) from None
+            raise
         self._handle(IntentSet(replica, wish))
-        return result.revision, previous
+        return result.revision, previous.intent
 
     async def saved(self) -> tuple[StateHeader, Records]:
         """What the store keeps, as of one revision. Raises StoreError and SchemaError."""
