@@ -61,6 +61,7 @@ class Seat:
             async with asyncio.timeout(PATIENCE_S):
                 while self.loop is None and self.leader in {"", lost}:
                     await self._changed.wait()
+                    lost = ""  # whoever leads now was elected since, also if it is the same
         except TimeoutError:
             pass
         finally:
