@@ -22,7 +22,7 @@ import grpc
 
 from controlplane import contents, migrations, state
 from controlplane.contents import Records
-from controlplane.core import snapshot, view
+from controlplane.core import explanation, snapshot, view
 from controlplane.core.bounds import TERM_LIMIT
 from controlplane.core.credits import Ledger
 from controlplane.core.events import (
@@ -42,6 +42,7 @@ from controlplane.core.events import (
     Tick,
     Transition,
 )
+from controlplane.core.journal import Journal
 from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
@@ -49,7 +50,7 @@ from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.leader import Tenure
 from controlplane.saver import Saver
-from controlplane.store.protocol import Put, Store, StoreError
+from controlplane.store.protocol import Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
 from trimtab.codec import Parts
 from trimtab.model import (
@@ -67,7 +68,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.views import Fleet, StateHeader
+from trimtab.views import Explanation, Fleet, StateHeader
 
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
@@ -75,7 +76,6 @@ SLICE_S = 0.005  # of work on credits, between two looks at what else there is t
 TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
 EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
-INTENT_DEADLINE_S = 3.0  # for the store; an operator rather hears no than nothing
 HELLO_LIMIT_S = 10.0
 log = logging.getLogger("controlplane")
 
@@ -113,6 +113,7 @@ class ControlLoop:
         self._term = term
         self._version = 0
         self.refusals = Refusals()
+        self.journal = Journal()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
@@ -135,6 +136,7 @@ class ControlLoop:
 
     async def run(self) -> None:
         """Tick, publish and save, for ever; raises DeposedError."""
+        self._carry_out(Noted("leads", {"term": self._term, "leader": self._settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
             runner.forever("publisher", self._publish_forever())
@@ -259,6 +261,14 @@ class ControlLoop:
         subscriptions = {number: stream.subscription for number, stream in self._edges.items()}
         return view.fleet(leader, self._registry, subscriptions, clock.now_s())
 
+    def explain(self, name: str) -> Explanation:
+        """Why a replica gets the traffic it gets; KeyError when there is none of this name."""
+        replica, now_s = self._registry.replicas[name], clock.now_s()
+        node = self._registry.agents.by_node.get(replica.node)
+        stale_s = self._settings.stale_s
+        case = explanation.case(self.fleet(), replica, node, now_s, clock.wall_s(), stale_s)
+        return explanation.explain(case, self.journal.latest(name, explanation.EVENTS_SHOWN))
+
     def replica_names(self) -> list[str]:
         """Every replica that has an intent to set."""
         return sorted(self._registry.replicas)
@@ -267,20 +277,12 @@ class ControlLoop:
         self, replica: str, intent: Intent, reason: str, actor: str
     ) -> tuple[int, Intent]:
         """Store a wish, then follow it; its revision and the intent before. Raises StoreError."""
-        key, previous = INTENTS + replica, self._registry.replicas[replica].wish
+        previous = self._registry.replicas[replica].wish
         wish = Wish(intent, reason, actor, clock.wall_s())
-        try:
-            async with asyncio.timeout(INTENT_DEADLINE_S), self._saver.lock:
-                result = await self._tenure.write(self._store, [Put(key, pack(wish))])
-        except BaseException as error:
-            # it may have come through, and what was refused must not come true with the next leader
-            self._saver.save(key, None if previous == Wish() else pack(previous))
-            if isinstance(error, TimeoutError):
-                text = f"the store has not answered in {INTENT_DEADLINE_S:.0f} s: is its disk slow?"
-                raise StoreError(text) from None
-            raise
+        before = None if previous == Wish() else pack(previous)
+        revision = await self._saver.write(INTENTS + replica, pack(wish), before)
         self._handle(IntentSet(replica, wish))
-        return result.revision, previous.intent
+        return revision, previous.intent
 
     async def saved(self) -> tuple[StateHeader, Records]:
         """What the store keeps, as of one revision. Raises StoreError and SchemaError."""
@@ -353,8 +355,10 @@ class ControlLoop:
             case Refusal(peer, kind, reason):
                 self.refused(peer, kind, reason)
             case Transition():
+                self.journal.take(effect, round(clock.wall_s() * 1000))
                 log.info("replica changed", extra={"fields": _transition_fields(effect)})
             case Noted(what, fields):
+                self.journal.take(effect, round(clock.wall_s() * 1000))
                 log.info(what, extra={"fields": dict(fields)})
 
     async def _publish_forever(self) -> None:

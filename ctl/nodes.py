@@ -17,7 +17,7 @@ from ctl.client import DEADLINE_S, EXITS, identity
 from ctl.columns import span, text
 from ctl.exits import CtlError, Exit
 from ctl.options import Format
-from ctl.render import Table, document
+from ctl.render import Table, listed
 from ctl.screen import Screen
 from trimtab.runtime import rpc
 from trimtab.v1 import identity_pb2 as pb
@@ -38,7 +38,7 @@ class Page:
     def text(self, screen: Screen, form: Format) -> str:
         """In the format asked for."""
         if not form.is_table:
-            return document(self.kind, self.items, self.names, form)
+            return listed(self.kind, self.items, self.names, form)
         return self.people if isinstance(self.people, str) else screen.table(self.people)
 
 

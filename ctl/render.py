@@ -55,10 +55,10 @@ def table(noun: Noun[Any], fleet: Fleet, *, wide: bool) -> Table:
 def data(noun: Noun[Any], fleet: Fleet, form: Format) -> str:
     """A noun's items for programs, ending with a newline unless empty."""
     found = noun.items(fleet)
-    return document(noun.kind, [item(value) for value in found], map(noun.name, found), form)
+    return listed(noun.kind, [item(value) for value in found], map(noun.name, found), form)
 
 
-def document(kind: str, items: Sequence[dict[str, Any]], names: Iterable[str], form: Format) -> str:
+def listed(kind: str, items: Sequence[dict[str, Any]], names: Iterable[str], form: Format) -> str:
     """Plain data for programs, in one of the formats that are not for people."""
     if form is Format.NAME:
         return "".join(f"{name}\n" for name in names)
@@ -106,6 +106,17 @@ def item(value: Any) -> dict[str, Any]:
     fields = _plain(value)
     route = fields.pop("route", {})
     return {**route, **fields}
+
+
+def line(value: Any) -> str:
+    """One thing as a line of JSON, without its end."""
+    return json.dumps(item(value))
+
+
+def document(value: Any) -> str:
+    """One thing as a JSON document."""
+    kind = type(value).__name__
+    return json.dumps({"apiVersion": API_VERSION, "kind": kind, **item(value)}, indent=2) + "\n"
 
 
 def _table(columns: Sequence[Column[Any]], items: Sequence[Any]) -> Table:

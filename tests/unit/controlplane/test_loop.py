@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from controlplane import loop as loop_module
+from controlplane import saver
 from controlplane.core.placement import Placement
 from controlplane.leader import DeposedError, Tenure
 from controlplane.loop import ControlLoop, Settings
@@ -101,7 +102,7 @@ async def test_a_broken_store_stops_no_push() -> None:
 async def test_a_store_that_hangs_stops_no_push_and_what_it_refused_stays_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop_module, "INTENT_DEADLINE_S", 0.01)
+    monkeypatch.setattr(saver, "WRITE_DEADLINE_S", 0.01)
     store = FakeStore()
     async with running(make(store)) as control:
         store.answers.clear()
