@@ -59,10 +59,9 @@ class Answer:
         self.status = connection.status
         self.content_type = connection.header(b"content-type") or "application/json"
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes; raises UpstreamError when it is cut."""
-        while chunk := await self._connection.read():
-            yield chunk
+    async def some(self) -> bytes:
+        """All that has come of the body; empty at its end; raises UpstreamError when it is cut."""
+        return await self._connection.read()
 
     async def read(self) -> bytes:
         """The whole body; raises UpstreamError when it is cut or has no end."""
