@@ -174,7 +174,7 @@ async def _relay(
     scanner = sse.Scanner(singly=stream.rest is not None)
     end: Failure | None = Failure(Fault.CUT)
     began = ended = False
-    while chunk := await answer.some():
+    async for chunk in answer.chunks():
         if ended:
             continue  # nothing but the end of the HTTP body follows
         watchdog.within(idle_s)

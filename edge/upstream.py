@@ -2,8 +2,8 @@
 
 Rules: connections are pooled shorter than the engine keeps them (5 s), never limited (admission
 limits), never redirected, never decompressed; every way in which it can go wrong is an
-UpstreamError with the Fault that policy/classify knows. Our own client (edge/connection), since
-a general one takes more CPU than all the rest of the edge (docs/decisions/0001).
+UpstreamError with the Fault that policy/classify knows. The client is our own (engine_connection),
+since a general one takes more CPU than all the rest of a proxy (docs/decisions/0001).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from edge.connection import Connection, UpstreamError
+from edge.engine_connection import Connection, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
 from trimtab.runtime import clock
@@ -59,20 +59,20 @@ class Answer:
         self.status = connection.status
         self.content_type = connection.header(b"content-type") or "application/json"
 
-    async def some(self) -> bytes:
-        """All that has come of the body; empty at its end; raises UpstreamError when it is cut."""
-        return await self._connection.read()
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, all that is there at once; raises UpstreamError when it is cut."""
+        while chunk := await self._connection.read():
+            yield chunk
 
     async def read(self) -> bytes:
         """The whole body; raises UpstreamError when it is cut or has no end."""
-        body = bytearray()
-        while chunk := await self._connection.read():
-            if not body and self._connection.ended:
-                return chunk
-            body += chunk
-            if len(body) > ANSWER_LIMIT_BYTES:
+        parts, size_bytes = [], 0
+        async for chunk in self.chunks():
+            parts.append(chunk)
+            size_bytes += len(chunk)
+            if size_bytes > ANSWER_LIMIT_BYTES:
                 raise UpstreamError(Failure(Fault.MALFORMED))
-        return bytes(body)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Upstream:
@@ -85,13 +85,21 @@ class Upstream:
         self._idle: dict[Origin, list[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
-    def post(self, route: Route, path: str, body: bytes, headers: Mapping[str, str]) -> Exchange:
+    def post(
+        self,
+        route: Route,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        method: str = "POST",
+    ) -> AbstractAsyncContextManager[Answer]:
         """Send and wait for the head; leaving the block early aborts the request in the engine."""
         origin, host, prefix = _address(route.url)
         target = prefix + path
         if not _TARGET.fullmatch(target):
             raise ValueError(f"not a path: {target!r}")
-        lines = [f"POST {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"]
+        lines = [f"{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"]
         for name, value in {**self._headers, **headers}.items():
             if not _HEADER.fullmatch(value):
                 raise ValueError(f"a line end in the header {name}")

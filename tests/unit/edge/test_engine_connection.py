@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge import connection
-from edge.connection import Connection, UpstreamError
+from edge import engine_connection
+from edge.engine_connection import Connection, UpstreamError
 from trimtab.policy.classify import Fault
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
@@ -224,7 +224,7 @@ async def test_a_connection_left_early_or_with_an_unsent_request_ends() -> None:
 
 async def test_an_unread_answer_stops_the_reading() -> None:
     made, transport = asked()
-    size = connection.READ_BUFFER_BYTES + 2
+    size = engine_connection.READ_BUFFER_BYTES + 2
     feed(made, HEAD + b"content-length: %d\r\n\r\n" % size + b"x" * (size - 1))
     assert not transport.reads
     assert len(await made.read()) == size - 1
