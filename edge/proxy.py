@@ -107,6 +107,8 @@ class Proxy:
         """Answer one request; raises RefusedError while an error status is still possible."""
         call = await self._read(request)
         pool = self._pool(call)
+        if problem := openai.beyond_context(call, self._table.routes(pool.name)):
+            raise RefusedError(problem)
         job = self._job(request, call, pool, request_id, clock.now_s())
         self._metrics.requests_in_flight.labels(pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
@@ -344,7 +346,8 @@ class Proxy:
             return await self._give_up(job, job.cut or rejected.failure)
         headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
         status = rejected.failure.status
-        return web.Response(body=rejected.body, status=status, headers=headers)
+        body = problems.named(rejected.body)
+        return web.Response(body=body, status=status, headers=headers)
 
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:

@@ -20,6 +20,7 @@ ALL = [
     problems.too_large(10),
     problems.unknown_model("gpt", ["gpt-4", "demo"]),
     problems.model_required(["a"]),
+    problems.answer_too_long(200, 100),
     problems.unknown_path("GET", "/v1/files", ["POST /v1/completions"]),
     problems.wrong_method("GET", "/v1/completions", "POST"),
     problems.bad_request("x"),
@@ -90,3 +91,22 @@ def test_failed_attempts(failure: Failure, status: int, code: str) -> None:
 
 def test_an_incomplete_answer_says_so() -> None:
     assert "incomplete" in problems.attempt_failed(Failure(Fault.CUT), 1, started=True).message
+
+
+TOO_LONG = b'{"error":{"message":"This model\'s maximum context length is 100 tokens.","code":400}}'
+
+
+@pytest.mark.parametrize(
+    ("verdict", "named"),
+    [
+        (TOO_LONG, TOO_LONG.replace(b"400", b'"context_length_exceeded"')),
+        (b'{"error":{"message":"other","code":400}}',) * 2,
+        (b"maximum context length",) * 2,
+        (b'{"detail":{"msg":"maximum context length"}}',) * 2,
+    ],
+    ids=["too long", "other", "no JSON", "another shape"],
+)
+def test_an_engines_verdict_is_named_where_clients_look_for_a_name(
+    verdict: bytes, named: bytes
+) -> None:
+    assert problems.named(verdict) == named
