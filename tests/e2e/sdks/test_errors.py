@@ -13,24 +13,14 @@ from itertools import pairwise
 
 import pytest
 
-from edge import admission
-from edge.core import dispatch, problems
 from tests.e2e.sdks.speakers import Question, Speaker, Told
 from tests.fakes.edge import MODEL, EdgeUnderTest, running_edge
 from tests.fakes.fragile import FAILS, fragile_engine
 from tests.fakes.local_engine import LocalEngine, local_engine
+from tests.fakes.short_times import shorten
 from trimtab.model import EdgePolicy, Serving
-from trimtab.policy import queue, suspicion
 
 pytestmark = pytest.mark.timeout(180)  # npm may install first
-SOON_S = 0.05
-TIMES = {
-    admission: ["PUMP_PERIOD_S"],
-    dispatch: ["PUSH_BACK_S"],
-    problems: ["PROBE_S", "AGAIN_S", "FULL_S"],
-    queue: ["RETRY_AFTER_MAX_S"],
-    suspicion: ["CAP_S"],
-}
 CONTEXT_TOKENS = 100
 NAMES = {
     400: "BadRequestError",
@@ -153,11 +143,9 @@ ROWS = [
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """All that callers and queues wait for comes in 50 ms, unless a test is about real times."""
+    """Nobody waits long, unless a test is about real times."""
     if "real_times" not in request.fixturenames:
-        for module, names in TIMES.items():
-            for name in names:
-                monkeypatch.setattr(module, name, SOON_S)
+        shorten(monkeypatch)
 
 
 @pytest.fixture
