@@ -49,7 +49,7 @@ def cut(edge: EdgeUnderTest, _engine: LocalEngine, heard: bytearray) -> bool:
     return bool(heard) and edge.dispatch.totals() == (0, 1)
 
 
-DIES = {"die_mid_stream": {"mode": "api", "after_tokens": 5}}
+DIES: dict[str, object] = {"die_mid_stream": {"mode": "api", "after_tokens": 5}}
 PHASES = [
     Phase("queued", queued, slots=0),
     Phase("prefill", in_prefill, fault={"freeze": True}),
