@@ -121,9 +121,9 @@ def model_required(known: Iterable[str]) -> Problem:
 
 def answer_too_long(asked_tokens: int, longest_tokens: int) -> Problem:
     """No replica has a context for such an answer."""
-    text = (
-        f"The request asks for up to {asked_tokens} tokens of answer; prompt and answer together "
-        f"may have {longest_tokens} tokens here."
+    text = (  # in OpenAI's words, which clients look for
+        f"This model's maximum context length is {longest_tokens} tokens, for prompt and answer "
+        f"together. However, you requested {asked_tokens} output tokens alone. Ask for fewer."
     )
     return Problem(400, INVALID, CONTEXT_EXCEEDED, text, param="max_tokens", retry=False)
 

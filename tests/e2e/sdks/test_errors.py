@@ -84,7 +84,7 @@ ROWS = [
     ),
     Row("bad JSON", 400, "invalid_json", "byte 16", Question(raw='{"model":"demo",}')),
     Row(
-        *("too long an answer", 400, "context_length_exceeded", "200 tokens"),
+        *("too long an answer", 400, "context_length_exceeded", "200 output tokens"),
         question=Question(fields={"max_tokens": 200}),
         param="max_tokens",
     ),

@@ -236,7 +236,7 @@ def test_an_answer_longer_than_any_context_is_refused_here(
     assert (problem is not None) == refused
     if problem is not None:
         assert problem.code == "context_length_exceeded"
-        assert "101 tokens" in problem.message
+        assert "101 output tokens" in problem.message
         assert "100 tokens" in problem.message
 
 
