@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import re
 
 import pytest
 
 from edge.core import problems
 from edge.core.problems import Problem
 from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.poison import Incident, Way
 from trimtab.policy.queue import Refusal
 
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "errors.md"
 KEY = "sk-secret-of-somebody-1234"
 ALL = [
     problems.no_key(),
@@ -24,6 +28,8 @@ ALL = [
     problems.unknown_path("GET", "/v1/files", ["POST /v1/completions"]),
     problems.wrong_method("GET", "/v1/completions", "POST"),
     problems.bad_request("x"),
+    problems.too_slow("body", 30),
+    problems.quarantined(Incident("inc", Way.DIED, ("r0", "r1"), 60.0)),
     problems.overloaded(Refusal(7, 12.0, 3.2)),
     problems.no_replica("m", 2),
     problems.not_ready(),
@@ -52,7 +58,7 @@ def test_what_can_pass_says_when_and_what_cannot_says_no(problem: Problem) -> No
     if problem.status == 503:
         assert 1 <= int(headers["retry-after"]) <= 120
         assert int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
-    if problem.status < 500:
+    if problem.status < 500 and problem.status != 408:
         assert headers["x-should-retry"] == "false"
     assert (problem.status == 401) == ("www-authenticate" in headers)
 
@@ -110,3 +116,9 @@ def test_an_engines_verdict_is_named_where_clients_look_for_a_name(
     verdict: bytes, named: bytes
 ) -> None:
     assert problems.named(verdict) == named
+
+
+def test_the_page_lists_what_there_is() -> None:
+    rows = re.findall(r"^\|.*\| (\d+) \| `(\w+)` / `(\w+)`", PAGE.read_text(), re.MULTILINE)
+    said = {(int(status), kind, code) for status, kind, code in rows}
+    assert said == {(p.status, p.type, p.code) for p in ALL}
