@@ -1,8 +1,8 @@
 """Hosts that cannot hear each other, without a word from the network: no RST, no ICMP.
 
 What is cut are the wires between control planes, and those to edges and agents; requests still
-pass, as users must not notice. Loss is a cut that comes and goes: not every kernel has netem. Skipped
-where network namespaces can't be made.
+pass, as users must not notice. Loss is a cut that comes and goes: not every kernel has netem.
+Skipped where network namespaces can't be made.
 """
 
 from __future__ import annotations
