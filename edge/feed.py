@@ -25,6 +25,7 @@ from edge.admission import Admission
 from edge.config import EdgeConfig
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
+from edge.core.uses import folded
 from trimtab.codec import WireError, decode_update, encode_body
 from trimtab.model import Ack, Credits, EdgeHello, EdgeReport
 from trimtab.policy.autonomy import Mode, Silence
@@ -68,6 +69,7 @@ class Feed:
         self._saved_s = 0.0
         self._settled = asyncio.Event()
         self._silence = Silence()
+        self._reads_steady = False  # whether the control plane does
         self.fresh = asyncio.Event()
         self.connected = False
         admission.on_wait = self._report_soon
@@ -132,6 +134,7 @@ class Feed:
 
     async def _follow(self, stub: edge_pb2_grpc.EdgeServiceStub, backoff: Backoff) -> None:
         outbox = self._outbox = asyncio.Queue(maxsize=16)
+        self._reads_steady = False
         watch = stub.Watch(self._messages(outbox), metadata=self._targets.metadata)
         async for message in watch:
             if not self.connected:
@@ -142,6 +145,7 @@ class Feed:
             await outbox.put(Ack(message.nonce, error))
 
     def _take(self, message: edge_pb2.EdgeUpdate) -> str:
+        self._reads_steady = message.reads_steady
         if message.WhichOneof("body") is None:
             return ""  # of a newer kind: nothing to us, and no reason to be sent all again
         try:
@@ -200,7 +204,8 @@ class Feed:
         pools = self._dispatch.report_pools(now_s)
         for pool in pools:
             self._metrics.queue_depth.labels(pool.pool).set(pool.queued)
-        return EdgeReport(seq, self._dispatch.report_replicas(now_s), pools)
+        report = EdgeReport(seq, self._dispatch.report_replicas(now_s), pools)
+        return folded(report) if self._reads_steady else report
 
     def _enter(self, mode: Mode) -> None:
         before = self._dispatch.mode
