@@ -43,6 +43,8 @@ class Permit:
     refused: bool = False
     """Nothing listened on the replica's port."""
     lost: bool = False
+    whole: bool = False
+    """The caller of a stream has all of it: what comes after matters to nobody."""
     on_began: Callable[[], None] = lambda: None
     """Called when the first data of a stream has come."""
     on_lost: Callable[[], None] | None = None

@@ -135,7 +135,7 @@ async def run(
                 return _whole(answer, whole)
             return await _relay(answer, stream, watchdog, permit, idle_s)
     except UpstreamError as error:
-        return error.failure
+        return Whole() if permit.whole else error.failure
     except (sse.OversizedEventError, msgspec.DecodeError):
         return Failure(Fault.MALFORMED)
 
@@ -194,6 +194,7 @@ async def _relay(
                 break
             ended = True
             await stream.send(sse.DONE)
+            permit.whole = True
             watchdog.within(TAIL_S)
     return end or Whole()
 

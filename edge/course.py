@@ -144,6 +144,7 @@ class Course:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
+            failure = None if permit.whole else failure  # who leaves now has all
             outcome = classify(failure)
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()

@@ -86,7 +86,7 @@ class Proxy:
             response = error.response
             ending = self._ending(error.problem, response.status)
         except (asyncio.CancelledError, ConnectionError):
-            ending = Ending("client_disconnect")
+            ending = Ending("ok", 200) if job.notes.answered else Ending("client_disconnect")
             raise
         finally:
             self._end(job, ending)
