@@ -36,7 +36,7 @@ class ClientStream:
         self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
         self._lock = asyncio.Lock()
         self._quiet = True
-        self._prepared = False
+        self._prepared = self._flows = False
         self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
@@ -58,7 +58,12 @@ class ClientStream:
             await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
-        await self._response.write(data)
+        transport = self._request.transport
+        if not self._flows or transport is None or transport.is_closing() or self._stands():
+            await self._response.write(data)
+            self._flows = self._response.headers.get("transfer-encoding") == "chunked"
+        else:  # what aiohttp would do, in a fifth of its time: the head is out, nothing waits
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def is_whole(self, call: Call) -> bool:
         """Whether the caller has everything but the mark of the end."""
