@@ -161,12 +161,15 @@ class Admission:
 
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()
-        within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
         future: asyncio.Future[Placement] = loop.create_future()
         self._waiting[ticket.number] = future
-        timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
         self.pump()
-        if not future.done() and len(self._waiting) == 1:
+        if future.done():  # most of the time
+            del self._waiting[ticket.number]
+            return future.result()
+        within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
+        timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
+        if len(self._waiting) == 1:
             self.on_wait()
         try:
             return await future

@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, *, busy: bool) -> None:
         self._busy = busy
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._parts_bytes = self._overhead_bytes = 0
         self._interim = self._until_close = self._has_head = False
@@ -79,9 +79,8 @@ class Connection(asyncio.Protocol):
             await self._wait()
 
     def header(self, name: bytes) -> str:
-        """The first of that name, in small letters; empty if there is none."""
-        found = (value for each, value in self._headers if each.lower() == name)
-        return next(found, b"").decode("latin-1")
+        """That of a name in small letters, of several a list; empty if there is none."""
+        return self._headers.get(name, b"").decode("latin-1")
 
     async def read(self) -> bytes:
         """What has come of the body, at least something; empty at its end.
@@ -184,7 +183,9 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or trailer."""
         if not self._has_head:
-            self._headers.append((name, value))
+            name = name.lower()
+            before = self._headers.get(name)
+            self._headers[name] = value if before is None else b"%b, %b" % (before, value)
 
     def on_headers_complete(self) -> None:
         """The head has come, or an interim one."""

@@ -68,6 +68,7 @@ async def serve(config: EdgeConfig) -> None:
             if tls is not None:
                 runner.forever("certificate", tls.follow())
             await feed.settle()
+            service.rarely_collect()
             await public.start_serving()
             runner.forever("status", _tell_status(feed, endpoint, dispatch))
             await stop.wait()

@@ -18,12 +18,16 @@ SIZED = HEAD + b"content-length: 5\r\n\r\nhello"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
 TRAILED = HEAD + b"transfer-encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n"
 UNTIL_CLOSE = HEAD + b"\r\nhello"
+CODED = (
+    HEAD + b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+)
 BUSY = b"HTTP/1.1 503 Busy\r\nCONTENT-TYPE: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n"
 ENDING = {  # by themselves
     "sized": SIZED,
     "chunked": CHUNKED,
     "trailed": TRAILED,
+    "coded": CODED,
     "busy": BUSY,
     "interim": INTERIM + SIZED,
 }
@@ -146,7 +150,7 @@ async def test_an_answer_without_an_end_of_its_own_ends_with_the_connection(size
     assert not made.finish()
 
 
-@pytest.mark.parametrize("answer", [*ENDING.values(), *LAST.values()][:7])
+@pytest.mark.parametrize("answer", [*ENDING.values(), *LAST.values()][:8])
 @pytest.mark.parametrize("ends", ["eof", "reset"])
 async def test_an_answer_cut_off_anywhere_is_cut(answer: bytes, ends: str) -> None:
     for length in range(len(answer)):
