@@ -9,8 +9,8 @@ once with the attempt's outcome.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
@@ -88,25 +88,26 @@ class Course:
 
     async def run(self, job: Job) -> web.StreamResponse:
         """Answer it; raises RefusedError while an error status is still possible."""
-        async with self._kept(job):
-            while True:
-                result, replica = await self._attempt(job)
-                if isinstance(result, Whole):
-                    return await self._answer(job, result)
-                if isinstance(result, Rejected):
-                    return await self._pass_on(job, result)
-                if not self._goes_on(job, result, replica):
-                    return await self._give_up(job, result)
-                if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
-                    await job.stream.send(sse.DONE)
-                    return await self._answer(job, Whole())
+        if job.stream is None:
+            return await self._follow(job)
+        with self._kept(job, job.stream):
+            return await self._follow(job)
 
-    @asynccontextmanager
-    async def _kept(self, job: Job) -> AsyncIterator[None]:
-        stream = job.stream
-        if stream is None:
-            yield
-            return
+    async def _follow(self, job: Job) -> web.StreamResponse:
+        while True:
+            result, replica = await self._attempt(job)
+            if isinstance(result, Whole):
+                return await self._answer(job, result)
+            if isinstance(result, Rejected):
+                return await self._pass_on(job, result)
+            if not self._goes_on(job, result, replica):
+                return await self._give_up(job, result)
+            if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
+                await job.stream.send(sse.DONE)
+                return await self._answer(job, Whole())
+
+    @contextmanager
+    def _kept(self, job: Job, stream: ClientStream) -> Iterator[None]:
         self.keeper.watch(stream, clock.now_s() + self._table.policy.head_hold_ms / 1000)
         try:
             yield

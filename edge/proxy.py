@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import uuid
+import os
 
 from aiohttp import web
 
@@ -165,6 +165,8 @@ class Proxy:
 async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:
     """The whole body; raises RefusedError when it is too large or comes too slowly."""
     body = bytearray()
+    if request.content.is_eof():  # it came with the head: there is no time to keep
+        body += request.content.read_nowait()
     try:
         async with asyncio.timeout(BODY_TOTAL_S):
             while not request.content.at_eof():
@@ -179,4 +181,4 @@ async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:
 
 def new_request_id() -> str:
     """An id for one request, unique over the fleet."""
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{os.urandom(16).hex()}"

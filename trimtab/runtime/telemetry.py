@@ -7,7 +7,7 @@ path from outside), vLLM's own latency buckets, so that edge and engine percenti
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Self
 
 import prometheus_client
 from prometheus_client import CollectorRegistry
@@ -35,10 +35,12 @@ _OUTCOMES = {
 class _Quick:
     """Finds a child in a fifth of the time; every request asks for several."""
 
-    def labels(self: Any, *values: object, **named: object) -> Any:
+    def labels(self, *values: object, **named: object) -> Self:
         """The child of these label values."""
-        found = self._metrics.get(values)
-        return super().labels(*values, **named) if found is None else found  # type: ignore[misc]
+        found: Self | None = self._metrics.get(values)  # type: ignore[attr-defined]
+        if found is None:
+            found = super().labels(*values, **named)  # type: ignore[misc]
+        return found
 
 
 class Counter(_Quick, prometheus_client.Counter):
