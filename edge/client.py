@@ -14,6 +14,7 @@ import contextlib
 
 from aiohttp import web
 
+from edge.answers import complete
 from edge.core import continuation, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
@@ -31,9 +32,9 @@ STREAM_HEADERS = {
 class ClientStream:
     """A streamed answer to one caller."""
 
-    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
+    def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
+        self._response = web.StreamResponse(headers=STREAM_HEADERS)
         self._lock = asyncio.Lock()
         self._quiet = True
         self.committed = False
@@ -94,6 +95,7 @@ class ClientStream:
         async with self._lock:
             if not self.committed:
                 self.committed = True
+                complete(self._request, self._response)
                 await self._response.prepare(self._request)
 
 

@@ -7,8 +7,9 @@ import os
 import pathlib
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edge.answers import AnswerHeaders
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
 from trimtab.runtime.certificates import Role
@@ -31,6 +32,7 @@ class EdgeConfig:
     identity: Identity | None = None
     drain_s: float = 10.0
     tls: file.Certificate | None = None
+    headers: AnswerHeaders = field(default_factory=AnswerHeaders)
 
     @property
     def listen_url(self) -> str:
@@ -70,6 +72,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         upstream_key=_upstream_key(base),
         identity=identity,
         tls=base.edge.tls,
+        headers=AnswerHeaders(base.edge.route_headers, frozenset(base.edge.cors_origins)),
     )
 
 

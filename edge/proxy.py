@@ -13,21 +13,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
-from edge import attempt
+from edge import attempt, bodies
 from edge.admission import Admission, Permit, RefusedError
+from edge.answers import JOURNEY
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, openai, problems, sse
+from edge.core import continuation, headers, openai, problems, sse
 from edge.core.continuation import Transcript
 from edge.core.decisions import Attempt, Decisions, Ending, Notes, Record
 from edge.core.dispatch import Dispatch, with_tried
+from edge.core.headers import Journey
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
@@ -41,10 +42,6 @@ from trimtab.policy.retry import History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
-BODY_IDLE_S = 30.0
-"""Between two parts of a body: a caller that is silent for longer has gone or means harm."""
-BODY_TOTAL_S = 300.0
-"""For a whole body: the largest allowed by default, over 2 Mbit/s."""
 CALLER = web.RequestKey("caller", ApiKey)
 
 
@@ -57,11 +54,18 @@ class Job:
     ticket: Ticket
     idle_s: float
     stream: ClientStream | None
-    request_id: str
+    journey: Journey
+    caller: Mapping[str, str]
+    """Its headers."""
     history: History = field(default_factory=History)
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
     """What last broke its stream."""
+
+    @property
+    def request_id(self) -> str:
+        """What its caller knows it by."""
+        return self.journey.request_id
 
     @property
     def started(self) -> bool:
@@ -103,22 +107,22 @@ class Proxy:
             raise RefusedError(problems.bad_key(key))
         request[CALLER] = caller
 
-    async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def serve(self, request: web.BaseRequest, _request_id: str) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
         call = await self._read(request)
         pool = self._pool(call)
-        job = self._job(request, call, pool, request_id, clock.now_s())
+        job = self._job(request, call, pool, clock.now_s())
         self._metrics.requests_in_flight.labels(pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
         try:
             response = await self._run(job)
             ending = Ending("ok" if response.status < 400 else "client_error", response.status)
         except RefusedError as error:
-            ending = self._ending(error.problem, error.problem.status)
+            ending = self._ending(job, error.problem, error.problem.status)
             raise
         except _BrokenStreamError as error:
             response = error.response
-            ending = self._ending(error.problem, response.status)
+            ending = self._ending(job, error.problem, response.status)
         except (asyncio.CancelledError, ConnectionError):
             ending = Ending("client_disconnect")
             raise
@@ -126,9 +130,10 @@ class Proxy:
             self._end(job, ending)
         return response
 
-    def _ending(self, problem: Problem, status: int) -> Ending:
-        outcome = self._metrics.outcome_of(problem.code)
-        return Ending(outcome, status, problem.code, problem.retry_after_s)
+    def _ending(self, job: Job, problem: Problem, status: int) -> Ending:
+        outcome, wait_s = self._metrics.outcome_of(problem.code), problem.retry_after_s
+        told_s = None if wait_s is None else headers.retry_after_s(wait_s, job.request_id)
+        return Ending(outcome, status, problem.code, told_s)
 
     def _end(self, job: Job, ending: Ending) -> None:
         ticket, ended_s = job.ticket, clock.now_s()
@@ -146,14 +151,12 @@ class Proxy:
             first_byte_s=job.stream.started_s if job.stream else None,
             ended_s=ended_s,
             ending=ending,
+            caller_id=headers.caller_id(job.caller),
         )
         self.decisions.add(record)
 
     async def _read(self, request: web.BaseRequest) -> Call:
-        limit_bytes = self._table.policy.body_limit_bytes
-        if (request.content_length or 0) > limit_bytes:
-            raise RefusedError(problems.too_large(limit_bytes))
-        body = await _body(request, limit_bytes)
+        body = await bodies.read(request, self._table.policy.body_limit_bytes)
         call = openai.parse(request.path, request.headers.get("content-type", ""), body)
         if isinstance(call, Problem):
             raise RefusedError(call)
@@ -171,9 +174,7 @@ class Proxy:
             raise RefusedError(problems.unknown_model(call.model, names))
         return pool
 
-    def _job(
-        self, request: web.BaseRequest, call: Call, pool: Pool, request_id: str, now_s: float
-    ) -> Job:
+    def _job(self, request: web.BaseRequest, call: Call, pool: Pool, now_s: float) -> Job:
         policy, caller = self._table.policy, request[CALLER]
         patience_s = openai.patience_s(request.headers)
         ticket = Ticket(
@@ -186,14 +187,16 @@ class Proxy:
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
         )
+        journey, caller_headers = request[JOURNEY], request.headers
         if call.stream:
-            stream = ClientStream(request, request_id)
+            stream = ClientStream(request)
             if not pool.no_failover:
                 stream.transcript = Transcript()
-            return Job(call, pool, ticket, policy.idle_timeout_ms / 1000, stream, request_id)
+            idle_s = policy.idle_timeout_ms / 1000
+            return Job(call, pool, ticket, idle_s, stream, journey, caller_headers)
         # a plain answer is silent until it is whole, so only the whole can be bounded
         total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
-        return Job(call, pool, ticket, total_s, None, request_id)
+        return Job(call, pool, ticket, total_s, None, journey, caller_headers)
 
     async def _run(self, job: Job) -> web.StreamResponse:
         async with self._kept(job):
@@ -226,7 +229,7 @@ class Proxy:
                 )
 
     async def _attempt(self, job: Job) -> tuple[Result, str]:
-        again = job.history.attempts > 0
+        again, asked_s = job.history.attempts > 0, clock.now_s()
         if problem := self._poison(job):
             raise await _refusal(job, problem)
         try:
@@ -236,6 +239,7 @@ class Proxy:
         except RefusedError as error:
             problem = error.problem if job.cut is None else _cut_short(job, job.cut)
             raise await _refusal(job, problem) from error
+        job.journey.placed(permit.route.replica, clock.now_s() - asked_s)
         self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
@@ -275,8 +279,7 @@ class Proxy:
             self._failures.tell(job.request_id, ended)
 
     async def _send(self, job: Job, permit: Permit) -> Result:
-        # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
-        headers = {"x-request-id": f"{job.request_id}-{job.history.attempts}"}
+        to_engine = headers.to_engine(job.caller, job.request_id, job.journey.attempts)
         call, stream = job.call, job.stream
         if job.cut is not None and stream is not None and stream.transcript is not None:
             text = stream.transcript.text
@@ -288,7 +291,7 @@ class Proxy:
                 await stream.send(sse.DONE)
                 return Whole()
             call = replace(call, body=rest.body)
-        return await attempt.run(self._upstream, permit, call, headers, stream, job.idle_s)
+        return await attempt.run(self._upstream, permit, call, to_engine, stream, job.idle_s)
 
     def _poison(self, job: Job) -> Problem | None:
         return self._quarantine.refusal(job.ticket.tenant, job.call)
@@ -336,15 +339,13 @@ class Proxy:
     async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
         if job.stream is not None:
             return await job.stream.finish()
-        headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
-        return web.Response(body=whole.body, headers=headers)
+        return web.Response(body=whole.body, headers={"content-type": whole.content_type})
 
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
-        headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
-        status = rejected.failure.status
-        return web.Response(body=rejected.body, status=status, headers=headers)
+        kind, status = {"content-type": rejected.content_type}, rejected.failure.status
+        return web.Response(body=rejected.body, status=status, headers=kind)
 
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:
@@ -359,21 +360,6 @@ class _BrokenStreamError(Exception):
         super().__init__(problem.code)
         self.response = response
         self.problem = problem
-
-
-async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:
-    """The whole body; raises RefusedError when it is too large or comes too slowly."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TOTAL_S):
-            while not request.content.at_eof():
-                async with asyncio.timeout(BODY_IDLE_S):
-                    body += await request.content.readany()
-                if len(body) > limit_bytes:
-                    raise RefusedError(problems.too_large(limit_bytes))
-    except TimeoutError:
-        raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
-    return bytes(body)
 
 
 def _cut_short(job: Job, failure: Failure) -> Problem:
@@ -391,8 +377,3 @@ def _failure(result: Result) -> Failure | None:
     if isinstance(result, Whole):
         return None
     return result.failure if isinstance(result, Rejected) else result
-
-
-def new_request_id() -> str:
-    """An id for one request, unique over the fleet."""
-    return f"req_{uuid.uuid4().hex}"

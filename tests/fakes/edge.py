@@ -12,6 +12,7 @@ from aiohttp import web
 
 from edge import upstream
 from edge.admission import Admission
+from edge.answers import AnswerHeaders
 from edge.core import openai
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
@@ -84,6 +85,7 @@ async def running_edge(
     slots: int = 8,
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
+    headers: AnswerHeaders | None = None,
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
@@ -92,7 +94,7 @@ async def running_edge(
     metrics = EdgeMetrics()
     async with upstream.connect("") as engines, TaskRunner() as runner:
         proxy = Proxy(table, dispatch, admission, engines, metrics)
-        endpoint = Endpoint(proxy, table, dispatch)
+        endpoint = Endpoint(proxy, table, dispatch, headers or AnswerHeaders())
         server = await asyncio.get_running_loop().create_server(
             Server(endpoint), "127.0.0.1", 0, ssl=tls.context if tls else None
         )

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from edge import proxy, server, upstream
+from edge import bodies, connection, upstream
 from tests.fakes.edge import KEY, running_edge
 
 HEAD = (
@@ -30,7 +30,7 @@ async def answer(url: str, *parts: bytes) -> bytes:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: "])
 async def test_a_head_has_its_time(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(server, "HEAD_LIMIT_S", 0.1)
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.1)
     async with running_edge([]) as edge:
         said = await answer(edge.url, sent)
     assert said.startswith(b"HTTP/1.1 408 ")
@@ -38,7 +38,7 @@ async def test_a_head_has_its_time(monkeypatch: pytest.MonkeyPatch, sent: bytes)
 
 
 async def test_a_connection_that_has_asked_lives_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_LIMIT_S", 0.05)
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.05)
     async with running_edge([]) as edge:
         port = int(edge.url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -52,7 +52,7 @@ async def test_a_connection_that_has_asked_lives_longer(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("limit", ["BODY_IDLE_S", "BODY_TOTAL_S"])
 async def test_a_body_has_its_time(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    monkeypatch.setattr(proxy, limit, 0.1)
+    monkeypatch.setattr(bodies, limit, 0.1)
     async with running_edge([]) as edge:
         said = await answer(edge.url, HEAD.encode(), b'{"model"')
     assert said.startswith(b"HTTP/1.1 408 ")

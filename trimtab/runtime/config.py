@@ -20,6 +20,7 @@ FILE_LIMIT_BYTES = 1024 * 1024
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
 EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
+Origin = Annotated[str, msgspec.Meta(title="origin", extra={"check": shapes.origin_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -146,6 +147,10 @@ class EdgeLimits(Section, frozen=True):
     """Largest request body."""
     tls: Certificate | None = None
     """Serve HTTPS in place of HTTP."""
+    route_headers: bool = True
+    """Say in x-trimtab-* headers which replica answered, after how many attempts and what wait."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call from a browser, like https://portal.lab; by default none."""
 
 
 class Tls(Section, frozen=True):
