@@ -37,6 +37,8 @@ async def parts(request: web.BaseRequest, limit_bytes: int) -> AsyncIterator[byt
     """The body as it comes, decoded; raises RefusedError when it can't be taken."""
     if (request.content_length or 0) > limit_bytes:
         raise RefusedError(problems.too_large(limit_bytes))
+    if request.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
+        raise RefusedError(problems.bad_body("has a transfer-encoding other than chunked"))
     inflater = _inflater(request)
     await _go_on(request)
     size_bytes, ends_s = 0, clock.now_s() + BODY_TOTAL_S

@@ -25,6 +25,7 @@ FIELD_LIMIT_BYTES = 32 * 1024  # aiohttp's 8 KiB refuses long JWTs and cookies
 HEAD_LIMIT_BYTES = 64 * 1024
 FIELDS_MAX = 128
 URL_LIMIT_BYTES = 16 * 1024
+LINGER_S = 2.0
 HEAD_LIMIT_S = 30.0  # for a new connection's first request line and headers
 
 
@@ -75,7 +76,8 @@ class Connection(RequestHandler):
         head = f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(f"{head}\r\n".encode() + body)
-        self.force_close()
+        self._force_close = True  # what still comes is left unread, but a while: a reset would
+        asyncio.get_running_loop().call_later(LINGER_S, self.transport.close)  # eat the answer
 
     def handle_error(
         self,
@@ -105,6 +107,8 @@ def _problem(status: int, error: BaseException | None, message: str | None) -> P
         if error.args[1] == URL_LIMIT_BYTES:
             return problems.url_too_long(URL_LIMIT_BYTES)
         return problems.head_too_large(FIELD_LIMIT_BYTES)
-    if "Too many headers" in str(error):
+    # what follows the colon repeats what came, and that may be a key
+    what = (message or str(error)).partition(":")[0]
+    if what.startswith("Too many headers"):
         return problems.too_many_headers(FIELDS_MAX)
-    return problems.bad_request(str(error or message))
+    return problems.bad_request(what)

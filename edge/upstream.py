@@ -8,7 +8,6 @@ docs/decisions/0001: together they save a third of the CPU.
 
 from __future__ import annotations
 
-import io
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -33,7 +32,7 @@ TCP_KEEP_ALIVE = (  # a host that vanished under a silent, long prefill is notic
 KEEP_ALIVE_S = 4.0  # below vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE of 5 s
 STALE_WITHIN_S = 0.5  # a closed kept-alive connection shows at once; what ends later was taken
 READ_BUFFER_BYTES = 256 * 1024
-LARGE_BODY_BYTES = 1024 * 1024  # larger ones are written piece by piece, not in one call
+PIECE_BYTES = 256 * 1024  # of larger bodies: what is written at once is held twice
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
 
 
@@ -85,11 +84,12 @@ class Upstream:
         """Send and wait for the head; leaving the block early aborts the request in the engine."""
         trace = SimpleNamespace(reused=False)
         sent_s = clock.now_s()
+        own = {"content-type": "application/json", "content-length": str(len(body))}
         try:
             response = await self._session.post(
                 URL(route.url + path, encoded=True),
-                data=io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body,
-                headers={"content-type": "application/json", **self._authorization, **headers},
+                data=_pieces(body) if len(body) > PIECE_BYTES else body,
+                headers={**own, **self._authorization, **headers},
                 trace_request_ctx=trace,
                 allow_redirects=False,
             )
@@ -125,6 +125,11 @@ async def connect(key: str) -> AsyncIterator[Upstream]:
         trace_configs=[traces],
     ) as session:
         yield Upstream(session, key)
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), PIECE_BYTES):
+        yield body[at : at + PIECE_BYTES]
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:

@@ -184,7 +184,7 @@ def wrong_method(method: str, path: str, allowed: str) -> Problem:
 
 def bad_request(detail: str) -> Problem:
     """Not even HTTP."""
-    text = f"The request could not be read: {detail[:200]}."
+    text = f"The request could not be read: {detail[:200].rstrip('.')}."
     return Problem(400, INVALID, "bad_request", text, retry=False)
 
 
