@@ -26,7 +26,7 @@ def hint(path: str, served: Iterable[str]) -> str:
         return ""
     if meant.startswith("/v1/messages") and plain != meant:
         return f" You mean {meant}: your base_url should end before /v1."
-    return f" You mean {meant}: your base_url should end in /v1, once, with no slash after it."
+    return f" You mean {meant}: your base_url should end in /v1 once, without a slash too many."
 
 
 def _serves(known: list[str], path: str) -> bool:
