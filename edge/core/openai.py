@@ -99,7 +99,7 @@ def parse(path: str, content_type: str, body: bytes) -> Call | Problem:
     try:
         fields = msgspec.json.decode(body, type=_Body)
         model = _text(fields.model)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return problems.bad_json(str(error))
     stream = fields.stream is not msgspec.UNSET and bytes(fields.stream) in _TRUE
     owned = any(getattr(fields, name) is not msgspec.UNSET for name in PRIVILEGED_FIELDS)
