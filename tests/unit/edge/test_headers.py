@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pathlib
+import re
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from multidict import CIMultiDict
 from edge.core import headers
 from edge.core.headers import Journey
 
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "headers.md"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PRIVATE = (
     *("authorization", "x-api-key", "api-key", "cookie", "x-request-id", "x-vllm-priority"),
@@ -84,6 +87,20 @@ def test_every_header_of_an_answer_is_in_the_lists() -> None:
         *headers.ON_EVERY_ANSWER,
         *headers.ON_ROUTED_ANSWERS,
     }
+
+
+@pytest.mark.parametrize(
+    ("title", "names"),
+    [
+        ("To the engine", tuple(headers.FORWARDED)),
+        ("On every answer", headers.ON_EVERY_ANSWER),
+        ("On answers that went to a replica", headers.ON_ROUTED_ANSWERS),
+        ("On refusals", headers.ON_REFUSALS),
+    ],
+)
+def test_the_page_lists_what_there_is(title: str, names: tuple[str, ...]) -> None:
+    section = PAGE.read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(.+?)` \|", section, re.MULTILINE)) == names
 
 
 def test_a_herd_is_told_different_times() -> None:
