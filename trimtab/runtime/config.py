@@ -17,6 +17,7 @@ from trimtab.runtime import shapes, yaml_source
 from trimtab.runtime.service import ConfigError
 
 FILE_LIMIT_BYTES = 1024 * 1024
+WORKERS_MAX = 32
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
 EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
@@ -151,6 +152,8 @@ class EdgeLimits(Section, frozen=True):
     """Say in x-trimtab-* headers which replica answered, after how many attempts and what wait."""
     cors_origins: tuple[Origin, ...] = ()
     """Origins whose pages may call from a browser, like https://portal.lab; by default none."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] = 1
+    """Edges that `trimtab up` runs on `listen`, one a core, each with an `admin` port, in a row."""
 
 
 class Tls(Section, frozen=True):
