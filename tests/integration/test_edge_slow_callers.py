@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from edge import bodies, connection, upstream
+from edge import bodies, connection, server, upstream
 from tests.fakes.edge import KEY, running_edge
 
 HEAD = (
@@ -47,6 +47,20 @@ async def test_a_connection_that_has_asked_lives_longer(monkeypatch: pytest.Monk
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
             await reader.readuntil(b"}")
             await asyncio.sleep(0.05)
+        writer.close()
+
+
+async def test_a_later_head_has_the_time_of_an_idle_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.1)
+    async with running_edge([]) as edge:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", int(edge.url.rpartition(":")[2])
+        )
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /healthz HTT")
+        async with asyncio.timeout(20):
+            assert (await reader.read()).count(b"HTTP/1.1 200") == 1
         writer.close()
 
 
