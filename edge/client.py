@@ -37,6 +37,7 @@ class ClientStream:
         self._response = web.StreamResponse(headers=STREAM_HEADERS)
         self._lock = asyncio.Lock()
         self._quiet = True
+        self._prepared = False
         self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
@@ -54,7 +55,8 @@ class ClientStream:
         if self.started_s is None:
             self.started_s = clock.now_s()
         self._quiet = False
-        await self._commit()
+        if not self._prepared:
+            await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
         await self._response.write(data)
@@ -97,6 +99,7 @@ class ClientStream:
                 self.committed = True
                 complete(self._request, self._response)
                 await self._response.prepare(self._request)
+                self._prepared = True
 
 
 class Keeper:
