@@ -242,7 +242,8 @@ class Course:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
         kind, status = {"content-type": rejected.content_type}, rejected.failure.status
-        return web.Response(body=rejected.body, status=status, headers=kind)
+        body = problems.named(rejected.body)
+        return web.Response(body=body, status=status, headers=kind)
 
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:

@@ -68,6 +68,8 @@ class Proxy:
         """Answer one request; raises RefusedError while an error status is still possible."""
         call = await self._read(request)
         pool = self._pool(call)
+        if problem := openai.beyond_context(call, self._table.routes(pool.name)):
+            raise RefusedError(problem)
         job = self._job(request, call, pool, clock.now_s())
         self._metrics.requests_in_flight.labels(pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")

@@ -89,8 +89,6 @@ OF_THE_ENGINE = {
     "a huge number": Call(TEXT, b'{"model":"demo","prompt":"a","max_tokens":2,"z":1e400}'),
     "a field twice": Call(TEXT, b'{"model":"demo","prompt":"a","prompt":"b","max_tokens":2}'),
     "other case of content type": text()._replace(content_type="Application/JSON; charset=utf-8"),
-    "too many tokens": text(max_tokens=100_000),
-    "too many tokens, streamed": text(max_tokens=100_000, stream=True),
     "no prompt": Call(TEXT, b'{"model":"demo"}'),
     "no messages": Call(CHAT, b'{"model":"demo"}'),
     "wrong type": text(max_tokens="many"),
@@ -103,6 +101,8 @@ OF_THE_EDGE = {
     "nothing": Call(TEXT, b""),
     "another content type": text()._replace(content_type="text/plain"),
     "unknown model": text(model="nope"),
+    "too many tokens": text(max_tokens=100_000),
+    "too many tokens, streamed": text(max_tokens=100_000, stream=True),
     "unknown path": Call("/v1/nothing", b"{}"),
     "unknown method": Call(TEXT, method="GET"),
 }
@@ -179,9 +179,18 @@ async def test_a_recorded_answer_comes_through_byte_for_byte(
     sent, received = (each.body for each in engine.received)
     assert received == sent
     assert answer.status == direct.status
+    if "too-long-prompt" in recording:
+        direct = _renamed(direct)
     assert differing(answer.headers, direct.headers) <= HEADERS
     comments = re.compile(rb"^:.*\n\n", re.MULTILINE)
     assert comments.sub(b"", answer.body) == comments.sub(b"", direct.body)
+
+
+def _renamed(direct: Answer) -> Answer:
+    """An engine's verdict under the code that clients look for."""
+    [code] = documented("verdict")
+    body = re.sub(rb'"code":\d+', f'"code":"{code}"'.encode(), direct.body)
+    return Answer(direct.status, direct.headers | {"content-length": str(len(body))}, body)
 
 
 def differing(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
