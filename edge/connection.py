@@ -13,10 +13,10 @@ from itertools import chain
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError, _ErrInfo
 
 from edge import answers
-from edge.admission import RefusedError
 from edge.core import problems
 from edge.core.headers import Journey
 from edge.core.problems import Problem
@@ -50,11 +50,24 @@ class Connection(RequestHandler):
         """Parse it, within the limits that aiohttp has not."""
         waits = self._waiter is not None and not self._messages
         super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if waits and not self._messages else 0
-        if self._head_bytes > HEAD_LIMIT_BYTES:
+        self._head_bytes = self._head_bytes + len(data) if waits else 0
+        if self._messages:
+            if self._head_bytes > HEAD_LIMIT_BYTES or not waits:
+                self._check_heads()
+            self._head_bytes = 0
+            if isinstance(self._messages[-1][0], _ErrInfo):
+                self._end_body()
+        elif self._head_bytes > HEAD_LIMIT_BYTES:
             self._refuse(problems.head_too_large(HEAD_LIMIT_BYTES))
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._end_body()
+
+    def _check_heads(self) -> None:
+        """Errors in place of requests whose heads are too large as a whole."""
+        for at, (message, _) in enumerate(self._messages):
+            if not isinstance(message, _ErrInfo):
+                size_bytes = sum(map(len, chain.from_iterable(message.raw_headers)))
+                if size_bytes > HEAD_LIMIT_BYTES:
+                    error = LineTooLong(b"", HEAD_LIMIT_BYTES)
+                    self._messages[at] = _ErrInfo(431, error, error.message), EMPTY_PAYLOAD
 
     def _end_body(self) -> None:
         """What follows can't be read: nobody need wait for the rest of a body."""
@@ -68,7 +81,7 @@ class Connection(RequestHandler):
 
     def _refuse(self, problem: Problem) -> None:
         """End a connection whose head never became a request."""
-        if not isinstance(self.transport, asyncio.Transport):
+        if self.transport is None:
             return
         body, request_id = problem.body(), answers.new_request_id()
         headers = problem.headers(request_id) | Journey(request_id).headers(0.0)
@@ -94,19 +107,13 @@ class Connection(RequestHandler):
         return response
 
 
-def check_head(request: web.BaseRequest) -> None:
-    """Raises RefusedError for a head that is too large as a whole."""
-    if sum(map(len, chain.from_iterable(request.raw_headers))) > HEAD_LIMIT_BYTES:
-        raise RefusedError(problems.head_too_large(HEAD_LIMIT_BYTES))
-
-
 def _problem(status: int, error: BaseException | None, message: str | None) -> Problem:
     if status >= 500:
         return problems.internal()
     if isinstance(error, LineTooLong):
         if error.args[1] == URL_LIMIT_BYTES:
             return problems.url_too_long(URL_LIMIT_BYTES)
-        return problems.head_too_large(FIELD_LIMIT_BYTES)
+        return problems.head_too_large(error.args[1])
     # what follows the colon repeats what came, and that may be a key
     what = (message or str(error)).partition(":")[0]
     if what.startswith("Too many headers"):

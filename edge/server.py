@@ -23,7 +23,6 @@ from edge.connection import (
     FIELDS_MAX,
     URL_LIMIT_BYTES,
     Connection,
-    check_head,
 )
 from edge.core import decisions, openai, problems
 from edge.core.decisions import Decisions
@@ -77,7 +76,6 @@ class Endpoint:
         if preflight := self._headers.preflight(request):
             return preflight
         try:
-            check_head(request)
             handler = self._handler(request)
             if request.path.startswith("/v1/"):
                 if self.draining:

@@ -65,16 +65,18 @@ class Journey:
 
 def to_engine(caller: Mapping[str, str], request_id: str, attempt: int) -> dict[str, str]:
     """What one attempt carries beside what the connection to the engine is about."""
-    # a header named in Connection is meant for us alone (RFC 9110, 7.6.1)
-    ours = {name.strip().lower() for name in caller.get("connection", "").split(",")}
-    headers = {
-        name: value
-        for name, shape in FORWARDED.items()
-        if (value := caller.get(name)) and name not in ours and shape.fullmatch(value)
-    }
     # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
-    headers["x-request-id"] = f"{request_id}-{attempt}"
+    headers = {"x-request-id": f"{request_id}-{attempt}"}
+    for name, shape in FORWARDED.items():
+        value = caller.get(name)
+        if value and shape.fullmatch(value) and name not in _for_us_alone(caller):
+            headers[name] = value
     return headers
+
+
+def _for_us_alone(caller: Mapping[str, str]) -> set[str]:
+    """What a caller names in Connection (RFC 9110, 7.6.1)."""
+    return {name.strip().lower() for name in caller.get("connection", "").split(",")}
 
 
 def caller_id(caller: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+import uvloop
 
 from edge import bodies, connection, server, upstream
 from tests.fakes.edge import KEY, running_edge
@@ -35,6 +36,16 @@ async def test_a_head_has_its_time(monkeypatch: pytest.MonkeyPatch, sent: bytes)
         said = await answer(edge.url, sent)
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"request_timeout"' in said
+
+
+def test_it_has_its_time_in_the_loop_that_edges_run_in_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.1)
+
+    async def trickle() -> bytes:
+        async with running_edge([]) as edge:
+            return await answer(edge.url, b"GET / HTTP/1.1\r\nhost: ")
+
+    assert uvloop.run(trickle()).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_a_connection_that_has_asked_lives_longer(monkeypatch: pytest.MonkeyPatch) -> None:
