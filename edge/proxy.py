@@ -24,20 +24,23 @@ from edge import attempt
 from edge.admission import Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, openai, problems, sse
+from edge.core import continuation, envelopes, openai, problems, sse, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Attempt, Decisions, Ending, Notes, Record
 from edge.core.dispatch import Dispatch, with_tried
+from edge.core.makers import Maker, Makers
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Cost, Found, ModelIn
 from edge.core.table import RoutingTable
 from edge.failures import Failures
 from edge.quarantine import Quarantine
 from edge.upstream import Upstream
-from trimtab.model import ApiKey, Outcome, Pool
+from trimtab.model import ApiKey, Outcome, Pool, Serving
 from trimtab.policy.classify import Failure, Fault, classify
 from trimtab.policy.queue import Ticket
 from trimtab.policy.retry import History, Move, next_move
+from trimtab.policy.work import pass_work
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -88,6 +91,7 @@ class Proxy:
         self._numbers = itertools.count(1)
         self._failures = Failures()
         self._quarantine = Quarantine(dispatch)
+        self._makers = Makers()
         self.decisions = Decisions()
         self.keeper = Keeper()
 
@@ -103,11 +107,14 @@ class Proxy:
             raise RefusedError(problems.bad_key(key))
         request[CALLER] = caller
 
-    async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def serve(
+        self, request: web.BaseRequest, found: Found, request_id: str
+    ) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
-        call = await self._read(request)
-        pool = self._pool(call)
+        call = await self._read(request, found)
+        call, pool, only = self._bind(call, request[CALLER].name)
         job = self._job(request, call, pool, request_id, clock.now_s())
+        job.ticket = job.ticket._replace(only=only)
         self._metrics.requests_in_flight.labels(pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
         try:
@@ -149,15 +156,33 @@ class Proxy:
         )
         self.decisions.add(record)
 
-    async def _read(self, request: web.BaseRequest) -> Call:
+    async def _read(self, request: web.BaseRequest, found: Found) -> Call:
         limit_bytes = self._table.policy.body_limit_bytes
         if (request.content_length or 0) > limit_bytes:
             raise RefusedError(problems.too_large(limit_bytes))
         body = await _body(request, limit_bytes)
-        call = openai.parse(request.path, request.headers.get("content-type", ""), body)
+        if found.entry.model is ModelIn.ID:
+            return openai.about(found, request.method, request.query)
+        call = openai.parse(found, request.headers.get("content-type", ""), body)
         if isinstance(call, Problem):
             raise RefusedError(call)
         return call
+
+    def _bind(self, call: Call, tenant: str) -> tuple[Call, Pool, str]:
+        """The call under the name its answer gets, its pool, and the replica it is bound to."""
+        by_id = call.entry.model is ModelIn.ID
+        pool = None if by_id else self._pool(call)
+        if pool is not None and not call.previous:
+            return call.answering_as(call.model or pool.name), pool, ""
+        routes = self._table.routes(pool.name) if pool else self._table.snapshot.routes
+        found = self._makers.find(call.previous, tenant, routes, clock.now_s())
+        if isinstance(found, Problem):
+            raise RefusedError(found)
+        route, model = found
+        pool = pool or self._table.pool(route.pool)
+        if pool is None or (not by_id and route.serving is not Serving.OPEN):
+            raise RefusedError(problems.replica_away(call.previous))
+        return call.answering_as(call.model or model or pool.name), pool, route.replica
 
     def _pool(self, call: Call) -> Pool:
         names = [pool.name for pool in self._table.snapshot.pools]
@@ -180,20 +205,25 @@ class Proxy:
             number=next(self._numbers),
             since_s=now_s,
             patience_s=math.inf if patience_s is None else patience_s,
-            work=self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens),
-            prompt_tokens=call.prompt_tokens,
+            work=self._work(pool, call),
+            prompt_tokens=call.prompt_tokens if call.entry.cost is Cost.ANSWER else 0,
             tenant=caller.name,
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
         )
         if call.stream:
-            stream = ClientStream(request, request_id)
-            if not pool.no_failover:
+            stream = ClientStream(request, call.entry.dialect, request_id)
+            if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
                 stream.transcript = Transcript()
             return Job(call, pool, ticket, policy.idle_timeout_ms / 1000, stream, request_id)
         # a plain answer is silent until it is whole, so only the whole can be bounded
         total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
         return Job(call, pool, ticket, total_s, None, request_id)
+
+    def _work(self, pool: Pool, call: Call) -> float:
+        if call.entry.cost is Cost.ANSWER:
+            return self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens)
+        return pass_work(call.prompt_tokens)
 
     async def _run(self, job: Job) -> web.StreamResponse:
         async with self._kept(job):
@@ -230,13 +260,10 @@ class Proxy:
         if problem := self._poison(job):
             raise await _refusal(job, problem)
         try:
-            permit = await self._admission.acquire(
-                job.pool.name, job.ticket, job.notes, again=again
-            )
+            permit = await self._admit(job, again=again)
         except RefusedError as error:
             problem = error.problem if job.cut is None else _cut_short(job, job.cut)
             raise await _refusal(job, problem) from error
-        self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
@@ -248,7 +275,8 @@ class Proxy:
             failure = _failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
-            if failure is not None and (job.cut is not None or not job.started):
+            innocent = permit.borrowed or (job.started and job.cut is None)
+            if failure is not None and not innocent:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
@@ -256,6 +284,17 @@ class Proxy:
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
             self._note(job, permit, outcome, failure)
+
+    async def _admit(self, job: Job, *, again: bool) -> Permit:
+        pool, ticket = job.pool.name, job.ticket
+        if job.call.entry.cost is Cost.CHEAP:
+            return self._admission.borrow(pool, ticket)
+        permit = await self._admission.acquire(pool, ticket, job.notes, again=again)
+        self._metrics.queue_wait.labels(pool).observe(clock.now_s() - ticket.since_s)
+        if job.call.path == surface.RESPONSES:
+            maker = Maker(ticket.tenant, permit.route.replica, job.call.answers_as, ticket.since_s)
+            permit.on_made = lambda response_id: self._makers.note(response_id, maker)
+        return permit
 
     def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:
         rest = job.stream.rest if job.stream else None
@@ -323,7 +362,8 @@ class Proxy:
         if job.stream is None or classify(failure) is Outcome.CLIENT:
             return False
         if job.stream.transcript is None:
-            self._failed_over(job, "off", "off")
+            off = job.pool.no_failover
+            self._failed_over(job, "off" if off else "inexact", "off" if off else "dialect")
             return False
         if why := continuation.flaw(job.call, job.stream.transcript):
             self._failed_over(job, "inexact", why)
@@ -336,14 +376,12 @@ class Proxy:
     async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
         if job.stream is not None:
             return await job.stream.finish()
-        headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
-        return web.Response(body=whole.body, headers=headers)
+        return web.Response(body=whole.body, headers=_headers(job, whole.content_type))
 
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
-        headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
-        status = rejected.failure.status
+        headers, status = _headers(job, rejected.content_type), rejected.failure.status
         return web.Response(body=rejected.body, status=status, headers=headers)
 
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
@@ -374,6 +412,11 @@ async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:
     except TimeoutError:
         raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
     return bytes(body)
+
+
+def _headers(job: Job, content_type: str) -> dict[str, str]:
+    dialect = job.call.entry.dialect
+    return {"content-type": content_type, **envelopes.ids(dialect, job.request_id)}
 
 
 def _cut_short(job: Job, failure: Failure) -> Problem:
