@@ -275,6 +275,27 @@ async def test_a_failure_before_the_first_data_is_invisible(
         assert b"event: error" not in got
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_stream_that_goes_on_elsewhere_keeps_its_name_and_tells_no_usage(
+    edge: EdgeUnderTest, http: aiohttp.ClientSession, engines: list[LocalEngine], path: str
+) -> None:
+    def choices(body: bytes) -> list[dict[str, Any]]:
+        chunks = [json.loads(part[6:]) for part in body.split(b"\n\n")[:-2]]
+        assert {chunk["model"] for chunk in chunks} == {MODEL}
+        assert not any("usage" in chunk for chunk in chunks)
+        return [chunk["choices"][0] for chunk in chunks]
+
+    expected = choices(await posted(http, path, GENERATING[path] | {"stream": True}))
+    continued = edge.metrics.failovers.labels(MODEL, "continued")
+    while not continued.collect()[0].samples[0].value:
+        engines[0].fault(die_mid_stream={"mode": "api", "after_tokens": 6})
+        got = choices(await posted(http, path, GENERATING[path] | {"stream": True}))
+        for field in ("text", "delta", "finish_reason"):
+            assert [choice.get(field) for choice in got] == [
+                choice.get(field) for choice in expected
+            ]
+
+
 async def test_an_anthropic_client_reads_its_own_errors(
     edge: EdgeUnderTest, http: aiohttp.ClientSession, engines: list[LocalEngine]
 ) -> None:
