@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from edge.core import cors
+from edge.core import cors, envelopes
 from edge.core.headers import Journey
 from edge.core.problems import Problem
+from edge.core.surface import Dialect
 from trimtab.runtime import clock
 
 JOURNEY = web.RequestKey("journey", Journey)
@@ -26,10 +27,12 @@ class AnswerHeaders:
     shows_route: bool = True
     cors_origins: frozenset[str] = frozenset()
 
-    def begin(self, request: web.BaseRequest) -> Journey:
+    def begin(self, request: web.BaseRequest, dialect: Dialect) -> Journey:
         """A request has come."""
+        request_id = new_request_id()
         fixed = cors.on_answers(self.cors_origins, request.headers)
-        journey = Journey(new_request_id(), clock.now_s(), self.shows_route, fixed)
+        fixed |= envelopes.ids(dialect, request_id)
+        journey = Journey(request_id, clock.now_s(), self.shows_route, fixed)
         request[JOURNEY] = journey
         return journey
 
@@ -48,10 +51,13 @@ def complete(request: web.BaseRequest, response: web.StreamResponse) -> None:
         response.force_close()
 
 
-def respond(problem: Problem, request_id: str) -> web.Response:
+def respond(problem: Problem, request_id: str, dialect: Dialect = Dialect.OPENAI) -> web.Response:
     """A problem as a whole answer."""
-    headers = problem.headers(request_id)
-    response = web.Response(status=problem.status, body=problem.body(), headers=headers)
+    response = web.Response(
+        status=envelopes.status(problem, dialect),
+        body=envelopes.body(problem, dialect, request_id),
+        headers=problem.headers(request_id),
+    )
     if problem.status == 408:
         response.force_close()  # what is left of its body would be read as the next request
     return response

@@ -122,6 +122,7 @@ async def running_edge(
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
     headers: AnswerHeaders | None = None,
+    extra_paths: Sequence[str] = (),
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
@@ -130,7 +131,9 @@ async def running_edge(
     metrics = EdgeMetrics()
     async with upstream.connect("") as engines, TaskRunner() as runner:
         proxy = Proxy(table, dispatch, admission, engines, metrics)
-        endpoint = OverheardEndpoint(proxy, table, dispatch, headers or AnswerHeaders())
+        endpoint = OverheardEndpoint(
+            proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
+        )
         connections = Server(endpoint)
         server = await asyncio.get_running_loop().create_server(
             connections, "127.0.0.1", 0, ssl=tls.context if tls else None
