@@ -9,8 +9,8 @@ once with the attempt's outcome.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
@@ -19,11 +19,14 @@ from edge import attempt
 from edge.admission import Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, problems, sse
+from edge.core import continuation, headers, problems, sse, surface
 from edge.core.decisions import Attempt, Notes
 from edge.core.dispatch import Dispatch, with_tried
+from edge.core.headers import Journey
+from edge.core.makers import Maker, Makers
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Cost
 from edge.core.table import RoutingTable
 from edge.failures import Failures
 from edge.quarantine import Quarantine
@@ -45,11 +48,18 @@ class Job:
     ticket: Ticket
     idle_s: float
     stream: ClientStream | None
-    request_id: str
+    journey: Journey
+    caller: Mapping[str, str]
+    """Its headers."""
     history: History = field(default_factory=History)
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
     """What last broke its stream."""
+
+    @property
+    def request_id(self) -> str:
+        """What its caller knows it by."""
+        return self.journey.request_id
 
     @property
     def started(self) -> bool:
@@ -85,28 +95,30 @@ class Course:
         self._failures = Failures()
         self._quarantine = Quarantine(dispatch)
         self.keeper = Keeper()
+        self.makers = Makers()
 
     async def run(self, job: Job) -> web.StreamResponse:
         """Answer it; raises RefusedError while an error status is still possible."""
-        async with self._kept(job):
-            while True:
-                result, replica = await self._attempt(job)
-                if isinstance(result, Whole):
-                    return await self._answer(job, result)
-                if isinstance(result, Rejected):
-                    return await self._pass_on(job, result)
-                if not self._goes_on(job, result, replica):
-                    return await self._give_up(job, result)
-                if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
-                    await job.stream.send(sse.DONE)
-                    return await self._answer(job, Whole())
+        if job.stream is None:
+            return await self._follow(job)
+        with self._kept(job, job.stream):
+            return await self._follow(job)
 
-    @asynccontextmanager
-    async def _kept(self, job: Job) -> AsyncIterator[None]:
-        stream = job.stream
-        if stream is None:
-            yield
-            return
+    async def _follow(self, job: Job) -> web.StreamResponse:
+        while True:
+            result, replica = await self._attempt(job)
+            if isinstance(result, Whole):
+                return await self._answer(job, result)
+            if isinstance(result, Rejected):
+                return await self._pass_on(job, result)
+            if not self._goes_on(job, result, replica):
+                return await self._give_up(job, result)
+            if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
+                await job.stream.send(sse.DONE)
+                return await self._answer(job, Whole())
+
+    @contextmanager
+    def _kept(self, job: Job, stream: ClientStream) -> Iterator[None]:
         self.keeper.watch(stream, clock.now_s() + self._table.policy.head_hold_ms / 1000)
         try:
             yield
@@ -118,17 +130,15 @@ class Course:
                 )
 
     async def _attempt(self, job: Job) -> tuple[Result, str]:
-        again = job.history.attempts > 0
+        again, asked_s = job.history.attempts > 0, clock.now_s()
         if problem := self._poison(job):
             raise await _refusal(job, problem)
         try:
-            permit = await self._admission.acquire(
-                job.pool.name, job.ticket, job.notes, again=again
-            )
+            permit = await self._admit(job, again=again)
         except RefusedError as error:
             problem = error.problem if job.cut is None else _cut_short(job, job.cut)
             raise await _refusal(job, problem) from error
-        self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
+        job.journey.placed(permit.route.replica, clock.now_s() - asked_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
@@ -140,7 +150,8 @@ class Course:
             failure = _failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
-            if failure is not None and (job.cut is not None or not job.started):
+            innocent = permit.borrowed or (job.started and job.cut is None)
+            if failure is not None and not innocent:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
@@ -149,6 +160,17 @@ class Course:
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
             self._note(job, permit, outcome, failure)
+
+    async def _admit(self, job: Job, *, again: bool) -> Permit:
+        pool, ticket = job.pool.name, job.ticket
+        if job.call.entry.cost is Cost.CHEAP:
+            return self._admission.borrow(pool, ticket)
+        permit = await self._admission.acquire(pool, ticket, job.notes, again=again)
+        self._metrics.queue_wait.labels(pool).observe(clock.now_s() - ticket.since_s)
+        if job.call.path == surface.RESPONSES:
+            maker = Maker(ticket.tenant, permit.route.replica, job.call.answers_as, ticket.since_s)
+            permit.on_made = lambda response_id: self.makers.note(response_id, maker)
+        return permit
 
     def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:
         rest = job.stream.rest if job.stream else None
@@ -168,8 +190,7 @@ class Course:
             self._failures.tell(job.request_id, ended)
 
     async def _send(self, job: Job, permit: Permit) -> Result:
-        # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
-        headers = {"x-request-id": f"{job.request_id}-{job.history.attempts}"}
+        to_engine = headers.to_engine(job.caller, job.request_id, job.journey.attempts)
         call, stream = job.call, job.stream
         if job.cut is not None and stream is not None and stream.transcript is not None:
             text = stream.transcript.text
@@ -181,7 +202,7 @@ class Course:
                 await stream.send(sse.DONE)
                 return Whole()
             call = replace(call, body=rest.body)
-        return await attempt.run(self._upstream, permit, call, headers, stream, job.idle_s)
+        return await attempt.run(self._upstream, permit, call, to_engine, stream, job.idle_s)
 
     def _poison(self, job: Job) -> Problem | None:
         return self._quarantine.refusal(job.ticket.tenant, job.call)
@@ -216,7 +237,8 @@ class Course:
         if job.stream is None or classify(failure) is Outcome.CLIENT:
             return False
         if job.stream.transcript is None:
-            self._failed_over(job, "off", "off")
+            off = job.pool.no_failover
+            self._failed_over(job, "off" if off else "inexact", "off" if off else "dialect")
             return False
         if why := continuation.flaw(job.call, job.stream.transcript):
             self._failed_over(job, "inexact", why)
@@ -229,16 +251,14 @@ class Course:
     async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
         if job.stream is not None:
             return await job.stream.finish()
-        headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
-        return web.Response(body=whole.body, headers=headers)
+        return web.Response(body=whole.body, headers={"content-type": whole.content_type})
 
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
-        headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
-        status = rejected.failure.status
+        kind, status = {"content-type": rejected.content_type}, rejected.failure.status
         body = problems.named(rejected.body)
-        return web.Response(body=body, status=status, headers=headers)
+        return web.Response(body=body, status=status, headers=kind)
 
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:

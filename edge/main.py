@@ -46,7 +46,7 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
         proxy = Proxy(table, dispatch, admission, engines, metrics)
-        endpoint = Endpoint(proxy, table, dispatch)
+        endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config, tls)
         admin = admin_app(endpoint, metrics, proxy.decisions)
@@ -68,6 +68,7 @@ async def serve(config: EdgeConfig) -> None:
             if tls is not None:
                 runner.forever("certificate", tls.follow())
             await feed.settle()
+            service.rarely_collect()
             await public.start_serving()
             runner.forever("status", _tell_status(feed, endpoint, dispatch))
             await stop.wait()
