@@ -249,7 +249,7 @@ class Registry:
         self, replica: Replica, node: Node, sample: EngineSample, now_s: float
     ) -> Sequence[Effect]:
         before, old_state, old_health = replica.sample, replica.state, replica.health
-        sample = believed(sample, replica.tokens_at_s, now_s)
+        sample = believed(sample, self.edges.tokens_at_s(replica.name), now_s)
         _count(replica.minute, before, sample, now_s)
         self.breakers.sampled(replica, before, sample, now_s)
         if replica.facts is not None:
@@ -338,6 +338,7 @@ class Registry:
 
     def _forget(self, replica: Replica) -> list[Effect]:
         del self.replicas[replica.name]
+        self.edges.forget(replica.name)
         self._own(replica, "")
         self.routing_version += 1
         return [
