@@ -417,8 +417,9 @@ class ControlLoop:
         steps = self._ledger.splitting(replicas, edges, clock.now_s())
         self._credits, worked_s = await sliced(steps)
         self.parts = Parts()
-        for stream in self._edges.values():
+        for stream in [*self._edges.values()]:  # one at a time: decisions overtake credits
             stream.wake.set()
+            await asyncio.sleep(0)
         return worked_s
 
     def _take(self, candidate: Snapshot) -> None:
