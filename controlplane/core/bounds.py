@@ -127,7 +127,7 @@ def bounded_use(use: ReplicaUse) -> ReplicaUse:
         inflight=min(use.inflight, INFLIGHT_LIMIT),
         dispatched=min(use.dispatched, NEWS_LIMIT),
         outcomes=_bounded_outcomes(use.outcomes),
-        cohorts=tuple(_bounded_cohort(cohort) for cohort in use.cohorts[:COHORTS_LIMIT]),
+        cohorts=tuple(map(_bounded_cohort, use.cohorts[:COHORTS_LIMIT])),
         tokens=min(use.tokens, NEWS_LIMIT),
     )
 
@@ -225,10 +225,7 @@ def _bounded_cohort(cohort: Cohort) -> Cohort:
 
 
 def _bounded_outcomes(outcomes: tuple[OutcomeCount, ...]) -> tuple[OutcomeCount, ...]:
-    return tuple(
-        one if one.count <= NEWS_LIMIT else replace(one, count=NEWS_LIMIT)
-        for one in outcomes[:OUTCOMES_LIMIT]
-    )
+    return tuple([_with(one, count=_news(one.count)) for one in outcomes[:OUTCOMES_LIMIT]])
 
 
 def _news(count: int) -> int:
