@@ -21,13 +21,14 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from edge import attempt
-from edge.admission import Admission, Permit, RefusedError
+from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, openai, problems, sse
+from edge.core import continuation, models, openai, problems, sse
 from edge.core.continuation import Transcript
 from edge.core.decisions import Attempt, Decisions, Ending, Notes, Record
 from edge.core.dispatch import Dispatch, with_tried
+from edge.core.models import Target
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
@@ -37,7 +38,7 @@ from edge.upstream import Upstream
 from trimtab.model import ApiKey, Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
 from trimtab.policy.queue import Ticket
-from trimtab.policy.retry import History, Move, next_move
+from trimtab.policy.retry import REQUEUES_MAX, History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -53,7 +54,8 @@ class Job:
     """One request on its way."""
 
     call: Call
-    pool: Pool
+    target: Target
+    caller: ApiKey
     ticket: Ticket
     idle_s: float
     stream: ClientStream | None
@@ -62,6 +64,11 @@ class Job:
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
     """What last broke its stream."""
+
+    @property
+    def pool(self) -> Pool:
+        """Where it runs."""
+        return self.target.pool
 
     @property
     def started(self) -> bool:
@@ -106,9 +113,9 @@ class Proxy:
     async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
         call = await self._read(request)
-        pool = self._pool(call)
-        job = self._job(request, call, pool, request_id, clock.now_s())
-        self._metrics.requests_in_flight.labels(pool.name).inc()
+        target = self._target(request, call)
+        job = self._job(request, call, target, request_id, clock.now_s())
+        self._metrics.requests_in_flight.labels(job.pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
         try:
             response = await self._run(job)
@@ -159,22 +166,16 @@ class Proxy:
             raise RefusedError(call)
         return call
 
-    def _pool(self, call: Call) -> Pool:
-        names = [pool.name for pool in self._table.snapshot.pools]
-        if call.model is None:
-            pool = self._table.only_pool()
-            if pool is None:
-                raise RefusedError(problems.model_required(names))
-            return pool
-        pool = self._table.pool(call.model)
-        if pool is None:
-            raise RefusedError(problems.unknown_model(call.model, names))
-        return pool
+    def _target(self, request: web.BaseRequest, call: Call) -> Target:
+        target = models.find(self._table.targets, request[CALLER], call.model)
+        if isinstance(target, Problem):
+            raise RefusedError(target)
+        return target
 
     def _job(
-        self, request: web.BaseRequest, call: Call, pool: Pool, request_id: str, now_s: float
+        self, request: web.BaseRequest, call: Call, target: Target, request_id: str, now_s: float
     ) -> Job:
-        policy, caller = self._table.policy, request[CALLER]
+        policy, caller, pool = self._table.policy, request[CALLER], target.pool
         patience_s = openai.patience_s(request.headers)
         ticket = Ticket(
             number=next(self._numbers),
@@ -185,15 +186,17 @@ class Proxy:
             tenant=caller.name,
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
+            adapter=target.adapter,
         )
         if call.stream:
             stream = ClientStream(request, request_id)
             if not pool.no_failover:
                 stream.transcript = Transcript()
-            return Job(call, pool, ticket, policy.idle_timeout_ms / 1000, stream, request_id)
+            idle_s = policy.idle_timeout_ms / 1000
+            return Job(call, target, caller, ticket, idle_s, stream, request_id)
         # a plain answer is silent until it is whole, so only the whole can be bounded
         total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
-        return Job(call, pool, ticket, total_s, None, request_id)
+        return Job(call, target, caller, ticket, total_s, None, request_id)
 
     async def _run(self, job: Job) -> web.StreamResponse:
         async with self._kept(job):
@@ -202,7 +205,11 @@ class Proxy:
                 if isinstance(result, Whole):
                     return await self._answer(job, result)
                 if isinstance(result, Rejected):
-                    return await self._pass_on(job, result)
+                    if not job.target.adapter or result.failure.status != 404:
+                        return await self._pass_on(job, result)
+                    if not self._is_elsewhere(job, replica):
+                        raise await _refusal(job, self._gone(job))
+                    continue
                 if not self._goes_on(job, result, replica):
                     return await self._give_up(job, result)
                 if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
@@ -233,8 +240,9 @@ class Proxy:
             permit = await self._admission.acquire(
                 job.pool.name, job.ticket, job.notes, again=again
             )
-        except RefusedError as error:
-            problem = error.problem if job.cut is None else _cut_short(job, job.cut)
+        except (RefusedError, AdapterGoneError) as error:
+            problem = error.problem if isinstance(error, RefusedError) else self._gone(job)
+            problem = problem if job.cut is None else _cut_short(job, job.cut)
             raise await _refusal(job, problem) from error
         self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
@@ -338,6 +346,18 @@ class Proxy:
             return await job.stream.finish()
         headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
         return web.Response(body=whole.body, headers=headers)
+
+    def _gone(self, job: Job) -> Problem:
+        return models.unknown(self._table.targets, job.caller, job.target.name)
+
+    def _is_elsewhere(self, job: Job, replica: str) -> bool:
+        """Whether others may have the adapter that this replica turned out to have no more."""
+        job.history.tried.add(replica)
+        job.history.requeues += 1
+        job.ticket = with_tried(job.ticket, job.history.tried)
+        routes = self._table.routes(job.pool.name)
+        having = {route.replica for route in routes if models.has(route, job.target.adapter)}
+        return job.history.requeues <= REQUEUES_MAX and not having <= job.history.tried
 
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:

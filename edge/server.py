@@ -17,12 +17,13 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from edge.admission import RefusedError
-from edge.core import decisions, openai, problems
+from edge.core import decisions, models, openai, problems
 from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
+from edge.core.models import Target
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
-from edge.proxy import Proxy, new_request_id
+from edge.proxy import CALLER, Proxy, new_request_id
 from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -111,22 +112,20 @@ class Endpoint:
         body += f'"inflight":{inflight},"queued":{queued}}}'
         return _json(503 if reason else 200, body.encode(), request_id)
 
-    async def _models(self, _request: web.BaseRequest, request_id: str) -> web.Response:
-        cards = [self._card(pool.name) for pool in self._table.snapshot.pools]
+    async def _models(self, request: web.BaseRequest, request_id: str) -> web.Response:
+        seen = models.visible(self._table.targets, request[CALLER])
+        cards = [self._card(target) for target in seen]
         return _json(200, openai.model_list(cards), request_id)
 
     async def _model(self, request: web.BaseRequest, request_id: str) -> web.Response:
         name = unquote(request.path.removeprefix(MODEL_PREFIX))
-        if self._table.pool(name) is None:
-            known = [pool.name for pool in self._table.snapshot.pools]
-            raise RefusedError(problems.unknown_model(name, known))
-        return _json(200, openai.encode(self._card(name)), request_id)
+        target = models.find(self._table.targets, request[CALLER], name)
+        if isinstance(target, Problem):
+            raise RefusedError(target)
+        return _json(200, openai.encode(self._card(target)), request_id)
 
-    def _card(self, name: str) -> dict[str, object]:
-        pool = self._table.pool(name)
-        if pool is None:
-            raise KeyError(name)
-        return openai.model_card(pool, self._table.routes(pool.name), self._created)
+    def _card(self, target: Target) -> dict[str, object]:
+        return models.card(target, self._table.routes(target.pool.name), self._created)
 
 
 class Server(web.Server):

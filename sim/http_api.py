@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -48,6 +48,13 @@ class Identity:
     version: str
     fingerprint: str
     api_keys: tuple[str, ...] = ()
+    adapters: dict[str, str] = field(default_factory=dict)
+    """LoRA adapters, name to path; they come and go while it runs."""
+
+    @property
+    def names(self) -> list[str]:
+        """What may be asked for."""
+        return [*self.models, *self.adapters]
 
 
 class HttpApi:
@@ -71,6 +78,8 @@ class HttpApi:
             ("GET", "/metrics", self._metrics),
             ("GET", "/metrics/", self._metrics),
             ("GET", "/v1/models", self._models),
+            ("POST", "/v1/load_lora_adapter", self._load_adapter),
+            ("POST", "/v1/unload_lora_adapter", self._unload_adapter),
             ("POST", "/v1/completions", self._completions),
             ("POST", "/v1/chat/completions", self._chat_completions),
             ("POST", "/tokenize", self._tokenize),
@@ -144,13 +153,32 @@ class HttpApi:
         return web.Response(body=body, headers={"content-type": CONTENT_TYPE})
 
     async def _models(self, _request: web.Request) -> web.StreamResponse:
-        names, root = self._identity.models, self._identity.root
-        max_model_len = self._driver.engine.spec.max_model_len
-        return _json(openai_answer.model_list(names, root, int(wall_s()), max_model_len))
+        who, length = self._identity, self._driver.engine.spec.max_model_len
+        created = int(wall_s())
+        listing = openai_answer.model_list(who.models, who.root, who.adapters, created, length)
+        return _json(listing)
+
+    async def _load_adapter(self, request: web.Request) -> web.StreamResponse:
+        """As with VLLM_ALLOW_RUNTIME_LORA_UPDATING."""
+        data = parse_object(await request.read(), request.content_type)
+        name, path = data.get("lora_name"), data.get("lora_path")
+        if not name or not path:
+            message = "Both 'lora_name' and 'lora_path' must be provided."
+            raise ApiError(400, "InvalidUserInput", message)
+        self._identity.adapters[name] = path
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload_adapter(self, request: web.Request) -> web.StreamResponse:
+        data = parse_object(await request.read(), request.content_type)
+        name = str(data.get("lora_name"))
+        if self._identity.adapters.pop(name, None) is None:
+            message = f"The lora adapter '{name}' cannot be found."
+            raise ApiError(404, "NotFoundError", message)
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
     async def _tokenize(self, request: web.Request) -> web.StreamResponse:
         data = parse_object(await request.read(), request.content_type)
-        check_model(data, self._identity.models)
+        check_model(data, self._identity.names)
         chat = "messages" in data
         tokens = tokenize(render_chat(data) if chat else str(data.get("prompt", "")).encode())
         spec = self._driver.engine.spec
@@ -171,7 +199,7 @@ class HttpApi:
     async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         data = parse_object(await request.read(), request.content_type)
         max_model_len = self._driver.engine.spec.max_model_len
-        models = self._identity.models
+        models = self._identity.names
         call = parse_call(data, chat=chat, models=models, max_model_len=max_model_len)
         request_id = request.headers.get("X-Request-Id") or call.request_id or uuid4().hex[:16]
         writer = Writer(

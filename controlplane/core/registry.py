@@ -390,6 +390,7 @@ class Registry:
             reason=explain(replica, node, now_s, self._stale_s),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=replica.standing.breaker.state,
+            adapters=facts.adapters if facts else (),
         )
 
 
@@ -412,6 +413,7 @@ def _with_models_known(facts: EngineFacts, before: EngineFacts | None) -> Engine
         facts,
         served_models=before.served_models,
         max_model_len_tokens=before.max_model_len_tokens,
+        adapters=before.adapters,
     )
 
 

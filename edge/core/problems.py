@@ -145,10 +145,10 @@ def overloaded(refusal: Refusal) -> Problem:
     return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, refusal.retry_after_s)
 
 
-def no_replica(pool: str, total: int) -> Problem:
+def no_replica(model: str, total: int) -> Problem:
     """Nothing to send to."""
     text = (
-        f"None of the {total} replicas of {pool!r} can take requests now. "
+        f"None of the {total} replicas of {model!r} can take requests now. "
         f"Nothing is wrong with your request; come back in {PROBE_S:.0f} s."
     )
     return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -49,6 +49,8 @@ class Ticket(NamedTuple):
     tried: frozenset[str] = frozenset()
     affinity: bytes = b""
     """The key under which to look for its home; none if empty."""
+    adapter: str = ""
+    """It needs a replica that has this adapter; any will do if empty."""
     cut_s: float = -math.inf
     """When its answer was cut in the middle: it waits from then on, but keeps its age."""
 
@@ -115,7 +117,7 @@ class Queue:
         self.forecast = Forecast(wait_s, budget_s)
         line = self._lines[known(ticket.urgency)].get(ticket.tenant)
         part = ROOM_FACTOR * (self.limit - len(self._waiting))
-        late = wait_s > budget_s and (bool(self._waiting) or not room())
+        late = wait_s > budget_s and (self._is_preceded(ticket) or not room())
         if late or (len(line.tickets) if line else 0) >= part:
             return self._refusal(wait_s, budget_s, dice)
         self._put(ticket, first=False)
@@ -128,10 +130,15 @@ class Queue:
 
     # Out
 
-    def head(self, count: int, now_s: float) -> list[Ticket]:
-        """Whose turn it is, the first one first, at most `count`; none whose time is over."""
-        live = (ticket for ticket in self._order() if now_s < self.gives_up_s(ticket))
-        return list(islice(live, count))
+    def head(
+        self, count: int, now_s: float, adapters: Container[str] = frozenset()
+    ) -> list[Ticket]:
+        """Whose turn it is, the first one first, at most `count`; none whose time is over.
+
+        Whoever needs another adapter than these is passed over, and keeps his place.
+        """
+        fit = (t for t in self._order() if not t.adapter or t.adapter in adapters)
+        return list(islice((t for t in fit if now_s < self.gives_up_s(t)), count))
 
     def remove(self, number: int) -> None:
         """The request left, for whatever reason."""
@@ -213,6 +220,10 @@ class Queue:
         line.tickets[ticket.number] = self._waiting[ticket.number] = ticket
         line.tickets.move_to_end(ticket.number, last=not first)
         line.work += ticket.work
+
+    def _is_preceded(self, ticket: Ticket) -> bool:
+        """Whether somebody waits who may take what this one could run on."""
+        return any(not t.adapter or t.adapter == ticket.adapter for t in self._waiting.values())
 
     def _charge(self, ticket: Ticket, amount: float) -> None:
         self.shares.charge(ticket.tenant, amount)

@@ -93,6 +93,10 @@ CASES = {
     'queue_limit"?) allowed: queue_limit, queue_wait_s, head_hold_s, idle_timeout_s, '
     "total_timeout_s, body_limit_bytes, tls",
     "keys:\n- name: a": "t.yaml:2:3 error keys[0]: give exactly one of sha256 and key",
+    "keys:\n- {name: a, key: {env: A}, models: []}": "t.yaml:2:3 error keys[0]: "
+    "give at least one of models, or leave it out: all",
+    "pools:\n- {name: a, aliases: [b]}\n- {name: b}": "t.yaml:3:10 error "
+    "pools[1].name: this model name is taken already, on line 2",
     "upstream_key: {env: A, file: b}": "t.yaml:1:15 error upstream_key: give exactly one of env "
     "and file",
     "pools:\n- name: a\n- name: b\n  aliases: [c, a]": "t.yaml:4:16 error pools[1].aliases: "
