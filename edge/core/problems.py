@@ -119,6 +119,8 @@ def model_required(known: Iterable[str]) -> Problem:
 def unknown_path(method: str, path: str, served: Iterable[str]) -> Problem:
     """Not served here."""
     hint = " Your base_url should end in /v1 once." if path.startswith("/v1/v1") else ""
+    if "//" in path or (path != "/" and path.endswith("/")):
+        hint = " Write it without a slash too many: nothing is redirected."
     text = f"{method} {path[:200]} is not served by this fleet.{hint} Served: {', '.join(served)}."
     return Problem(404, INVALID, "unknown_url", text, retry=False)
 

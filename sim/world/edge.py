@@ -1,6 +1,6 @@
 """One edge process: the very routing table, dispatch and policy, without sockets.
 
-Rules: this file stands for edge/{feed,admission,proxy,attempt}.py and does what they do, in their
+Rules: this file stands for edge/{feed,admission,course,attempt}.py and does what they do, in their
 order. Whoever changes those, changes this. Every answer is a stream.
 """
 
@@ -249,7 +249,7 @@ class Edge:
                 tokens[POOL, replica] += _new_tokens(rides, generated)
         self.dispatch.streamed(tokens, PUMP_PERIOD_S, self._loop.now_s)
 
-    # As edge/proxy.py and edge/attempt.py
+    # As edge/course.py and edge/attempt.py
 
     def _send(self, ride: Ride, replica: str) -> None:
         now_s = self._loop.now_s

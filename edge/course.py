@@ -1,0 +1,285 @@
+"""The course of one request over the replicas: queue, attempts, failover, answer.
+
+A stream whose replica is lost in the middle goes on on another one where that is exact
+(core/continuation); its caller then waits in the queue as any other, and sees comments.
+
+Rules: a caller that leaves cancels whatever the course waits for; each permit is released exactly
+once with the attempt's outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from aiohttp import web
+
+from edge import attempt
+from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
+from edge.attempt import Rejected, Result, Whole
+from edge.client import ClientStream, Keeper
+from edge.core import continuation, models, problems, sse
+from edge.core.decisions import Attempt, Notes
+from edge.core.dispatch import Dispatch, with_tried
+from edge.core.models import Target
+from edge.core.openai import Call
+from edge.core.problems import Problem
+from edge.core.table import RoutingTable
+from edge.failures import Failures
+from edge.quarantine import Quarantine
+from edge.upstream import Upstream
+from trimtab.model import ApiKey, Outcome, Pool
+from trimtab.policy.classify import Failure, Fault, classify
+from trimtab.policy.queue import Ticket
+from trimtab.policy.retry import REQUEUES_MAX, History, Move, next_move
+from trimtab.runtime import clock
+from trimtab.runtime.telemetry import EdgeMetrics
+
+
+@dataclass(slots=True)
+class Job:
+    """One request on its way."""
+
+    call: Call
+    target: Target
+    caller: ApiKey
+    ticket: Ticket
+    idle_s: float
+    stream: ClientStream | None
+    request_id: str
+    history: History = field(default_factory=History)
+    notes: Notes = field(default_factory=Notes)
+    cut: Failure | None = None
+    """What last broke its stream."""
+
+    @property
+    def pool(self) -> Pool:
+        """Where it runs."""
+        return self.target.pool
+
+    @property
+    def started(self) -> bool:
+        """Whether the caller of a stream has data."""
+        return self.stream is not None and self.stream.started
+
+
+class BrokenStreamError(Exception):
+    """The stream ended in an error event; carries it, and the response for the server."""
+
+    def __init__(self, response: web.StreamResponse, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.response = response
+        self.problem = problem
+
+
+class Course:
+    """Takes requests to replicas until they are answered."""
+
+    def __init__(
+        self,
+        table: RoutingTable,
+        dispatch: Dispatch,
+        admission: Admission,
+        upstream: Upstream,
+        metrics: EdgeMetrics,
+    ) -> None:
+        self._table = table
+        self._dispatch = dispatch
+        self._admission = admission
+        self._upstream = upstream
+        self._metrics = metrics
+        self._failures = Failures()
+        self._quarantine = Quarantine(dispatch)
+        self.keeper = Keeper()
+
+    async def run(self, job: Job) -> web.StreamResponse:
+        """Answer it; raises RefusedError while an error status is still possible."""
+        async with self._kept(job):
+            while True:
+                result, replica = await self._attempt(job)
+                if isinstance(result, Whole):
+                    return await self._answer(job, result)
+                if isinstance(result, Rejected):
+                    if not job.target.adapter or result.failure.status != 404:
+                        return await self._pass_on(job, result)
+                    if not self._is_elsewhere(job, replica):
+                        raise await _refusal(job, self._gone(job))
+                    continue
+                if not self._goes_on(job, result, replica):
+                    return await self._give_up(job, result)
+                if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
+                    await job.stream.send(sse.DONE)
+                    return await self._answer(job, Whole())
+
+    @asynccontextmanager
+    async def _kept(self, job: Job) -> AsyncIterator[None]:
+        stream = job.stream
+        if stream is None:
+            yield
+            return
+        self.keeper.watch(stream, clock.now_s() + self._table.policy.head_hold_ms / 1000)
+        try:
+            yield
+        finally:
+            self.keeper.release(stream)
+            if stream.started_s is not None:
+                self._metrics.ttft.labels(job.pool.name).observe(
+                    stream.started_s - job.ticket.since_s
+                )
+
+    async def _attempt(self, job: Job) -> tuple[Result, str]:
+        again = job.history.attempts > 0
+        if problem := self._poison(job):
+            raise await _refusal(job, problem)
+        try:
+            permit = await self._admission.acquire(
+                job.pool.name, job.ticket, job.notes, again=again
+            )
+        except (RefusedError, AdapterGoneError) as error:
+            problem = error.problem if isinstance(error, RefusedError) else self._gone(job)
+            problem = problem if job.cut is None else _cut_short(job, job.cut)
+            raise await _refusal(job, problem) from error
+        self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
+        self._metrics.homed(job.pool.name, permit.placement.at_home)
+        if problem := self._poison(job):  # another copy broke replicas while this one waited
+            self._admission.release(permit, Outcome.CLIENT)
+            raise await _refusal(job, problem)
+        # what a cancelled caller leaves behind
+        failure: Failure | None = Failure(Fault.CLIENT_GONE)
+        try:
+            result = await self._send(job, permit)
+            failure = _failure(result)
+            permit.refused = failure is not None and failure.fault is Fault.REFUSED
+            # a first answer that breaks in the middle is blamed on nobody: many may run there
+            if failure is not None and (job.cut is not None or not job.started):
+                self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
+            return result, permit.route.replica
+        finally:
+            outcome = classify(failure)
+            self._admission.release(permit, outcome)
+            self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
+            self._note(job, permit, outcome, failure)
+
+    def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:
+        rest = job.stream.rest if job.stream else None
+        ended = Attempt(
+            replica=permit.route.replica,
+            picked_s=permit.placement.started_s,
+            ended_s=clock.now_s(),
+            outcome=outcome,
+            fault=failure.fault.name.lower() if failure else "",
+            status=failure.status if failure else 200,
+            among=permit.placement.among,
+            at_home=permit.placement.at_home,
+            continued_at_tokens=rest.tokens if rest else None,
+        )
+        job.notes.attempts.append(ended)
+        if outcome not in {Outcome.OK, Outcome.CLIENT}:
+            self._failures.tell(job.request_id, ended)
+
+    async def _send(self, job: Job, permit: Permit) -> Result:
+        # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
+        headers = {"x-request-id": f"{job.request_id}-{job.history.attempts}"}
+        call, stream = job.call, job.stream
+        if job.cut is not None and stream is not None and stream.transcript is not None:
+            text = stream.transcript.text
+            tokens = await attempt.count_tokens(self._upstream, permit, text) if text else 0
+            rest = stream.rest = continuation.rest(call, stream.transcript, tokens)
+            if rest.finish:
+                await stream.send(rest.finish)
+            if not rest.body:
+                await stream.send(sse.DONE)
+                return Whole()
+            call = replace(call, body=rest.body)
+        return await attempt.run(self._upstream, permit, call, headers, stream, job.idle_s)
+
+    def _poison(self, job: Job) -> Problem | None:
+        return self._quarantine.refusal(job.ticket.tenant, job.call)
+
+    def _goes_on(self, job: Job, failure: Failure, replica: str) -> bool:
+        started = job.started
+        if started and not self._can_continue(job, failure):
+            return False
+        budget, now_s = self._dispatch.pool(job.pool.name).budget, clock.now_s()
+        blocked = self._poison(job) is not None
+        if blocked or (
+            next_move(job.history, failure, replica, budget, now_s, started=started) is Move.GIVE_UP
+        ):
+            if started:
+                self._failed_over(job, "given_up", "quarantined" if blocked else "given_up")
+            return False
+        job.ticket = with_tried(job.ticket, job.history.tried)
+        if started:
+            self._resume(job, failure, now_s)
+        return True
+
+    def _resume(self, job: Job, failure: Failure, now_s: float) -> None:
+        job.cut = failure
+        if classify(failure) is not Outcome.OVERLOAD or not job.ticket.was_cut:
+            job.ticket = job.ticket._replace(cut_s=now_s)
+            self._failed_over(job, "continued", "")
+        if job.stream is not None:
+            job.stream.pause()
+            self.keeper.watch(job.stream, now_s)
+
+    def _can_continue(self, job: Job, failure: Failure) -> bool:
+        if job.stream is None or classify(failure) is Outcome.CLIENT:
+            return False
+        if job.stream.transcript is None:
+            self._failed_over(job, "off", "off")
+            return False
+        if why := continuation.flaw(job.call, job.stream.transcript):
+            self._failed_over(job, "inexact", why)
+        return not why
+
+    def _failed_over(self, job: Job, result: str, why: str) -> None:
+        self._metrics.failovers.labels(job.pool.name, result).inc()
+        job.notes.not_continued = why
+
+    async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
+        if job.stream is not None:
+            return await job.stream.finish()
+        headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
+        return web.Response(body=whole.body, headers=headers)
+
+    def _gone(self, job: Job) -> Problem:
+        return models.unknown(self._table.targets, job.caller, job.target.name)
+
+    def _is_elsewhere(self, job: Job, replica: str) -> bool:
+        """Whether others may have the adapter that this replica turned out to have no more."""
+        job.history.tried.add(replica)
+        job.history.requeues += 1
+        job.ticket = with_tried(job.ticket, job.history.tried)
+        routes = self._table.routes(job.pool.name)
+        having = {route.replica for route in routes if models.has(route, job.target.adapter)}
+        return job.history.requeues <= REQUEUES_MAX and not having <= job.history.tried
+
+    async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
+        if job.stream is not None and job.stream.committed:
+            return await self._give_up(job, job.cut or rejected.failure)
+        headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
+        status = rejected.failure.status
+        return web.Response(body=rejected.body, status=status, headers=headers)
+
+    async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
+        if failure.fault is Fault.CLIENT_GONE:
+            raise ConnectionResetError("the caller stopped reading")
+        raise await _refusal(job, _cut_short(job, failure))
+
+
+def _cut_short(job: Job, failure: Failure) -> Problem:
+    return problems.attempt_failed(failure, job.history.attempts + 1, started=job.started)
+
+
+async def _refusal(job: Job, problem: Problem) -> Exception:
+    """What to raise: by a status if that is still possible, else in the stream."""
+    if job.stream is not None and job.stream.committed:
+        return BrokenStreamError(await job.stream.fail(problem), problem)
+    return RefusedError(problem)
+
+
+def _failure(result: Result) -> Failure | None:
+    if isinstance(result, Whole):
+        return None
+    return result.failure if isinstance(result, Rejected) else result
