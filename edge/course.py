@@ -28,6 +28,7 @@ from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.failures import Failures
 from edge.quarantine import Quarantine
+from edge.upload import Upload
 from edge.upstream import Upstream
 from trimtab.model import ApiKey, Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
@@ -43,7 +44,7 @@ class Job:
 
     call: Call
     target: Target
-    caller: ApiKey
+    key: ApiKey
     ticket: Ticket
     idle_s: float
     stream: ClientStream | None
@@ -52,6 +53,9 @@ class Job:
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
     """What last broke its stream."""
+    upload: Upload | None = None
+    """Its body, if that passes piece by piece; `via` sends it."""
+    via: Upstream | None = None
 
     @property
     def pool(self) -> Pool:
@@ -152,7 +156,8 @@ class Course:
             failure = _failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
-            if failure is not None and (job.cut is not None or not job.started):
+            late = job.started and job.cut is None
+            if failure is not None and not late and job.upload is None:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
@@ -192,13 +197,18 @@ class Course:
                 await stream.send(sse.DONE)
                 return Whole()
             call = replace(call, body=rest.body)
-        return await attempt.run(self._upstream, permit, call, headers, stream, job.idle_s)
+        upstream = job.via or self._upstream
+        return await attempt.run(upstream, permit, call, headers, stream, job.idle_s)
 
     def _poison(self, job: Job) -> Problem | None:
+        if job.upload is not None:
+            return None  # who has it only in part can't know it again
         return self._quarantine.refusal(job.ticket.tenant, job.call)
 
     def _goes_on(self, job: Job, failure: Failure, replica: str) -> bool:
         started = job.started
+        if job.upload is not None and not job.upload.can_replay:
+            return False
         if started and not self._can_continue(job, failure):
             return False
         budget, now_s = self._dispatch.pool(job.pool.name).budget, clock.now_s()
@@ -244,7 +254,7 @@ class Course:
         return web.Response(body=whole.body, headers=headers)
 
     def _gone(self, job: Job) -> Problem:
-        return models.unknown(self._table.targets, job.caller, job.target.name)
+        return models.unknown(self._table.targets, job.key, job.target.name)
 
     def _is_elsewhere(self, job: Job, replica: str) -> bool:
         """Whether others may have the adapter that this replica turned out to have no more."""

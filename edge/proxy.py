@@ -10,20 +10,24 @@ import asyncio
 import itertools
 import math
 import uuid
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from edge.admission import Admission, RefusedError
 from edge.client import ClientStream
-from edge.core import models, openai, problems
+from edge.core import models, multipart, openai, problems, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
 from edge.core.models import Target
+from edge.core.multipart import MalformedError
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
+from edge.passage import Passage
+from edge.upload import Upload
 from edge.upstream import Upstream
 from trimtab.model import ApiKey
 from trimtab.policy.queue import Ticket
@@ -46,9 +50,11 @@ class Proxy:
         dispatch: Dispatch,
         admission: Admission,
         upstream: Upstream,
+        passage: Passage,
         metrics: EdgeMetrics,
     ) -> None:
         self._table = table
+        self._passage = passage
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
@@ -70,9 +76,19 @@ class Proxy:
 
     async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
-        call = await self._read(request)
-        target = self._target(request, call)
+        if request.path in surface.AUDIO:
+            upload = await self._open(request)
+            model = upload.model
+            call = Call(request.path, b"", None, upload.streams, privileged=False)
+        else:
+            upload, call = None, await self._read(request)
+            model = call.model
+        target = self._target(request, model)
         job = self._job(request, call, target, request_id, clock.now_s())
+        if upload is not None:
+            job.upload = upload
+            content_type = request.headers["content-type"]
+            job.via = self._passage.carrier(content_type, upload, target.adapter)
         self._metrics.requests_in_flight.labels(job.pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
         try:
@@ -118,14 +134,23 @@ class Proxy:
         limit_bytes = self._table.policy.body_limit_bytes
         if (request.content_length or 0) > limit_bytes:
             raise RefusedError(problems.too_large(limit_bytes))
-        body = await _body(request, limit_bytes)
+        body = b"".join([part async for part in _parts(request, limit_bytes)])
         call = openai.parse(request.path, request.headers.get("content-type", ""), body)
         if isinstance(call, Problem):
             raise RefusedError(call)
         return call
 
-    def _target(self, request: web.BaseRequest, call: Call) -> Target:
-        target = models.find(self._table.targets, request[CALLER], call.model)
+    async def _open(self, request: web.BaseRequest) -> Upload:
+        try:
+            mark = multipart.boundary(request.headers.get("content-type", ""))
+        except MalformedError as error:
+            raise RefusedError(problems.bad_form(str(error))) from None
+        upload = Upload(_parts(request, self._table.policy.body_limit_bytes), mark)
+        await upload.peek()
+        return upload
+
+    def _target(self, request: web.BaseRequest, model: str | None) -> Target:
+        target = models.find(self._table.targets, request[CALLER], model)
         if isinstance(target, Problem):
             raise RefusedError(target)
         return target
@@ -148,7 +173,7 @@ class Proxy:
         )
         if call.stream:
             stream = ClientStream(request, request_id)
-            if not pool.no_failover:
+            if not pool.no_failover and call.path not in surface.AUDIO:
                 stream.transcript = Transcript()
             idle_s = policy.idle_timeout_ms / 1000
             return Job(call, target, caller, ticket, idle_s, stream, request_id)
@@ -157,19 +182,19 @@ class Proxy:
         return Job(call, target, caller, ticket, total_s, None, request_id)
 
 
-async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:
-    """The whole body; raises RefusedError when it is too large or comes too slowly."""
-    body = bytearray()
+async def _parts(request: web.BaseRequest, limit_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes; raises RefusedError when it is too large or comes too slowly."""
+    size_bytes, ends_s = 0, clock.now_s() + BODY_TOTAL_S
     try:
-        async with asyncio.timeout(BODY_TOTAL_S):
-            while not request.content.at_eof():
-                async with asyncio.timeout(BODY_IDLE_S):
-                    body += await request.content.readany()
-                if len(body) > limit_bytes:
-                    raise RefusedError(problems.too_large(limit_bytes))
+        while not request.content.at_eof():
+            async with asyncio.timeout(min(BODY_IDLE_S, ends_s - clock.now_s())):
+                part = await request.content.readany()
+            size_bytes += len(part)
+            if size_bytes > limit_bytes:
+                raise RefusedError(problems.too_large(limit_bytes))
+            yield part
     except TimeoutError:
         raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
-    return bytes(body)
 
 
 def new_request_id() -> str:

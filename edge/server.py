@@ -17,7 +17,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from edge.admission import RefusedError
-from edge.core import decisions, models, openai, problems
+from edge.core import decisions, models, openai, problems, surface
 from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
 from edge.core.models import Target
@@ -55,7 +55,7 @@ class Endpoint:
             "/health": {"GET": self._alive, "HEAD": self._alive},
             "/readyz": {"GET": self._ready, "HEAD": self._ready},
             "/v1/models": {"GET": self._models},
-            **{path: {"POST": proxy.serve} for path in openai.COMPLETION_PATHS},
+            **{path: {"POST": proxy.serve} for path in (*openai.COMPLETION_PATHS, *surface.AUDIO)},
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -17,7 +17,7 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
-from sim import openai_answer
+from sim import audio, openai_answer
 from sim.driver import Driver, Live, request_error
 from sim.metrics_text import CONTENT_TYPE, HttpExchange
 from sim.openai_answer import DONE, Writer, usage_of
@@ -82,6 +82,8 @@ class HttpApi:
             ("POST", "/v1/unload_lora_adapter", self._unload_adapter),
             ("POST", "/v1/completions", self._completions),
             ("POST", "/v1/chat/completions", self._chat_completions),
+            ("POST", "/v1/audio/transcriptions", self._transcribe),
+            ("POST", "/v1/audio/translations", self._transcribe),
             ("POST", "/tokenize", self._tokenize),
             ("POST", "/detokenize", self._detokenize),
         ]
@@ -189,6 +191,22 @@ class HttpApi:
         data = parse_object(await request.read(), request.content_type)
         tokens = [token_of_id(number) or b"" for number in data.get("tokens", [])]
         return _json({"prompt": b"".join(tokens).decode(errors="replace")})
+
+    async def _transcribe(self, request: web.Request) -> web.StreamResponse:
+        form = await audio.read(request)
+        call = audio.call(form, self._identity.names, self._driver.engine.spec.max_model_len)
+        self._check_admission(call)
+        writer = audio.Writer(form, request.path, self._identity.models[0], int(wall_s()))
+        with self._driver.admit(call) as live:
+            if not call.stream:
+                text = "".join([piece async for piece in audio.pieces(live)])
+                return _json(writer.body(text))
+            response = await _open_stream(request)
+            async for piece in audio.pieces(live):
+                await response.write(writer.event(piece, live.choices[0].finish_reason))
+            await response.write(DONE)
+            await response.write_eof()
+            return response
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, chat=False)

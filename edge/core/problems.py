@@ -88,6 +88,12 @@ def bad_content_type(given: str) -> Problem:
     return Problem(400, INVALID, "invalid_json", text, retry=False)
 
 
+def bad_form(detail: str) -> Problem:
+    """A form that can't be read."""
+    text = f"The request body is not a valid multipart form: {detail}."
+    return Problem(400, INVALID, "invalid_form", text, retry=False)
+
+
 def too_large(limit_bytes: int) -> Problem:
     """A body over the limit."""
     text = f"The request body is larger than {limit_bytes} bytes, this fleet's limit."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
-from edge import upstream
+from edge import passage, upstream
 from edge.admission import Admission
 from edge.core import openai
 from edge.core.dispatch import Dispatch
@@ -90,8 +90,12 @@ async def running_edge(
     dispatch = Dispatch(table, random.Random(0))
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
-    async with upstream.connect("") as engines, TaskRunner() as runner:
-        proxy = Proxy(table, dispatch, admission, engines, metrics)
+    async with (
+        upstream.connect("") as engines,
+        passage.connect("") as passing,
+        TaskRunner() as runner,
+    ):
+        proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
         endpoint = Endpoint(proxy, table, dispatch)
         server = await asyncio.get_running_loop().create_server(
             Server(endpoint), "127.0.0.1", 0, ssl=tls.context if tls else None
