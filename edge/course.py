@@ -9,9 +9,10 @@ once with the attempt's outcome.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from aiohttp import web
 
@@ -28,7 +29,6 @@ from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.failures import Failures
 from edge.quarantine import Quarantine
-from edge.upload import Upload
 from edge.upstream import Upstream
 from trimtab.model import ApiKey, Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
@@ -36,6 +36,28 @@ from trimtab.policy.queue import Ticket
 from trimtab.policy.retry import REQUEUES_MAX, History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
+
+
+class Passing(Protocol):
+    """What passes between a caller and a replica piece by piece."""
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether another replica can be tried."""
+
+    @property
+    def response(self) -> web.StreamResponse | None:
+        """The whole answer, if it was made on the way."""
+
+    async def attempt(
+        self,
+        permit: Permit,
+        call: Call,
+        headers: Mapping[str, str],
+        stream: ClientStream | None,
+        idle_s: float,
+    ) -> Result:
+        """One attempt, as in edge/attempt."""
 
 
 @dataclass(slots=True)
@@ -53,9 +75,8 @@ class Job:
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
     """What last broke its stream."""
-    upload: Upload | None = None
-    """Its body, if that passes piece by piece; `via` sends it."""
-    via: Upstream | None = None
+    passing: Passing | None = None
+    """What it is, if it is no JSON."""
 
     @property
     def pool(self) -> Pool:
@@ -157,7 +178,7 @@ class Course:
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
             late = job.started and job.cut is None
-            if failure is not None and not late and job.upload is None:
+            if failure is not None and not late and job.passing is None:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
@@ -197,17 +218,18 @@ class Course:
                 await stream.send(sse.DONE)
                 return Whole()
             call = replace(call, body=rest.body)
-        upstream = job.via or self._upstream
-        return await attempt.run(upstream, permit, call, headers, stream, job.idle_s)
+        if job.passing is not None:
+            return await job.passing.attempt(permit, call, headers, stream, job.idle_s)
+        return await attempt.run(self._upstream, permit, call, headers, stream, job.idle_s)
 
     def _poison(self, job: Job) -> Problem | None:
-        if job.upload is not None:
+        if job.passing is not None:
             return None  # who has it only in part can't know it again
         return self._quarantine.refusal(job.ticket.tenant, job.call)
 
     def _goes_on(self, job: Job, failure: Failure, replica: str) -> bool:
         started = job.started
-        if job.upload is not None and not job.upload.can_replay:
+        if job.passing is not None and not job.passing.can_retry:
             return False
         if started and not self._can_continue(job, failure):
             return False
@@ -250,6 +272,8 @@ class Course:
     async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
         if job.stream is not None:
             return await job.stream.finish()
+        if job.passing is not None and job.passing.response is not None:
+            return job.passing.response
         headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
         return web.Response(body=whole.body, headers=headers)
 

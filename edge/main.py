@@ -50,8 +50,7 @@ async def serve(config: EdgeConfig) -> None:
         endpoint = Endpoint(proxy, table, dispatch)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config.host, config.port, tls)
-        admin = admin_app(endpoint, metrics, proxy.decisions)
-        admin_runner = web.AppRunner(admin, access_log=None)
+        admin_runner = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)
         await admin_runner.setup()
         stack.push_async_callback(admin_runner.cleanup)
         await _listen_app(admin_runner, config.admin_host, config.admin_port)
@@ -76,6 +75,7 @@ async def serve(config: EdgeConfig) -> None:
             notify(stopping=True)
             public.close()
             await _drain(admission, config.drain_s)
+            await proxy.tunnels.close()
 
 
 def _tls(config: EdgeConfig) -> ListenerTls | None:

@@ -11,6 +11,7 @@ import itertools
 import math
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import web
 
@@ -27,7 +28,8 @@ from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
 from edge.passage import Passage
-from edge.upload import Upload
+from edge.tunnel import Tunnel, Tunnels, is_websocket
+from edge.upload import Carried, Upload
 from edge.upstream import Upstream
 from trimtab.model import ApiKey
 from trimtab.policy.queue import Ticket
@@ -61,6 +63,7 @@ class Proxy:
         self._course = Course(table, dispatch, admission, upstream, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
+        self.tunnels = Tunnels()
 
     def authorize(self, request: web.BaseRequest) -> None:
         """Learn who calls; raises RefusedError unless the fleet knows the caller's key."""
@@ -76,19 +79,52 @@ class Proxy:
 
     async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
+        if request.path == surface.REALTIME:
+            return await self._converse(request, request_id)
         if request.path in surface.AUDIO:
             upload = await self._open(request)
-            model = upload.model
+            target = self._target(request, upload.model)
             call = Call(request.path, b"", None, upload.streams, privileged=False)
-        else:
-            upload, call = None, await self._read(request)
-            model = call.model
-        target = self._target(request, model)
-        job = self._job(request, call, target, request_id, clock.now_s())
-        if upload is not None:
-            job.upload = upload
             content_type = request.headers["content-type"]
-            job.via = self._passage.carrier(content_type, upload, target.adapter)
+            carrier = self._passage.carrier(content_type, upload, target.adapter)
+            passing = Carried(upload, carrier)
+        else:
+            call, passing = await self._read(request), None
+            target = self._target(request, call.model)
+        job = self._job(request, call, target, request_id, clock.now_s())
+        job.passing = passing
+        return await self._run(job)
+
+    async def _converse(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        """Answer a request for a session, which may be long."""
+        if not is_websocket(request):
+            raise RefusedError(problems.not_a_websocket())
+        tunnel = Tunnel(request, self._passage)
+        self.tunnels.add(tunnel)
+        try:
+            model = request.query.get("model")
+            target = models.find(self._table.targets, request[CALLER], model)
+            if isinstance(target, Problem):
+                target = self._target(request, model or await tunnel.asked())
+            tunnel.may_name = partial(self._means, request[CALLER], target)
+            call = Call(request.path, b"", None, stream=False, privileged=False)
+            job = self._job(request, call, target, request_id, clock.now_s())
+            job.idle_s = self._table.policy.idle_timeout_ms / 1000
+            job.passing = tunnel
+            return await self._run(job)
+        except RefusedError as error:
+            response = await tunnel.fail(error.problem)
+            if response is None:
+                raise
+            return response
+        finally:
+            self.tunnels.remove(tunnel)
+
+    def _means(self, caller: ApiKey, target: Target, name: str) -> bool:
+        found = models.find(self._table.targets, caller, name)
+        return isinstance(found, Target) and found[1:] == target[1:]
+
+    async def _run(self, job: Job) -> web.StreamResponse:
         self._metrics.requests_in_flight.labels(job.pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
         try:

@@ -55,6 +55,7 @@ class Endpoint:
             "/health": {"GET": self._alive, "HEAD": self._alive},
             "/readyz": {"GET": self._ready, "HEAD": self._ready},
             "/v1/models": {"GET": self._models},
+            surface.REALTIME: {"GET": proxy.serve},
             **{path: {"POST": proxy.serve} for path in (*openai.COMPLETION_PATHS, *surface.AUDIO)},
         }
 

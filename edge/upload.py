@@ -8,13 +8,17 @@ who stops in the middle fails by himself; the replica is not blamed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
-from edge.admission import RefusedError
+from edge import attempt
+from edge.admission import Permit, RefusedError
+from edge.attempt import Result
+from edge.client import ClientStream
 from edge.core import problems
 from edge.core.multipart import Form, Hole, MalformedError, Piece
-from edge.core.openai import PRIVILEGED_FIELDS
+from edge.core.openai import PRIVILEGED_FIELDS, Call
 from edge.core.problems import Problem
+from edge.upstream import Upstream
 
 REPLAY_LIMIT_BYTES = 1024 * 1024  # half a minute of speech as most record it
 READ_LEAST_BYTES = 16 * 1024  # so that a caller who trickles does not make us keep crumbs
@@ -90,3 +94,29 @@ class Upload:
         self._kept.extend(pieces)
         self._kept_bytes += len(came)
         self._all_read = whole
+
+
+class Carried:
+    """An upload that a carrier takes to replicas; a Passing of the course."""
+
+    response = None
+
+    def __init__(self, upload: Upload, carrier: Upstream) -> None:
+        self._upload = upload
+        self._carrier = carrier
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether another replica can be tried."""
+        return self._upload.can_replay
+
+    async def attempt(
+        self,
+        permit: Permit,
+        call: Call,
+        headers: Mapping[str, str],
+        stream: ClientStream | None,
+        idle_s: float,
+    ) -> Result:
+        """Send it, relay the answer."""
+        return await attempt.run(self._carrier, permit, call, headers, stream, idle_s)

@@ -17,7 +17,7 @@ from uuid import uuid4
 import msgspec
 from aiohttp import web
 
-from sim import audio, openai_answer
+from sim import audio, openai_answer, realtime
 from sim.driver import Driver, Live, request_error
 from sim.metrics_text import CONTENT_TYPE, HttpExchange
 from sim.openai_answer import DONE, Writer, usage_of
@@ -32,7 +32,7 @@ _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 _UNCOUNTED = ("/metrics", "/health", "/load", "/ping", "/version")
 _HEADER_ORDER = (
     *("date", "server", "allow", "content-length", "content-type", "vary"),
-    *("connection", "transfer-encoding"),
+    *("upgrade", "connection", "sec-websocket-accept", "transfer-encoding"),
 )
 _BODY_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -84,6 +84,7 @@ class HttpApi:
             ("POST", "/v1/chat/completions", self._chat_completions),
             ("POST", "/v1/audio/transcriptions", self._transcribe),
             ("POST", "/v1/audio/translations", self._transcribe),
+            ("GET", "/v1/realtime", self._realtime),
             ("POST", "/tokenize", self._tokenize),
             ("POST", "/detokenize", self._detokenize),
         ]
@@ -207,6 +208,12 @@ class HttpApi:
             await response.write(DONE)
             await response.write_eof()
             return response
+
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("upgrade", "").lower() != "websocket":
+            raise web.HTTPNotFound
+        models, length = self._identity.names, self._driver.engine.spec.max_model_len
+        return await realtime.converse(request, self._driver, models, length)
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, chat=False)

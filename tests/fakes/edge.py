@@ -54,6 +54,7 @@ class EdgeUnderTest:
     dispatch: Dispatch
     table: RoutingTable
     endpoint: Endpoint
+    proxy: Proxy
     metrics: EdgeMetrics
     snapshot: Snapshot = field(default_factory=Snapshot)
     version: int = 0
@@ -114,6 +115,7 @@ async def running_edge(
             dispatch=dispatch,
             table=table,
             endpoint=endpoint,
+            proxy=proxy,
             metrics=metrics,
         )
         keys = (ApiKey(openai.key_hash(KEY), "test"),)
