@@ -50,3 +50,14 @@ def test_ipv6_and_wildcards() -> None:
     assert host_port("[::1]:4000") == ("::1", 4000)
     wildcard = ".".join("0000") + ":4000"
     assert from_args([*TARGET, "--listen", wildcard]).listen_url == "http://127.0.0.1:4000"
+
+
+def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None:
+    args = (*TARGET, "--name", "e1", "--state", str(tmp_path))
+    alone, first, third = (
+        from_args([*args, *worker]) for worker in ((), ("--worker", "1"), ("--worker", "3"))
+    )
+    assert [one.name for one in (alone, first, third)] == ["e1", "e1", "e1:3"]
+    assert [one.admin_port for one in (alone, first, third)] == [4001, 4001, 4003]
+    assert [one.port for one in (alone, first, third)] == [4000] * 3
+    assert [one.shares_port for one in (alone, first, third)] == [False, True, True]
