@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from edge import passage, upstream
+from edge import carriers, upstream
 from edge.admission import Admission
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
@@ -45,7 +45,7 @@ async def serve(config: EdgeConfig) -> None:
     feed.restore()
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
-        passing = await stack.enter_async_context(passage.connect(config.upstream_key))
+        passing = await stack.enter_async_context(carriers.connect(config.upstream_key))
         proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
         endpoint = Endpoint(proxy, table, dispatch)
         tls = _tls(config)

@@ -16,23 +16,26 @@ from functools import partial
 from aiohttp import web
 
 from edge.admission import Admission, RefusedError
+from edge.carriers import Carriers
 from edge.client import ClientStream
 from edge.core import models, multipart, openai, problems, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
+from edge.core.makers import Makers
 from edge.core.models import Target
 from edge.core.multipart import MalformedError
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Cost, Found, ModelIn
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
-from edge.passage import Passage
 from edge.tunnel import Tunnel, Tunnels, is_websocket
 from edge.upload import Carried, Upload
 from edge.upstream import Upstream
-from trimtab.model import ApiKey
+from trimtab.model import ApiKey, Pool, Serving
 from trimtab.policy.queue import Ticket
+from trimtab.policy.work import pass_work
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -52,15 +55,16 @@ class Proxy:
         dispatch: Dispatch,
         admission: Admission,
         upstream: Upstream,
-        passage: Passage,
+        carriers: Carriers,
         metrics: EdgeMetrics,
     ) -> None:
         self._table = table
-        self._passage = passage
+        self._carriers = carriers
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
-        self._course = Course(table, dispatch, admission, upstream, metrics)
+        self._makers = Makers()
+        self._course = Course(table, dispatch, admission, upstream, self._makers, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
         self.tunnels = Tunnels()
@@ -77,37 +81,50 @@ class Proxy:
             raise RefusedError(problems.bad_key(key))
         request[CALLER] = caller
 
-    async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def serve(
+        self, request: web.BaseRequest, found: Found, request_id: str
+    ) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
-        if request.path == surface.REALTIME:
-            return await self._converse(request, request_id)
-        if request.path in surface.AUDIO:
-            upload = await self._open(request)
-            target = self._target(request, upload.model)
-            call = Call(request.path, b"", None, upload.streams, privileged=False)
-            content_type = request.headers["content-type"]
-            carrier = self._passage.carrier(content_type, upload, target.adapter)
-            passing = Carried(upload, carrier)
-        else:
-            call, passing = await self._read(request), None
-            target = self._target(request, call.model)
+        if found.entry.model is ModelIn.SOCKET:
+            return await self._converse(request, found, request_id)
+        if found.entry.model is ModelIn.FORM:
+            return await self._run(await self._carry(request, found, request_id))
+        call = await self._read(request, found)
+        call, target, only = self._bind(call, request[CALLER])
         job = self._job(request, call, target, request_id, clock.now_s())
-        job.passing = passing
+        job.ticket = job.ticket._replace(only=only)
         return await self._run(job)
 
-    async def _converse(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def _carry(self, request: web.BaseRequest, found: Found, request_id: str) -> Job:
+        """Begin to read a form with a file."""
+        content_type = request.headers.get("content-type", "")
+        try:
+            mark = multipart.boundary(content_type)
+        except MalformedError as error:
+            raise RefusedError(problems.bad_form(str(error))) from None
+        upload = Upload(_parts(request, self._table.policy.body_limit_bytes), mark)
+        await upload.peek()
+        target = self._target(request[CALLER], upload.model)
+        call = Call(found.entry, found.path, b"", stream=upload.streams, answers_as=target.name)
+        job = self._job(request, call, target, request_id, clock.now_s())
+        job.passing = Carried(upload, self._carriers.carrier(content_type, upload, target.adapter))
+        return job
+
+    async def _converse(
+        self, request: web.BaseRequest, found: Found, request_id: str
+    ) -> web.StreamResponse:
         """Answer a request for a session, which may be long."""
         if not is_websocket(request):
             raise RefusedError(problems.not_a_websocket())
-        tunnel = Tunnel(request, self._passage)
+        tunnel, key = Tunnel(request, self._carriers), request[CALLER]
         self.tunnels.add(tunnel)
         try:
             model = request.query.get("model")
-            target = models.find(self._table.targets, request[CALLER], model)
+            target = models.find(self._table.targets, key, model)
             if isinstance(target, Problem):
-                target = self._target(request, model or await tunnel.asked())
-            tunnel.may_name = partial(self._means, request[CALLER], target)
-            call = Call(request.path, b"", None, stream=False, privileged=False)
+                target = self._target(key, model or await tunnel.asked())
+            tunnel.may_name = partial(self._means, key, target)
+            call = Call(found.entry, found.path, b"", answers_as=target.name)
             job = self._job(request, call, target, request_id, clock.now_s())
             job.idle_s = self._table.policy.idle_timeout_ms / 1000
             job.passing = tunnel
@@ -120,8 +137,8 @@ class Proxy:
         finally:
             self.tunnels.remove(tunnel)
 
-    def _means(self, caller: ApiKey, target: Target, name: str) -> bool:
-        found = models.find(self._table.targets, caller, name)
+    def _means(self, key: ApiKey, target: Target, name: str) -> bool:
+        found = models.find(self._table.targets, key, name)
         return isinstance(found, Target) and found[1:] == target[1:]
 
     async def _run(self, job: Job) -> web.StreamResponse:
@@ -166,27 +183,36 @@ class Proxy:
         )
         self.decisions.add(record)
 
-    async def _read(self, request: web.BaseRequest) -> Call:
+    async def _read(self, request: web.BaseRequest, found: Found) -> Call:
         limit_bytes = self._table.policy.body_limit_bytes
         if (request.content_length or 0) > limit_bytes:
             raise RefusedError(problems.too_large(limit_bytes))
         body = b"".join([part async for part in _parts(request, limit_bytes)])
-        call = openai.parse(request.path, request.headers.get("content-type", ""), body)
+        if found.entry.model is ModelIn.ID:
+            return openai.about(found, request.method, request.query)
+        call = openai.parse(found, request.headers.get("content-type", ""), body)
         if isinstance(call, Problem):
             raise RefusedError(call)
         return call
 
-    async def _open(self, request: web.BaseRequest) -> Upload:
-        try:
-            mark = multipart.boundary(request.headers.get("content-type", ""))
-        except MalformedError as error:
-            raise RefusedError(problems.bad_form(str(error))) from None
-        upload = Upload(_parts(request, self._table.policy.body_limit_bytes), mark)
-        await upload.peek()
-        return upload
+    def _bind(self, call: Call, key: ApiKey) -> tuple[Call, Target, str]:
+        """The call under the name its answer gets, its target, and the replica it is bound to."""
+        by_id = call.entry.model is ModelIn.ID
+        target = None if by_id else self._target(key, call.model)
+        if target is not None and not call.previous:
+            return call.answering_as(target.name), target, ""
+        routes = self._table.routes(target.pool.name) if target else self._table.snapshot.routes
+        found = self._makers.find(call.previous, key.name, routes, clock.now_s())
+        if isinstance(found, Problem):
+            raise RefusedError(found)
+        route, model = found
+        target = target or self._target(key, model or route.pool)
+        if target.pool.name != route.pool or (not by_id and route.serving is not Serving.OPEN):
+            raise RefusedError(problems.replica_away(call.previous))
+        return call.answering_as(call.model or model or target.name), target, route.replica
 
-    def _target(self, request: web.BaseRequest, model: str | None) -> Target:
-        target = models.find(self._table.targets, request[CALLER], model)
+    def _target(self, key: ApiKey, model: str | None) -> Target:
+        target = models.find(self._table.targets, key, model)
         if isinstance(target, Problem):
             raise RefusedError(target)
         return target
@@ -200,22 +226,27 @@ class Proxy:
             number=next(self._numbers),
             since_s=now_s,
             patience_s=math.inf if patience_s is None else patience_s,
-            work=self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens),
-            prompt_tokens=call.prompt_tokens,
+            work=self._work(pool, call),
+            prompt_tokens=call.prompt_tokens if call.entry.cost is Cost.ANSWER else 0,
             tenant=caller.name,
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
             adapter=target.adapter,
         )
         if call.stream:
-            stream = ClientStream(request, request_id)
-            if not pool.no_failover and call.path not in surface.AUDIO:
+            stream = ClientStream(request, call.entry.dialect, request_id)
+            if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
                 stream.transcript = Transcript()
             idle_s = policy.idle_timeout_ms / 1000
             return Job(call, target, caller, ticket, idle_s, stream, request_id)
         # a plain answer is silent until it is whole, so only the whole can be bounded
         total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
         return Job(call, target, caller, ticket, total_s, None, request_id)
+
+    def _work(self, pool: Pool, call: Call) -> float:
+        if call.entry.cost is Cost.ANSWER:
+            return self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens)
+        return pass_work(call.prompt_tokens)
 
 
 async def _parts(request: web.BaseRequest, limit_bytes: int) -> AsyncIterator[bytes]:

@@ -21,13 +21,13 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from edge.admission import Permit, RefusedError
 from edge.attempt import Result, Whole
+from edge.carriers import Carriers
 from edge.client import ClientStream
 from edge.core import problems, realtime
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.realtime import Frame, Verdict
 from edge.core.surface import REALTIME
-from edge.passage import Passage
 from edge.upstream import UpstreamError
 from trimtab.policy.classify import Failure, Fault
 from trimtab.runtime import clock
@@ -45,9 +45,9 @@ _BUSY = WSCloseCode.TRY_AGAIN_LATER
 class Tunnel:
     """One session; a Passing of the course."""
 
-    def __init__(self, request: web.BaseRequest, passage: Passage) -> None:
+    def __init__(self, request: web.BaseRequest, carriers: Carriers) -> None:
         self._request = request
-        self._passage = passage
+        self._carriers = carriers
         self._here: web.WebSocketResponse | None = None
         self._greeted = False
         self._stands = False
@@ -96,7 +96,7 @@ class Tunnel:
         """Be the session, on this replica, to its end."""
         path = f"{REALTIME}?model={quote(permit.served_as, safe='')}"
         try:
-            there = await self._passage.socket(permit.route, path, headers, FRAME_LIMIT_BYTES)
+            there = await self._carriers.socket(permit.route, path, headers, FRAME_LIMIT_BYTES)
         except UpstreamError as error:
             if error.failure.status in {403, 404}:  # as vLLM says that it has no such path
                 return Failure(Fault.STATUS, 400, "This model takes no realtime sessions.")

@@ -80,13 +80,20 @@ class Upstream:
 
     @asynccontextmanager
     async def post(
-        self, route: Route, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        route: Route,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        method: str = "POST",
     ) -> AsyncIterator[Answer]:
         """Send and wait for the head; leaving the block early aborts the request in the engine."""
         trace = SimpleNamespace(reused=False)
         sent_s = clock.now_s()
         try:
-            response = await self._session.post(
+            response = await self._session.request(
+                method,
                 URL(route.url + path, encoded=True),
                 data=io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body,
                 headers={"content-type": "application/json", **self._authorization, **headers},

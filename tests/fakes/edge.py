@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
-from edge import passage, upstream
+from edge import carriers, upstream
 from edge.admission import Admission
 from edge.core import openai
 from edge.core.dispatch import Dispatch
@@ -93,7 +93,7 @@ async def running_edge(
     metrics = EdgeMetrics()
     async with (
         upstream.connect("") as engines,
-        passage.connect("") as passing,
+        carriers.connect("") as passing,
         TaskRunner() as runner,
     ):
         proxy = Proxy(table, dispatch, admission, engines, passing, metrics)

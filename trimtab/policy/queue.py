@@ -51,6 +51,8 @@ class Ticket(NamedTuple):
     """The key under which to look for its home; none if empty."""
     adapter: str = ""
     """It needs a replica that has this adapter; any will do if empty."""
+    only: str = ""
+    """The one replica that can serve it; empty if any can."""
     cut_s: float = -math.inf
     """When its answer was cut in the middle: it waits from then on, but keeps its age."""
 

@@ -33,7 +33,7 @@ class Cargo(Protocol):
         """All of it, for a replica that knows the model so."""
 
 
-class Passage:
+class Carriers:
     """Connections to engines, one for each thing that passes."""
 
     def __init__(self, session: aiohttp.ClientSession, key: str) -> None:
@@ -80,14 +80,20 @@ class _Carrier(Upstream):
 
     @asynccontextmanager
     async def post(
-        self, route: Route, path: str, body: bytes, headers: Mapping[str, str]
+        self,
+        route: Route,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        method: str = "POST",
     ) -> AsyncIterator[Answer]:
         """Send it, in place of `body`, and wait for the head of the answer.
 
         Raises UpstreamError, or RefusedError where the cargo is to blame.
         """
         try:
-            response = await self._session.post(
+            response = await self._session.request(
+                method,
                 URL(route.url + path, encoded=True),
                 data=self._cargo.body(self._adapter or route.served_as),
                 headers={**headers, **self._headers},
@@ -120,7 +126,7 @@ class _CarriedAnswer(Answer):
 
 
 @asynccontextmanager
-async def connect(key: str) -> AsyncIterator[Passage]:
+async def connect(key: str) -> AsyncIterator[Carriers]:
     """For as long as the edge runs."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, force_close=True),
@@ -129,7 +135,7 @@ async def connect(key: str) -> AsyncIterator[Passage]:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
         skip_auto_headers=("user-agent", "accept", "accept-encoding"),
     ) as session:
-        yield Passage(session, key)
+        yield Carriers(session, key)
 
 
 def _blame(error: Exception, cargo: Cargo, fault: Fault | None = None) -> Exception:
