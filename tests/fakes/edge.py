@@ -85,6 +85,7 @@ async def running_edge(
     slots: int = 8,
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
+    extra_paths: Sequence[str] = (),
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
@@ -97,7 +98,7 @@ async def running_edge(
         TaskRunner() as runner,
     ):
         proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
-        endpoint = Endpoint(proxy, table, dispatch)
+        endpoint = Endpoint(proxy, table, dispatch, extra_paths)
         server = await asyncio.get_running_loop().create_server(
             Server(endpoint), "127.0.0.1", 0, ssl=tls.context if tls else None
         )

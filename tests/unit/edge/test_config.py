@@ -61,3 +61,24 @@ def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None
     assert [one.admin_port for one in (alone, first, third)] == [4001, 4001, 4003]
     assert [one.port for one in (alone, first, third)] == [4000] * 3
     assert [one.shares_port for one in (alone, first, third)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/v1/chat/completions/batch", ""),
+        ("/collective_rpc", "never served"),
+        ("/v1/load_lora_adapter", "never served"),
+        ("/a/../sleep", "not a path"),
+        ("//sleep", "not a path"),
+        ("render", "not a path"),
+    ],
+)
+def test_extra_paths(tmp_path: pathlib.Path, path: str, problem: str) -> None:
+    file = tmp_path / "trimtab.yaml"
+    file.write_text(f"edge: {{extra_paths: [{path}]}}\n")
+    if not problem:
+        assert from_args(["--config", str(file), *TARGET]).extra_paths == (path,)
+    else:
+        with pytest.raises(ConfigError, match=problem):
+            from_args(["--config", str(file), *TARGET])
