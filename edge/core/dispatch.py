@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from edge.core import uses
@@ -245,7 +246,8 @@ class Dispatch:
         """The pool's accounting, with the limits of the newest policy."""
         state = self._pools.get(name)
         if state is None:
-            state = self._pools[name] = PoolState(Queue(0))
+            queue = Queue(0, part_of=partial(self._part_of, name))
+            state = self._pools[name] = PoolState(queue)
         policy = self._table.policy
         state.queue.limit = policy.queue_limit
         state.queue.budgets.long_s = policy.queue_wait_ms / 1000
@@ -355,6 +357,16 @@ class Dispatch:
         state.dispatched += 1
         state.tally.started(now_s)
         return health
+
+    def _part_of(self, pool: str, adapter: str) -> float:
+        slots = having = 0
+        for route in self._table.routes(pool):
+            credit = self._table.credits.get(route.replica)
+            if credit is not None and route.serving is Serving.OPEN:
+                most = max(credit.slots, credit.limit_slots)  # this edge's own may be none just now
+                slots += most
+                having += most if has(route, adapter) else 0
+        return having / slots if slots else 1.0
 
     def _has_room(self, pool: str, adapter: str, now_s: float) -> bool:
         offers = self._open(pool, now_s)

@@ -98,6 +98,8 @@ class Queue:
     """Work charged and not yet reported; whoever reports it takes it out."""
     forecast: Forecast | None = None
     """Of the last request offered."""
+    part_of: Callable[[str], float] = lambda _adapter: 1.0
+    """The part of the pool's room that is on replicas with an adapter."""
     _waiting: dict[int, Ticket] = field(default_factory=dict)
     _lines: dict[Urgency, dict[str, Line]] = field(
         default_factory=lambda: {urgency: {} for urgency in BUDGETS_S}
@@ -192,7 +194,7 @@ class Queue:
                 ahead[tenant] = ahead.get(tenant, 0.0) + amount
         own = ahead[ticket.tenant]
         before += sum(min(amount, own) for amount in ahead.values())  # they take turns with it
-        return before / pace
+        return max(before / pace, self._line_s(ticket.adapter, pace))
 
     def gives_up_s(self, ticket: Ticket) -> float:
         """When a waiting request is refused after all."""
@@ -222,6 +224,14 @@ class Queue:
         line.tickets[ticket.number] = self._waiting[ticket.number] = ticket
         line.tickets.move_to_end(ticket.number, last=not first)
         line.work += ticket.work
+
+    def _line_s(self, adapter: str, pace: float) -> float:
+        """How long those who wait for an adapter take those replicas that have it."""
+        if not adapter:
+            return 0.0
+        work = sum(t.work for t in self._waiting.values() if t.adapter == adapter)
+        part = self.part_of(adapter)
+        return work / (pace * part) if part > 0.0 else 0.0
 
     def _is_preceded(self, ticket: Ticket) -> bool:
         """Whether somebody waits who may take what this one could run on."""

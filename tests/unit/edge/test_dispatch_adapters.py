@@ -101,6 +101,17 @@ def test_those_who_wait_for_an_adapter_do_not_make_others_wait(fleet: Fleet) -> 
     assert fleet.placed() == {3: "r1"}
 
 
+def test_the_wait_for_an_adapter_is_that_for_the_replicas_which_have_it(fleet: Fleet) -> None:
+    """Half of the pool does ten a second: what waits for it takes twice as long."""
+    queue = fleet.dispatch.pool(POOL).queue
+    queue.pool.hear(PoolPace(POOL, work_per_s=20.0), 1, queue.shares, 0.0)
+    for number in range(3):
+        fleet.offer(number, "sql", work=100.0)
+        fleet.placed()
+    waits = {adapter: queue.wait_s(Ticket(9, 2.0, adapter=adapter), 2.0) for adapter in ("", "sql")}
+    assert waits == {"": 10.0, "sql": 20.0}
+
+
 def test_open_means_open_with_the_adapter(fleet: Fleet) -> None:
     assert fleet.dispatch.has_open(POOL, "sql")
     assert not fleet.dispatch.has_open(POOL, "de")
