@@ -151,12 +151,13 @@ class Admission:
             self._dispatch.resize()
             if isinstance(update.body, Credits):
                 self._dispatch.hear(clock.now_s())
+            else:
+                self._refuse_orphans()
             for route in self._table.snapshot.routes:
                 if route.serving is Serving.LOST:
                     for permit in list(self._running[route.replica]):
                         permit.lose()
             self.pump()
-            self._refuse_orphans()
         return refusal
 
     def pump(self) -> None:

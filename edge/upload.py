@@ -33,10 +33,15 @@ class Upload:
         self._kept: list[Piece] = []
         self._kept_bytes = 0
         self._all_read = False
-        self.can_replay = True
-        """Whether it can be sent from its beginning."""
+        self._reading = False
+        self._all_here = True
         self.problem: Problem | None = None
         """What was wrong with it, found on the way."""
+
+    @property
+    def can_replay(self) -> bool:
+        """Whether it can be sent from its beginning; not while somebody still reads for another."""
+        return self._all_here and not self._reading
 
     @property
     def model(self) -> str | None:
@@ -58,8 +63,8 @@ class Upload:
         name, sent = served_as.encode(), 0
         while True:
             if not self._all_read and self._kept_bytes > REPLAY_LIMIT_BYTES:
-                self.can_replay = False
-            if not self.can_replay:
+                self._all_here = False
+            if not self._all_here:
                 del self._kept[:sent]
                 sent = 0
             while sent < len(self._kept):
@@ -72,7 +77,7 @@ class Upload:
 
     async def _read(self) -> None:
         """Read more, or learn that there is no more."""
-        whole = False
+        whole, self._reading = False, True
         came = bytearray()
         try:
             while len(came) < READ_LEAST_BYTES and not whole:
@@ -89,8 +94,10 @@ class Upload:
             self.problem = problems.bad_form(str(error))
             raise RefusedError(self.problem) from error
         except BaseException:  # whoever was to read it is gone, and so is what he read
-            self.can_replay = False
+            self._all_here = False
             raise
+        finally:
+            self._reading = False
         self._kept.extend(pieces)
         self._kept_bytes += len(came)
         self._all_read = whole

@@ -87,7 +87,7 @@ async def test_any_order_of_fields(
 
 
 async def test_a_stream(http: aiohttp.ClientSession, edge: EdgeUnderTest) -> None:
-    data = form(("model", MODEL), ("stream", "true"))
+    data = form(("model", "alias"), ("stream", "true"))
     async with http.post(edge.url + PATH, data=data) as answer:
         assert answer.content_type == "text/event-stream"
         text = await answer.text()
@@ -95,7 +95,7 @@ async def test_a_stream(http: aiohttp.ClientSession, edge: EdgeUnderTest) -> Non
     assert events[-1] == "[DONE]"
     assert len(events) > 2
     chunks = [json.loads(event) for event in events[:-1]]
-    assert {chunk["object"] for chunk in chunks} == {"transcription.chunk"}
+    assert {(c["object"], c["model"]) for c in chunks} == {("transcription.chunk", "alias")}
     assert chunks[0]["choices"][0]["delta"]["content"].startswith(mark(SOUND))
 
 

@@ -86,7 +86,7 @@ async def test_each_name_goes_where_it_means(fleet: Fleet) -> None:
     before = await finished(fleet.big), await finished(fleet.small)
     for name in shown:
         status, answer = await fleet.ask(name)
-        assert (status, answer["usage"]["completion_tokens"]) == (200, 3)
+        assert (status, answer["model"], answer["usage"]["completion_tokens"]) == (200, name, 3)
     assert (await finished(fleet.big) - before[0], await finished(fleet.small) - before[1]) == (
         3,
         2,
