@@ -74,7 +74,7 @@ class _Carrier(Upstream):
         adapter: str,
     ) -> None:
         self._session = session
-        self._headers = headers
+        self._headers = dict(headers)
         self._cargo = cargo
         self._adapter = adapter
 

@@ -40,6 +40,7 @@ class ClientStream:
         self._response = web.StreamResponse(headers=headers)
         self._lock = asyncio.Lock()
         self._quiet = True
+        self._prepared = False
         self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
@@ -57,7 +58,8 @@ class ClientStream:
         if self.started_s is None:
             self.started_s = clock.now_s()
         self._quiet = False
-        await self._commit()
+        if not self._prepared:
+            await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
         await self._response.write(data)
@@ -99,6 +101,7 @@ class ClientStream:
             if not self.committed:
                 self.committed = True
                 await self._response.prepare(self._request)
+                self._prepared = True
 
 
 class Keeper:

@@ -18,11 +18,10 @@ from aiohttp import web
 from edge.admission import Admission, RefusedError
 from edge.carriers import Carriers
 from edge.client import ClientStream
-from edge.core import models, multipart, openai, problems, surface
+from edge.core import envelopes, models, multipart, openai, problems, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
-from edge.core.makers import Makers
 from edge.core.models import Target
 from edge.core.multipart import MalformedError
 from edge.core.openai import Call
@@ -63,8 +62,7 @@ class Proxy:
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
-        self._makers = Makers()
-        self._course = Course(table, dispatch, admission, upstream, self._makers, metrics)
+        self._course = Course(table, dispatch, admission, upstream, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
         self.tunnels = Tunnels()
@@ -91,6 +89,8 @@ class Proxy:
             return await self._run(await self._carry(request, found, request_id))
         call = await self._read(request, found)
         call, target, only = self._bind(call, request[CALLER])
+        if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
+            raise RefusedError(problem)
         job = self._job(request, call, target, request_id, clock.now_s())
         job.ticket = job.ticket._replace(only=only)
         return await self._run(job)
@@ -148,7 +148,8 @@ class Proxy:
             response = await self._course.run(job)
             ending = Ending("ok" if response.status < 400 else "client_error", response.status)
         except RefusedError as error:
-            ending = self._ending(error.problem, error.problem.status)
+            status = envelopes.status(error.problem, job.call.entry.dialect)
+            ending = self._ending(error.problem, status)
             raise
         except BrokenStreamError as error:
             response = error.response
@@ -202,7 +203,7 @@ class Proxy:
         if target is not None and not call.previous:
             return call.answering_as(target.name), target, ""
         routes = self._table.routes(target.pool.name) if target else self._table.snapshot.routes
-        found = self._makers.find(call.previous, key.name, routes, clock.now_s())
+        found = self._course.makers.find(call.previous, key.name, routes, clock.now_s())
         if isinstance(found, Problem):
             raise RefusedError(found)
         route, model = found

@@ -14,6 +14,7 @@ import msgspec
 from edge.core import splice
 from edge.core.surface import Dialect
 
+_BLANK = b"\n\n"
 _MODEL = b'"model":'
 # In whose field of an event the model stands.
 _WITHIN: Mapping[Dialect, str] = {Dialect.RESPONSES: "response", Dialect.ANTHROPIC: "message"}
@@ -36,10 +37,22 @@ class Namer:
         self._before = b""
         self._after = b""
 
-    def event(self, raw: bytes) -> bytes:
-        """One whole data event under the name; raises msgspec.DecodeError."""
-        if self._before and raw.startswith(self._before):
-            return self._after + raw[len(self._before) :]
+    def events(self, raw: bytes) -> bytes:
+        """Whole events under the name, any number of completions'; raises msgspec.DecodeError."""
+        if self._before:
+            # no text has this in it: its quotes are escaped
+            named = raw.replace(self._before, self._after)
+            return named if raw.count(_MODEL) == raw.count(self._before) else self._each(raw)
+        first, mark, others = raw.partition(_BLANK)
+        named = self._event(first + mark)
+        return named + self.events(others) if others else named
+
+    def _each(self, raw: bytes) -> bytes:
+        *parts, last = raw.split(_BLANK)
+        named = b"".join([self._event(part + _BLANK) for part in parts])
+        return named + self._event(last) if last else named
+
+    def _event(self, raw: bytes) -> bytes:
         if _MODEL not in raw:
             return raw
         start, end = raw.index(b"{"), raw.rindex(b"}") + 1

@@ -9,6 +9,7 @@ survive; the engine validates.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import msgspec
 from edge.core import problems, splice, surface
 from edge.core.problems import Problem
 from edge.core.surface import CHAT, TEXT, Cost, Entry, Found
+from trimtab.model import Route
 from trimtab.policy import affinity
 from trimtab.policy.work import BYTES_PER_TOKEN
 
@@ -143,6 +145,15 @@ def about(found: Found, method: str, query: Mapping[str, str]) -> Call:
     if stream and after.isdecimal() and len(after) < 10:
         path += f"&starting_after={after}"
     return Call(found.entry, path, b"", stream=stream, previous=found.id, method=method)
+
+
+def beyond_context(call: Call, routes: Iterable[Route]) -> Problem | None:
+    """Why no replica could ever take it, where that is certain without counting the prompt."""
+    lengths = [route.max_model_len_tokens for route in routes]
+    longest = max((math.inf if n is None else n for n in lengths), default=math.inf)
+    if call.max_tokens is None or call.max_tokens <= longest:
+        return None
+    return problems.answer_too_long(call.max_tokens, int(longest))
 
 
 def token_count(body: bytes) -> int | None:

@@ -13,10 +13,9 @@ from edge.core.continuation import Rest
 from edge.core.dialects import READERS
 from edge.core.naming import Namer
 from edge.core.openai import Call
-from edge.core.sse import Event, Kind
+from edge.core.sse import FINISHED, Event, Kind
 from edge.core.surface import Dialect
 
-_FINISHED = b'"finish_reason":"'
 _FINGERPRINT = "system_fingerprint"
 _LAST = frozenset({Kind.DONE, Kind.ERROR, Kind.ABORT})
 
@@ -33,6 +32,8 @@ class Passage:
         self._rest = rest
         self._started = started
         self._held = b""
+        self.singly = rest is not None or self._dialect is not Dialect.OPENAI
+        """Whether it takes one event at a time."""
         self.began = False
         """Whether data has come in this attempt."""
         self.tokens: int | None = None
@@ -69,20 +70,20 @@ class Passage:
     def end(self) -> bytes:
         """What is left to pass of an answer that is whole."""
         held, self._held = self._held, b""
-        return held + self._namer.event(self.last.raw) if self.last else held
+        return held + self._namer.events(self.last.raw) if self.last else held
 
     def _data(self, event: Event) -> bytes:
         held, self._held = self._held, b""
         if self._hides_usage:
             if event.kind is Kind.USAGE:
                 return _signed(held, event.raw)
-            if _FINISHED in event.raw:
+            if FINISHED in event.raw:
                 self._held = self._joined(event.raw)
                 return held
         return held + self._joined(event.raw)
 
     def _joined(self, raw: bytes) -> bytes:
-        return self._namer.event(raw) if self._rest is None else self._rest.join(raw)
+        return self._namer.events(raw) if self._rest is None else self._rest.join(raw)
 
 
 def _signed(event: bytes, usage: bytes) -> bytes:

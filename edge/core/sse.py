@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ EVENT_LIMIT_BYTES = 8 * 1024 * 1024
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 NO_CHOICES = b'"choices":[]'  # within a text its quotes would be escaped
+FINISHED = b'"finish_reason":"'
 _END = re.compile(rb"\r?\n\r?\n")
 _ERROR = re.compile(rb'^data:\s*\{\s*"error"\s*:')
 _ABORT = re.compile(rb'"finish_reason"\s*:\s*"abort"')
@@ -38,14 +39,15 @@ class Kind(Enum):
     DONE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One whole event, its blank line included."""
+class Event(NamedTuple):
+    """One whole event, its blank line included, or some of plain data."""
 
     kind: Kind
     raw: bytes
     status: int = 0
     message: str = ""
+    number: int = 1
+    """So many events."""
     tokens: int = 0
     """Of the whole answer, where the event says so."""
     id: str = ""
@@ -61,6 +63,17 @@ def payloads(raw: bytes) -> Iterator[bytes]:
     for event in _END.split(raw):
         if event.startswith(b"data:") and not event.startswith(b"data: [DONE]"):
             yield event[5:]
+
+
+def _plain(raw: bytes) -> int:
+    """How many events, if all are plain data at the first glance; else 0: look at each."""
+    if b"\r" in raw or b'"error"' in raw or FINISHED in raw or b"data: [DONE]" in raw:
+        return 0
+    if NO_CHOICES in raw or b'"abort"' in raw:
+        return 0
+    number = raw.count(b"\n\n")
+    plain = raw.startswith(b"data:") and raw.count(b"\n\ndata:") == number - 1
+    return number if plain else 0
 
 
 class _Error(msgspec.Struct):
@@ -138,21 +151,28 @@ def _usage(raw: bytes) -> Event:
 
 
 class Scanner:
-    """Feed chunks in, get whole events out; a chunk may end anywhere."""
+    """Feed chunks in, get whole events out; a chunk may end anywhere.
 
-    def __init__(self, read: Callable[[bytes], Event] = read) -> None:
-        self._read = read
+    What is nothing but plain data of completions comes as one, unless `singly`.
+    """
+
+    def __init__(self, read: Callable[[bytes], Event] = read, *, singly: bool = False) -> None:
         self._rest = b""
+        self._read = read
+        self._singly = singly
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Events that this chunk completes; raises OversizedEventError."""
-        data = self._rest + chunk
-        events = []
-        start = 0
-        for end in _END.finditer(data):
-            events.append(self._read(data[start : end.end()]))
-            start = end.end()
-        self._rest = data[start:]
+        data = self._rest + chunk if self._rest else chunk
+        end = data.rfind(b"\n\n") + 2
+        if not self._singly and (number := _plain(data[:end])):
+            events = [Event(Kind.DATA, data[:end], number=number)]
+        else:
+            events, end = [], 0
+            for mark in _END.finditer(data):
+                events.append(self._read(data[end : mark.end()]))
+                end = mark.end()
+        self._rest = data[end:]
         if len(self._rest) > EVENT_LIMIT_BYTES:
             raise OversizedEventError(f"an event of more than {EVENT_LIMIT_BYTES} bytes")
         return events

@@ -14,7 +14,7 @@ import pytest
 from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
 from tests.fakes.local_engine import LocalEngine, local_engine
 from tests.fakes.wait import until
-from trimtab.model import Serving
+from trimtab.model import Outcome, Serving
 from trimtab.runtime import clock
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -249,7 +249,7 @@ async def test_a_stream_that_breaks_says_so_in_its_dialect_and_is_cut(
     fault: dict[str, Any],
 ) -> None:
     edge.set_serving("r1", Serving.CLOSED)
-    engines[0].fault(**fault)
+    await engines[0].fault(**fault)
     got = await until_cut(http, path)
     name, data = got.rstrip(b"\n").rpartition(b"\n\n")[2].split(b"\ndata: ")
     assert (name, json.loads(data)["type"]) == (b"event: error", "error")
@@ -267,9 +267,9 @@ async def test_a_failure_before_the_first_data_is_invisible(
     fault: dict[str, Any],
 ) -> None:
     expected = await posted(http, path, GENERATING[path] | {"stream": True})
-    engines[0].seen.clear()
-    while not engines[0].seen:
-        engines[0].fault(**json.loads(json.dumps(fault).replace("4", "0")))
+    outcomes = edge.dispatch.replica("r0").outcomes
+    while not outcomes.keys() - {Outcome.OK}:
+        await engines[0].fault(**json.loads(json.dumps(fault).replace("4", "0")))
         got = await posted(http, path, GENERATING[path] | {"stream": True})
         assert got.count(b"event: ") == expected.count(b"event: ")
         assert b"event: error" not in got
@@ -287,8 +287,8 @@ async def test_a_stream_that_goes_on_elsewhere_keeps_its_name_and_tells_no_usage
 
     expected = choices(await posted(http, path, GENERATING[path] | {"stream": True}))
     continued = edge.metrics.failovers.labels(MODEL, "continued")
-    while not continued.collect()[0].samples[0].value:
-        engines[0].fault(die_mid_stream={"mode": "api", "after_tokens": 6})
+    while not any(metric.samples[0].value for metric in continued.collect()):
+        await engines[0].fault(die_mid_stream={"mode": "api", "after_tokens": 6})
         got = choices(await posted(http, path, GENERATING[path] | {"stream": True}))
         for field in ("text", "delta", "finish_reason"):
             assert [choice.get(field) for choice in got] == [
@@ -313,7 +313,7 @@ async def test_an_anthropic_client_reads_its_own_errors(
         400, "invalid_request_error", data=b"{", headers={"content-type": "application/json"}
     )
     for engine in engines:
-        engine.fault(reject=True)
+        await engine.fault(reject=True)
     assert "full" in await failed(529, "overloaded_error", json=CHAT)
     async with http.get("/v1/none", headers={"anthropic-version": "2023-06-01"}) as answer:
         assert (await answer.json())["error"]["type"] == "not_found_error"

@@ -35,8 +35,12 @@ def chunk(text: str, model: str = "served") -> dict[str, Any]:
 def test_every_chunk_and_nothing_in_its_text(texts: list[str]) -> None:
     namer = Namer(Dialect.OPENAI, "public")
     for text in texts:
-        assert namer.event(data(chunk(text))) == data(chunk(text, "public"))
-    assert namer.event(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
+        assert namer.events(data(chunk(text))) == data(chunk(text, "public"))
+    several = b"".join(data(chunk(text)) for text in texts)
+    expected = b"".join(data(chunk(text, "public")) for text in texts)
+    for one in (namer, Namer(Dialect.OPENAI, "public")):
+        assert one.events(several) == expected
+    assert namer.events(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
 
 
 @pytest.mark.parametrize("name", ["served", 'a "quoted" name', "naïve/model", "\\"])
@@ -44,7 +48,7 @@ def test_any_name(name: str) -> None:
     for served, public in (("served", name), (name, "public"), (name, name)):
         namer = Namer(Dialect.OPENAI, public)
         for text in ("one", "two"):
-            found = namer.event(data(chunk(text, served)))
+            found = namer.events(data(chunk(text, served)))
             assert json.loads(found[6:]) == chunk(text, public)
 
 
@@ -52,7 +56,7 @@ def test_the_name_may_follow_the_choices() -> None:
     namer = Namer(Dialect.OPENAI, "public")
     for text in ("one", "two"):
         raw = data({"choices": chunk(text)["choices"], "model": "served"})
-        assert json.loads(namer.event(raw)[6:]) == {
+        assert json.loads(namer.events(raw)[6:]) == {
             "choices": chunk(text)["choices"],
             "model": "public",
         }
@@ -70,9 +74,9 @@ def test_where_other_dialects_have_it(dialect: Dialect, kind: str, within: str) 
         inner = {"id": "x", "metadata": {"model": "served"}, "model": model}
         return data({"type": kind, "model": "served", within: inner}, kind)
 
-    assert Namer(dialect, "public").event(event("served")) == event("public")
+    assert Namer(dialect, "public").events(event("served")) == event("public")
     delta = data({"type": "delta", "delta": TRAP, "input": {"model": "served"}}, "delta")
-    assert Namer(dialect, "public").event(delta) == delta
+    assert Namer(dialect, "public").events(delta) == delta
 
 
 @pytest.mark.parametrize(
