@@ -14,6 +14,7 @@ import contextlib
 
 from aiohttp import web
 
+from edge.answers import complete
 from edge.core import continuation, envelopes, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
@@ -36,8 +37,7 @@ class ClientStream:
         self._request = request
         self._dialect = dialect
         self._request_id = request_id
-        headers = {**STREAM_HEADERS, **envelopes.ids(dialect, request_id)}
-        self._response = web.StreamResponse(headers=headers)
+        self._response = web.StreamResponse(headers=STREAM_HEADERS)
         self._lock = asyncio.Lock()
         self._quiet = True
         self._prepared = False
@@ -100,6 +100,7 @@ class ClientStream:
         async with self._lock:
             if not self.committed:
                 self.committed = True
+                complete(self._request, self._response)
                 await self._response.prepare(self._request)
                 self._prepared = True
 

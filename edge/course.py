@@ -20,9 +20,10 @@ from edge import attempt
 from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, envelopes, models, problems, sse, surface
+from edge.core import continuation, headers, models, problems, sse, surface
 from edge.core.decisions import Attempt, Notes
 from edge.core.dispatch import Dispatch, with_tried
+from edge.core.headers import Journey
 from edge.core.makers import Maker, Makers
 from edge.core.models import Target
 from edge.core.openai import Call
@@ -72,7 +73,9 @@ class Job:
     ticket: Ticket
     idle_s: float
     stream: ClientStream | None
-    request_id: str
+    journey: Journey
+    caller: Mapping[str, str]
+    """Its headers."""
     history: History = field(default_factory=History)
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
@@ -84,6 +87,11 @@ class Job:
     def pool(self) -> Pool:
         """Where it runs."""
         return self.target.pool
+
+    @property
+    def request_id(self) -> str:
+        """What its caller knows it by."""
+        return self.journey.request_id
 
     @property
     def started(self) -> bool:
@@ -157,7 +165,7 @@ class Course:
                 )
 
     async def _attempt(self, job: Job) -> tuple[Result, str]:
-        again = job.history.attempts > 0
+        again, asked_s = job.history.attempts > 0, clock.now_s()
         if problem := self._poison(job):
             raise await _refusal(job, problem)
         try:
@@ -166,6 +174,7 @@ class Course:
             problem = error.problem if isinstance(error, RefusedError) else self._gone(job)
             problem = problem if job.cut is None else _cut_short(job, job.cut)
             raise await _refusal(job, problem) from error
+        job.journey.placed(permit.route.replica, clock.now_s() - asked_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
@@ -216,8 +225,7 @@ class Course:
             self._failures.tell(job.request_id, ended)
 
     async def _send(self, job: Job, permit: Permit) -> Result:
-        # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
-        headers = {"x-request-id": f"{job.request_id}-{job.history.attempts}"}
+        to_engine = headers.to_engine(job.caller, job.request_id, job.journey.attempts)
         call, stream = job.call, job.stream
         if job.cut is not None and stream is not None and stream.transcript is not None:
             text = stream.transcript.text
@@ -230,8 +238,8 @@ class Course:
                 return Whole()
             call = replace(call, body=rest.body)
         if job.passing is not None:
-            return await job.passing.attempt(permit, call, headers, stream, job.idle_s)
-        return await attempt.run(self._upstream, permit, call, headers, stream, job.idle_s)
+            return await job.passing.attempt(permit, call, to_engine, stream, job.idle_s)
+        return await attempt.run(self._upstream, permit, call, to_engine, stream, job.idle_s)
 
     def _poison(self, job: Job) -> Problem | None:
         if job.passing is not None:
@@ -286,7 +294,7 @@ class Course:
             return await job.stream.finish()
         if job.passing is not None and job.passing.response is not None:
             return job.passing.response
-        return web.Response(body=whole.body, headers=_headers(job, whole.content_type))
+        return web.Response(body=whole.body, headers={"content-type": whole.content_type})
 
     def _gone(self, job: Job) -> Problem:
         return models.unknown(self._table.targets, job.key, job.target.name)
@@ -303,19 +311,14 @@ class Course:
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
-        headers, status = _headers(job, rejected.content_type), rejected.failure.status
+        kind, status = {"content-type": rejected.content_type}, rejected.failure.status
         body = problems.named(rejected.body)
-        return web.Response(body=body, status=status, headers=headers)
+        return web.Response(body=body, status=status, headers=kind)
 
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:
             raise ConnectionResetError("the caller stopped reading")
         raise await _refusal(job, _cut_short(job, failure))
-
-
-def _headers(job: Job, content_type: str) -> dict[str, str]:
-    dialect = job.call.entry.dialect
-    return {"content-type": content_type, **envelopes.ids(dialect, job.request_id)}
 
 
 def _cut_short(job: Job, failure: Failure) -> Problem:

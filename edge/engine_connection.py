@@ -17,7 +17,7 @@ from trimtab.policy.classify import Failure, Fault
 
 READ_BUFFER_BYTES = 256 * 1024
 OVERHEAD_LIMIT_BYTES = 64 * 1024  # heads, trailers, chunk extensions, between two parts of a body
-JOIN_BYTES = 64 * 1024  # a larger body is not copied behind its head
+PIECE_BYTES = 256 * 1024  # of a large body: what the transport has not sent yet it may hold again
 
 
 class UpstreamError(Exception):
@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._wake: asyncio.Future[None] | None = None
-        self._paused = False
+        self._paused = self._write_paused = False
         self._may_go_on = True
         """False once it can't have another request."""
         self.idle_since_s = 0.0
@@ -65,11 +65,19 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes) -> None:
         """A request, on a usable connection."""
         self._begin(busy=True)
-        if len(body) <= JOIN_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
-            self._transport.write(body)
+        self._transport.write(head + body)
+
+    async def upload(self, head: bytes, body: bytes) -> None:
+        """A large one, no faster than the engine takes it; an early answer leaves the rest."""
+        self.send(head, b"")
+        whole = memoryview(body)
+        for at in range(0, len(whole), PIECE_BYTES):
+            while self._write_paused and self._fault is None and not self._has_head:
+                await self._wait()
+            if self._has_head or self._fault is not None:
+                self._may_go_on = False
+                return
+            self._transport.write(whole[at : at + PIECE_BYTES])
 
     async def head(self) -> None:
         """Wait for status and headers; raises UpstreamError."""
@@ -158,6 +166,15 @@ class Connection(asyncio.Protocol):
             self._overhead_bytes += len(data)
             if self._overhead_bytes > OVERHEAD_LIMIT_BYTES:
                 self._malformed()
+        self._rouse()
+
+    def pause_writing(self) -> None:
+        """The engine reads slower than we send."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._write_paused = False
         self._rouse()
 
     def _fail(self, fault: Fault) -> None:

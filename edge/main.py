@@ -47,7 +47,7 @@ async def serve(config: EdgeConfig) -> None:
         engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
         passing = await stack.enter_async_context(carriers.connect(config.upstream_key))
         proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
-        endpoint = Endpoint(proxy, table, dispatch, config.extra_paths)
+        endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config, tls)
         admin_runner = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)

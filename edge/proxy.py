@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import uuid
-from collections.abc import AsyncIterator
 from functools import partial
 
 from aiohttp import web
 
+from edge import bodies
 from edge.admission import Admission, RefusedError
+from edge.answers import JOURNEY
 from edge.carriers import Carriers
 from edge.client import ClientStream
-from edge.core import envelopes, models, multipart, openai, problems, surface
+from edge.core import envelopes, headers, models, multipart, openai, problems, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
@@ -38,10 +38,6 @@ from trimtab.policy.work import pass_work
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
-BODY_IDLE_S = 30.0
-"""Between two parts of a body: a caller that is silent for longer has gone or means harm."""
-BODY_TOTAL_S = 300.0
-"""For a whole body: the largest allowed by default, over 2 Mbit/s."""
 CALLER = web.RequestKey("caller", ApiKey)
 
 
@@ -80,39 +76,37 @@ class Proxy:
         request[CALLER] = caller
 
     async def serve(
-        self, request: web.BaseRequest, found: Found, request_id: str
+        self, request: web.BaseRequest, found: Found, _request_id: str
     ) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
         if found.entry.model is ModelIn.SOCKET:
-            return await self._converse(request, found, request_id)
+            return await self._converse(request, found)
         if found.entry.model is ModelIn.FORM:
-            return await self._run(await self._carry(request, found, request_id))
+            return await self._run(await self._carry(request, found))
         call = await self._read(request, found)
         call, target, only = self._bind(call, request[CALLER])
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
-        job = self._job(request, call, target, request_id, clock.now_s())
+        job = self._job(request, call, target, clock.now_s())
         job.ticket = job.ticket._replace(only=only)
         return await self._run(job)
 
-    async def _carry(self, request: web.BaseRequest, found: Found, request_id: str) -> Job:
+    async def _carry(self, request: web.BaseRequest, found: Found) -> Job:
         """Begin to read a form with a file."""
         content_type = request.headers.get("content-type", "")
         try:
             mark = multipart.boundary(content_type)
         except MalformedError as error:
             raise RefusedError(problems.bad_form(str(error))) from None
-        upload = Upload(_parts(request, self._table.policy.body_limit_bytes), mark)
+        upload = Upload(bodies.parts(request, self._table.policy.body_limit_bytes), mark)
         await upload.peek()
         target = self._target(request[CALLER], upload.model)
         call = Call(found.entry, found.path, b"", stream=upload.streams, answers_as=target.name)
-        job = self._job(request, call, target, request_id, clock.now_s())
+        job = self._job(request, call, target, clock.now_s())
         job.passing = Carried(upload, self._carriers.carrier(content_type, upload, target.adapter))
         return job
 
-    async def _converse(
-        self, request: web.BaseRequest, found: Found, request_id: str
-    ) -> web.StreamResponse:
+    async def _converse(self, request: web.BaseRequest, found: Found) -> web.StreamResponse:
         """Answer a request for a session, which may be long."""
         if not is_websocket(request):
             raise RefusedError(problems.not_a_websocket())
@@ -125,7 +119,7 @@ class Proxy:
                 target = self._target(key, model or await tunnel.asked())
             tunnel.may_name = partial(self._means, key, target)
             call = Call(found.entry, found.path, b"", answers_as=target.name)
-            job = self._job(request, call, target, request_id, clock.now_s())
+            job = self._job(request, call, target, clock.now_s())
             job.idle_s = self._table.policy.idle_timeout_ms / 1000
             job.passing = tunnel
             return await self._run(job)
@@ -149,11 +143,11 @@ class Proxy:
             ending = Ending("ok" if response.status < 400 else "client_error", response.status)
         except RefusedError as error:
             status = envelopes.status(error.problem, job.call.entry.dialect)
-            ending = self._ending(error.problem, status)
+            ending = self._ending(job, error.problem, status)
             raise
         except BrokenStreamError as error:
             response = error.response
-            ending = self._ending(error.problem, response.status)
+            ending = self._ending(job, error.problem, response.status)
         except (asyncio.CancelledError, ConnectionError):
             ending = Ending("client_disconnect")
             raise
@@ -161,9 +155,10 @@ class Proxy:
             self._end(job, ending)
         return response
 
-    def _ending(self, problem: Problem, status: int) -> Ending:
-        outcome = self._metrics.outcome_of(problem.code)
-        return Ending(outcome, status, problem.code, problem.retry_after_s)
+    def _ending(self, job: Job, problem: Problem, status: int) -> Ending:
+        outcome, wait_s = self._metrics.outcome_of(problem.code), problem.retry_after_s
+        told_s = None if wait_s is None else headers.retry_after_s(wait_s, job.request_id)
+        return Ending(outcome, status, problem.code, told_s)
 
     def _end(self, job: Job, ending: Ending) -> None:
         ticket, ended_s = job.ticket, clock.now_s()
@@ -181,14 +176,12 @@ class Proxy:
             first_byte_s=job.stream.started_s if job.stream else None,
             ended_s=ended_s,
             ending=ending,
+            caller_id=headers.caller_id(job.caller),
         )
         self.decisions.add(record)
 
     async def _read(self, request: web.BaseRequest, found: Found) -> Call:
-        limit_bytes = self._table.policy.body_limit_bytes
-        if (request.content_length or 0) > limit_bytes:
-            raise RefusedError(problems.too_large(limit_bytes))
-        body = b"".join([part async for part in _parts(request, limit_bytes)])
+        body = await bodies.read(request, self._table.policy.body_limit_bytes)
         if found.entry.model is ModelIn.ID:
             return openai.about(found, request.method, request.query)
         call = openai.parse(found, request.headers.get("content-type", ""), body)
@@ -218,9 +211,7 @@ class Proxy:
             raise RefusedError(target)
         return target
 
-    def _job(
-        self, request: web.BaseRequest, call: Call, target: Target, request_id: str, now_s: float
-    ) -> Job:
+    def _job(self, request: web.BaseRequest, call: Call, target: Target, now_s: float) -> Job:
         policy, caller, pool = self._table.policy, request[CALLER], target.pool
         patience_s = openai.patience_s(request.headers)
         ticket = Ticket(
@@ -234,37 +225,18 @@ class Proxy:
             affinity=openai.affinity_key(request.headers, call, caller.name),
             adapter=target.adapter,
         )
+        journey, caller_headers = request[JOURNEY], request.headers
         if call.stream:
-            stream = ClientStream(request, call.entry.dialect, request_id)
+            stream = ClientStream(request, call.entry.dialect, journey.request_id)
             if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
                 stream.transcript = Transcript()
             idle_s = policy.idle_timeout_ms / 1000
-            return Job(call, target, caller, ticket, idle_s, stream, request_id)
+            return Job(call, target, caller, ticket, idle_s, stream, journey, caller_headers)
         # a plain answer is silent until it is whole, so only the whole can be bounded
         total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
-        return Job(call, target, caller, ticket, total_s, None, request_id)
+        return Job(call, target, caller, ticket, total_s, None, journey, caller_headers)
 
     def _work(self, pool: Pool, call: Call) -> float:
         if call.entry.cost is Cost.ANSWER:
             return self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens)
         return pass_work(call.prompt_tokens)
-
-
-async def _parts(request: web.BaseRequest, limit_bytes: int) -> AsyncIterator[bytes]:
-    """The body as it comes; raises RefusedError when it is too large or comes too slowly."""
-    size_bytes, ends_s = 0, clock.now_s() + BODY_TOTAL_S
-    try:
-        while not request.content.at_eof():
-            async with asyncio.timeout(min(BODY_IDLE_S, ends_s - clock.now_s())):
-                part = await request.content.readany()
-            size_bytes += len(part)
-            if size_bytes > limit_bytes:
-                raise RefusedError(problems.too_large(limit_bytes))
-            yield part
-    except TimeoutError:
-        raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
-
-
-def new_request_id() -> str:
-    """An id for one request, unique over the fleet."""
-    return f"req_{uuid.uuid4().hex}"

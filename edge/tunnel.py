@@ -20,6 +20,7 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from edge.admission import Permit, RefusedError
+from edge.answers import JOURNEY
 from edge.attempt import Result, Whole
 from edge.carriers import Carriers
 from edge.client import ClientStream
@@ -141,6 +142,7 @@ class Tunnel:
                 protocols=PROTOCOLS,
                 compress=False,
             )
+            here.headers.update(self._request[JOURNEY].headers(clock.now_s()))
             await here.prepare(self._request)
             self._here = here
         return self._here

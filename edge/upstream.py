@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from edge.engine_connection import Connection, UpstreamError
+from edge.engine_connection import PIECE_BYTES, Connection, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
 from trimtab.runtime import clock
@@ -187,7 +187,11 @@ class Exchange:
         self._connection, reused = await self._upstream.take(self._origin)
         sent_s = clock.now_s()
         try:
-            self._connection.send(*self._request)
+            head, body = self._request
+            if len(body) <= PIECE_BYTES:
+                self._connection.send(head, body)
+            else:
+                await self._connection.upload(head, body)
             await self._connection.head()
         except UpstreamError as error:
             untouched = reused and not self._connection.heard

@@ -116,7 +116,7 @@ def parse(found: Found, content_type: str, body: bytes) -> Call | Problem:
     try:
         fields = msgspec.json.decode(body, type=_Body)
         model, previous = _text(fields.model), _text(fields.previous_response_id)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return problems.bad_json(str(error))
     entry = found.entry
     stream = entry.streams and _is_true(fields.stream)

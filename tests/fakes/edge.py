@@ -13,6 +13,7 @@ from aiohttp import web
 
 from edge import carriers, upstream
 from edge.admission import Admission
+from edge.answers import AnswerHeaders
 from edge.core import openai
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
@@ -121,6 +122,7 @@ async def running_edge(
     slots: int = 8,
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
+    headers: AnswerHeaders | None = None,
     extra_paths: Sequence[str] = (),
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
@@ -134,7 +136,9 @@ async def running_edge(
         TaskRunner() as runner,
     ):
         proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
-        endpoint = OverheardEndpoint(proxy, table, dispatch, extra_paths)
+        endpoint = OverheardEndpoint(
+            proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
+        )
         connections = Server(endpoint)
         server = await asyncio.get_running_loop().create_server(
             connections, "127.0.0.1", 0, ssl=tls.context if tls else None

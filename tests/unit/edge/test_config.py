@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from edge.answers import AnswerHeaders
 from edge.config import from_args, host_port
 from trimtab.runtime.service import ConfigError
 
@@ -38,6 +39,14 @@ def test_the_engines_key_comes_from_the_environment_or_by_reference(
     assert from_args(["--config", str(file), *TARGET]).upstream_key == "sk-from-file"
     monkeypatch.setenv("TRIMTAB_UPSTREAM_KEY", "sk-from-env")
     assert from_args(["--config", str(file), *TARGET]).upstream_key == "sk-from-env"
+
+
+def test_what_answers_say_and_to_whom_comes_from_the_file(tmp_path: pathlib.Path) -> None:
+    assert from_args(TARGET).headers == AnswerHeaders()
+    file = tmp_path / "trimtab.yaml"
+    file.write_text("edge: {route_headers: false, cors_origins: ['https://portal.lab']}\n")
+    headers = from_args(["--config", str(file), *TARGET]).headers
+    assert headers == AnswerHeaders(False, frozenset({"https://portal.lab"}))
 
 
 @pytest.mark.parametrize("text", ["4000", "host:", "host:port", "h:70000", ""])

@@ -143,6 +143,7 @@ def test_without_a_model_none_is_put_in() -> None:
         (b"", JSON, "invalid_json"),
         (b"[]", JSON, "invalid_json"),
         (b'{"model":5}', JSON, "invalid_json"),
+        (b'{"x":' + b"[" * 9_000 + b"]" * 9_000 + b"}", JSON, "invalid_json"),
         (b'{"model":"m"}', "text/plain", "invalid_json"),
         (b'{"model":"m"}', "", "invalid_json"),
     ],
