@@ -125,7 +125,7 @@ async def run(
     idle_s: float,
 ) -> Result:
     """Do it; `stream` for a streamed call, `idle_s` is the longest wait for a sign of life."""
-    body = call.body_for(permit.route.served_as)
+    body = call.body_for(permit.served_as)
     try:
         async with (
             Watchdog(permit, idle_s) as watchdog,
