@@ -168,8 +168,8 @@ def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
     entry, usage = call.entry, dialects.usage(body)
     if entry.cost is Cost.ANSWER and dialects.aborted(entry.dialect, body):
         return Failure(Fault.ABORTED)
-    if entry.dialect is Dialect.RESPONSES:
-        permit.on_made(dialects.response_id(body))
+    if entry.dialect is Dialect.RESPONSES and (made := dialects.response_id(body)):
+        permit.on_made(made)
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
     prompt_tokens = usage.prompt_tokens or call.prompt_tokens
     permit.tokens = pass_work(prompt_tokens) if entry.cost is Cost.PASS else usage.made_tokens

@@ -85,17 +85,18 @@ class Course:
         dispatch: Dispatch,
         admission: Admission,
         upstream: Upstream,
+        makers: Makers,
         metrics: EdgeMetrics,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
         self._admission = admission
         self._upstream = upstream
+        self._makers = makers
         self._metrics = metrics
         self._failures = Failures()
         self._quarantine = Quarantine(dispatch)
         self.keeper = Keeper()
-        self.makers = Makers()
 
     async def run(self, job: Job) -> web.StreamResponse:
         """Answer it; raises RefusedError while an error status is still possible."""
@@ -167,7 +168,7 @@ class Course:
         self._metrics.queue_wait.labels(pool).observe(clock.now_s() - ticket.since_s)
         if job.call.path == surface.RESPONSES:
             maker = Maker(ticket.tenant, permit.route.replica, job.call.answers_as, ticket.since_s)
-            permit.on_made = lambda response_id: self.makers.note(response_id, maker)
+            permit.on_made = lambda response_id: self._makers.note(response_id, maker)
         return permit
 
     def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:

@@ -20,6 +20,7 @@ from edge.core import envelopes, headers, openai, problems, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
+from edge.core.makers import Makers
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.surface import Cost, Found, ModelIn
@@ -50,7 +51,8 @@ class Proxy:
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
-        self._course = Course(table, dispatch, admission, upstream, metrics)
+        self._makers = Makers()
+        self._course = Course(table, dispatch, admission, upstream, self._makers, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
 
@@ -136,7 +138,7 @@ class Proxy:
         if pool is not None and not call.previous:
             return call.answering_as(call.model or pool.name), pool, ""
         routes = self._table.routes(pool.name) if pool else self._table.snapshot.routes
-        found = self._course.makers.find(call.previous, tenant, routes, clock.now_s())
+        found = self._makers.find(call.previous, tenant, routes, clock.now_s())
         if isinstance(found, Problem):
             raise RefusedError(found)
         route, model = found

@@ -257,6 +257,24 @@ async def test_a_stream_that_breaks_says_so_in_its_dialect_and_is_cut(
     assert b"event: response.completed" not in got
 
 
+async def test_openais_client_raises_on_a_broken_response(
+    edge: EdgeUnderTest, client: openai.AsyncOpenAI, engines: list[LocalEngine]
+) -> None:
+    edge.set_serving("r1", Serving.CLOSED)
+    await engines[0].fault(error_in_stream=4)
+    stream = await client.responses.create(
+        model=MODEL, input="hello", max_output_tokens=12, stream=True
+    )
+    with pytest.raises(openai.APIError, match="The replica was lost in the middle") as caught:
+        await exhausted(stream)
+    assert caught.value.code == "replica_lost"
+
+
+async def exhausted(stream: AsyncIterator[Any]) -> None:
+    async for _ in stream:
+        pass
+
+
 @pytest.mark.parametrize("path", DIALECTS)
 @pytest.mark.parametrize("fault", FAILURES, ids=lambda fault: next(iter(fault)))
 async def test_a_failure_before_the_first_data_is_invisible(
