@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from edge.core.splice import Pieces
 from edge.engine_connection import PIECE_BYTES, Connection, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
@@ -89,7 +90,7 @@ class Upstream:
         self,
         route: Route,
         path: str,
-        body: bytes,
+        body: Pieces,
         headers: Mapping[str, str],
         *,
         method: str = "POST",
@@ -99,13 +100,14 @@ class Upstream:
         target = prefix + path
         if not _TARGET.fullmatch(target):
             raise ValueError(f"not a path: {target!r}")
-        lines = [f"{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"]
+        size_bytes = sum(map(len, body))
+        lines = [f"{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {size_bytes}\r\n"]
         for name, value in {**self._headers, **headers}.items():
             if not _HEADER.fullmatch(value):
                 raise ValueError(f"a line end in the header {name}")
             lines.append(f"{name}: {value}\r\n")
         head = "".join([*lines, "\r\n"]).encode("utf-8", "surrogateescape")
-        return Exchange(self, origin, head, body)
+        return Exchange(self, origin, head, body, is_large=size_bytes > PIECE_BYTES)
 
     async def take(self, origin: Origin) -> tuple[Connection, bool]:
         """A connection, and whether it was used before; raises UpstreamError."""
@@ -177,7 +179,10 @@ class Upstream:
 class Exchange:
     """One request and its answer: `async with upstream.post(…) as answer`."""
 
-    def __init__(self, upstream: Upstream, origin: Origin, head: bytes, body: bytes) -> None:
+    def __init__(
+        self, upstream: Upstream, origin: Origin, head: bytes, body: Pieces, *, is_large: bool
+    ) -> None:
+        self._is_large = is_large
         self._upstream = upstream
         self._origin = origin
         self._request = head, body
@@ -188,10 +193,10 @@ class Exchange:
         sent_s = clock.now_s()
         try:
             head, body = self._request
-            if len(body) <= PIECE_BYTES:
-                self._connection.send(head, body)
-            else:
+            if self._is_large:
                 await self._connection.upload(head, body)
+            else:
+                self._connection.send(head, b"".join(body))
             await self._connection.head()
         except UpstreamError as error:
             untouched = reused and not self._connection.heard
