@@ -149,7 +149,7 @@ async def count_tokens(upstream: Upstream, permit: Permit, text: str) -> int | N
     try:
         async with (
             asyncio.timeout(COUNT_TIMEOUT_S),
-            upstream.post(permit.route, "/tokenize", openai.encode(fields), {}) as answer,
+            upstream.post(permit.route, "/tokenize", [openai.encode(fields)], {}) as answer,
         ):
             body = await answer.read()
             return openai.token_count(body) if answer.status == 200 else None

@@ -15,6 +15,7 @@ from yarl import URL
 
 from edge.admission import RefusedError
 from edge.core.problems import Problem
+from edge.core.splice import Pieces
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
@@ -83,7 +84,7 @@ class _Carrier(Upstream):
         self,
         route: Route,
         path: str,
-        body: bytes,
+        body: Pieces,
         headers: Mapping[str, str],
         method: str = "POST",
     ) -> AsyncIterator[Answer]:

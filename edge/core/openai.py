@@ -95,7 +95,7 @@ class Call:
         """The same call, whose answer is to call the model so."""
         return replace(self, answers_as=name)
 
-    def body_for(self, served_as: str) -> bytes:
+    def body_for(self, served_as: str) -> splice.Pieces:
         """The bytes to send to a replica that knows the model by this name."""
         changes: dict[str, bytes | None] = {}
         if self.privileged:
@@ -104,7 +104,7 @@ class Call:
             changes["model"] = encode(served_as)
         if self.add_usage:
             changes["stream_options"] = self.add_usage
-        return splice.splice(self.body, changes) if changes else self.body
+        return splice.pieces(self.body, changes) if changes else [self.body]
 
 
 def parse(found: Found, content_type: str, body: bytes) -> Call | Problem:
