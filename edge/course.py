@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 from aiohttp import web
 
 from edge import attempt
@@ -200,7 +201,7 @@ class Course:
             if not rest.body:
                 await stream.send(sse.DONE)
                 return Whole()
-            call = replace(call, body=rest.body)
+            call = msgspec.structs.replace(call, body=rest.body)
         return await attempt.run(self._upstream, permit, call, to_engine, stream, job.idle_s)
 
     def _poison(self, job: Job) -> Problem | None:

@@ -45,6 +45,10 @@ class Passage:
 
     def feed(self, events: list[Event]) -> bytes:
         """What may pass now."""
+        if len(events) == 1 and self.began:  # most of the time
+            event = events[0]
+            if event.kind is Kind.DATA and not event.tokens:
+                return self._data(event)
         passing = bytearray()
         for event in events:
             if event.tokens:
