@@ -9,10 +9,12 @@ request taken: whatever else happens, and any byte that nobody asked for, ends i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import cast
 
 import httptools
 
+from edge.core.splice import Pieces
 from trimtab.policy.classify import Failure, Fault
 
 READ_BUFFER_BYTES = 256 * 1024
@@ -67,17 +69,16 @@ class Connection(asyncio.Protocol):
         self._begin(busy=True)
         self._transport.write(head + body)
 
-    async def upload(self, head: bytes, body: bytes) -> None:
+    async def upload(self, head: bytes, body: Pieces) -> None:
         """A large one, no faster than the engine takes it; an early answer leaves the rest."""
         self.send(head, b"")
-        whole = memoryview(body)
-        for at in range(0, len(whole), PIECE_BYTES):
+        for part in _cut(body):
             while self._write_paused and self._fault is None and not self._has_head:
                 await self._wait()
             if self._has_head or self._fault is not None:
                 self._may_go_on = False
                 return
-            self._transport.write(whole[at : at + PIECE_BYTES])
+            self._transport.write(part)
 
     async def head(self) -> None:
         """Wait for status and headers; raises UpstreamError."""
@@ -231,3 +232,10 @@ class Connection(asyncio.Protocol):
         elif not self.ended:
             self.ended = True
             self._may_go_on = self._may_go_on and self._parser.should_keep_alive()
+
+
+def _cut(body: Pieces) -> Iterator[memoryview]:
+    for piece in body:
+        whole = memoryview(piece)
+        for at in range(0, len(whole), PIECE_BYTES):
+            yield whole[at : at + PIECE_BYTES]

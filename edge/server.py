@@ -17,14 +17,14 @@ from aiohttp.web_protocol import RequestHandler
 from edge.admission import RefusedError
 from edge.answers import AnswerHeaders, complete, respond
 from edge.connection import FIELD_LIMIT_BYTES, FIELDS_MAX, URL_LIMIT_BYTES, Connection
-from edge.core import anthropic, decisions, envelopes, openai, problems, surface
+from edge.core import anthropic, decisions, envelopes, models, openai, problems, surface
 from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
+from edge.core.models import Target
 from edge.core.problems import Problem
 from edge.core.surface import Dialect, Found, Surface
 from edge.core.table import RoutingTable
-from edge.proxy import Proxy
-from trimtab.model import Pool
+from edge.proxy import CALLER, Proxy
 from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -122,28 +122,24 @@ class Endpoint:
         self, request: web.BaseRequest, found: Found, request_id: str
     ) -> web.Response:
         dialect = surface.dialect(found, request.headers)
-        pools = self._table.snapshot.pools
+        seen = models.visible(self._table.targets, request[CALLER])
         if dialect is Dialect.ANTHROPIC:
-            names = [name for pool in pools for name in (pool.name, *pool.aliases)]
-            body = anthropic.model_list(names)
+            body = anthropic.model_list([target.name for target in seen])
         else:
-            body = openai.model_list(self._card(pool) for pool in pools)
+            body = openai.model_list(map(self._card, seen))
         return _json(200, body, request_id, dialect)
 
     async def _model(self, request: web.BaseRequest, found: Found, request_id: str) -> web.Response:
         dialect = surface.dialect(found, request.headers)
-        pool = self._table.pool(found.id)
-        if pool is None:
-            known = [pool.name for pool in self._table.snapshot.pools]
-            raise RefusedError(problems.unknown_model(found.id, known))
-        if dialect is Dialect.ANTHROPIC:
-            card = anthropic.model_card(found.id)
-        else:
-            card = self._card(pool)
+        target = models.find(self._table.targets, request[CALLER], found.id)
+        if isinstance(target, Problem):
+            raise RefusedError(target)
+        theirs = dialect is Dialect.ANTHROPIC
+        card = anthropic.model_card(target.name) if theirs else self._card(target)
         return _json(200, openai.encode(card), request_id, dialect)
 
-    def _card(self, pool: Pool) -> dict[str, object]:
-        return openai.model_card(pool, self._table.routes(pool.name), self._created)
+    def _card(self, target: Target) -> dict[str, object]:
+        return models.card(target, self._table.routes(target.pool.name), self._created)
 
 
 class Server(web.Server):

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from edge.core.splice import Pieces
 from edge.engine_connection import PIECE_BYTES, Connection, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
@@ -88,19 +89,21 @@ class Upstream:
         self,
         route: Route,
         path: str,
-        body: bytes,
+        body: Pieces,
         headers: Mapping[str, str],
         *,
         method: str = "POST",
     ) -> AbstractAsyncContextManager[Answer]:
         """Send and wait for the head; leaving the block early aborts the request in the engine."""
         origin, opening = _opening(method, route.url, path)
-        lines = [opening, f"content-length: {len(body)}\r\n"]
+        size_bytes = sum(map(len, body))
+        lines = [opening, f"content-length: {size_bytes}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in {**self._headers, **headers}.items()]
         head = "".join([*lines, "\r\n"])
         if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
             raise ValueError("a line end in a header")
-        return Exchange(self, origin, head.encode("utf-8", "surrogateescape"), body)
+        sent = head.encode("utf-8", "surrogateescape")
+        return Exchange(self, origin, sent, body, is_large=size_bytes > PIECE_BYTES)
 
     async def take(self, origin: Origin) -> tuple[Connection, bool]:
         """A connection, and whether it was used before; raises UpstreamError."""
@@ -172,7 +175,10 @@ class Upstream:
 class Exchange:
     """One request and its answer: `async with upstream.post(…) as answer`."""
 
-    def __init__(self, upstream: Upstream, origin: Origin, head: bytes, body: bytes) -> None:
+    def __init__(
+        self, upstream: Upstream, origin: Origin, head: bytes, body: Pieces, *, is_large: bool
+    ) -> None:
+        self._is_large = is_large
         self._upstream = upstream
         self._origin = origin
         self._request = head, body
@@ -183,10 +189,10 @@ class Exchange:
         sent_s = clock.now_s()
         try:
             head, body = self._request
-            if len(body) <= PIECE_BYTES:
-                self._connection.send(head, body)
-            else:
+            if self._is_large:
                 await self._connection.upload(head, body)
+            else:
+                self._connection.send(head, b"".join(body))
             await self._connection.head()
         except UpstreamError as error:
             untouched = reused and not self._connection.heard

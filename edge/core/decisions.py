@@ -61,6 +61,11 @@ class Notes:
     not_continued: str = ""
     """Why a stream that was cut ended there."""
 
+    @property
+    def answered(self) -> bool:
+        """Whether the caller got all of an answer."""
+        return bool(self.attempts) and self.attempts[-1].outcome is Outcome.OK
+
 
 class Record(NamedTuple):
     """One request, from its arrival to its end."""

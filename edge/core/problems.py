@@ -98,6 +98,36 @@ def bad_content_type(given: str) -> Problem:
     return Problem(400, INVALID, "invalid_json", text, retry=False)
 
 
+def bad_form(detail: str) -> Problem:
+    """A form that can't be read."""
+    text = f"The request body is not a valid multipart form: {detail}."
+    return Problem(400, INVALID, "invalid_form", text, retry=False)
+
+
+def not_a_websocket() -> Problem:
+    """A path that is one, asked for as if it were none."""
+    text = "This path is a WebSocket: ask for it with 'Upgrade: websocket'."
+    return Problem(426, INVALID, "upgrade_required", text, retry=False)
+
+
+def session_without_model() -> Problem:
+    """Nobody can know where it should go."""
+    text = "Name the model in the URL (?model=…), or in a session.update before anything else."
+    return Problem(400, INVALID, "missing_required_parameter", text, param="model", retry=False)
+
+
+def other_model(model: str) -> Problem:
+    """A session is about one model."""
+    text = f"This session is about another model than {model[:200]!r}: open a new one for that."
+    return Problem(400, INVALID, "invalid_value", text, param="model", retry=False)
+
+
+def session_over() -> Problem:
+    """It was silent, or open, for too long."""
+    text = "The session was silent or open for too long; open a new one."
+    return Problem(408, INVALID, "session_expired", text, retry=False)
+
+
 def too_large(limit_bytes: int) -> Problem:
     """A body over the limit."""
     text = f"The request body is larger than {limit_bytes} bytes, this fleet's limit."
@@ -243,10 +273,10 @@ def replica_away(response_id: str) -> Problem:
     return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)
 
 
-def no_replica(pool: str, total: int) -> Problem:
+def no_replica(model: str, total: int) -> Problem:
     """Nothing to send to."""
     text = (
-        f"None of the {total} replicas of {pool!r} can take requests now. "
+        f"None of the {total} replicas of {model!r} can take requests now. "
         f"Nothing is wrong with your request; come back in {PROBE_S:.0f} s."
     )
     return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import upstream
+from edge import carriers, upstream
 from edge.admission import Admission
 from edge.answers import AnswerHeaders
 from edge.core import openai
@@ -86,6 +86,7 @@ class EdgeUnderTest:
     dispatch: Dispatch
     table: RoutingTable
     endpoint: OverheardEndpoint
+    proxy: Proxy
     metrics: EdgeMetrics
     snapshot: Snapshot = field(default_factory=Snapshot)
     version: int = 0
@@ -129,8 +130,12 @@ async def running_edge(
     dispatch = Dispatch(table, random.Random(0))
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
-    async with upstream.connect("") as engines, TaskRunner() as runner:
-        proxy = Proxy(table, dispatch, admission, engines, metrics)
+    async with (
+        upstream.connect("") as engines,
+        carriers.connect("") as passing,
+        TaskRunner() as runner,
+    ):
+        proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
@@ -152,6 +157,7 @@ async def running_edge(
             dispatch=dispatch,
             table=table,
             endpoint=endpoint,
+            proxy=proxy,
             metrics=metrics,
         )
         keys = (ApiKey(openai.key_hash(KEY), "test"),)

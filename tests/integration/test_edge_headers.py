@@ -255,9 +255,9 @@ async def test_encodings_that_can_not_be_opened_are_refused(
         assert answer.headers.get("accept-encoding") == ("gzip, deflate" if status == 415 else None)
 
 
-async def blocks(count: int) -> AsyncIterator[bytes]:
+async def blocks(count: int, model: bytes = b"demo") -> AsyncIterator[bytes]:
     """A long JSON body that takes no memory to send."""
-    yield b'{"model":"demo","messages":[],"image":"'
+    yield b'{"model":"%s","messages":[],"image":"' % model
     block = b"x" * MIB
     for _ in range(count):
         yield block
@@ -277,11 +277,12 @@ async def peak_bytes(http: aiohttp.ClientSession, url: str, data: object, status
         tracemalloc.stop()
 
 
-async def test_a_large_body_is_held_once(
-    http: aiohttp.ClientSession, edge: EdgeUnderTest, engine: ReplayEngine
+@pytest.mark.parametrize("model", [b"demo", b"alias"])
+async def test_a_large_body_is_held_once_also_when_the_model_is_renamed(
+    http: aiohttp.ClientSession, edge: EdgeUnderTest, engine: ReplayEngine, model: bytes
 ) -> None:
     engine.keeps_bodies = False
-    assert await peak_bytes(http, edge.url, blocks(24), 200) < 1.5 * 24 * MIB
+    assert await peak_bytes(http, edge.url, blocks(24, model), 200) < 1.5 * 24 * MIB
 
 
 async def test_a_bomb_costs_little(http: aiohttp.ClientSession, engine: ReplayEngine) -> None:

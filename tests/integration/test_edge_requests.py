@@ -61,7 +61,7 @@ async def test_models_are_the_edges_own(
     client: openai.AsyncOpenAI, edge: EdgeUnderTest, engine: SimEngine
 ) -> None:
     await engine.fault(refuse=True)
-    assert [model.id async for model in client.models.list()] == [MODEL]
+    assert [model.id async for model in client.models.list()] == [MODEL, "alias"]
     assert (await client.models.retrieve(MODEL)).id == MODEL
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("nope")

@@ -83,10 +83,14 @@ class Key(Section, frozen=True):
     """SHA-256 of the key's text, 64 hex digits."""
     key: Secret | None = None
     """Where the key's text is."""
+    models: tuple[Name, ...] | None = None
+    """Names of pools, aliases and adapters that it may ask for; by default all."""
 
     def __post_init__(self) -> None:
         if bool(self.sha256) == (self.key is not None):
             raise ValueError("give exactly one of sha256 and key")
+        if self.models == ():
+            raise ValueError("give at least one of models, or leave it out: all")
 
 
 class Etcd(Section, frozen=True):

@@ -61,6 +61,17 @@ def test_ipv6_and_wildcards() -> None:
     assert from_args([*TARGET, "--listen", wildcard]).listen_url == "http://127.0.0.1:4000"
 
 
+def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None:
+    args = (*TARGET, "--name", "e1", "--state", str(tmp_path))
+    alone, first, third = (
+        from_args([*args, *worker]) for worker in ((), ("--worker", "1"), ("--worker", "3"))
+    )
+    assert [one.name for one in (alone, first, third)] == ["e1", "e1", "e1:3"]
+    assert [one.admin_port for one in (alone, first, third)] == [4001, 4001, 4003]
+    assert [one.port for one in (alone, first, third)] == [4000] * 3
+    assert [one.shares_port for one in (alone, first, third)] == [False, True, True]
+
+
 @pytest.mark.parametrize(
     ("path", "problem"),
     [
@@ -80,14 +91,3 @@ def test_extra_paths(tmp_path: pathlib.Path, path: str, problem: str) -> None:
     else:
         with pytest.raises(ConfigError, match=problem):
             from_args(["--config", str(file), *TARGET])
-
-
-def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None:
-    args = (*TARGET, "--name", "e1", "--state", str(tmp_path))
-    alone, first, third = (
-        from_args([*args, *worker]) for worker in ((), ("--worker", "1"), ("--worker", "3"))
-    )
-    assert [one.name for one in (alone, first, third)] == ["e1", "e1", "e1:3"]
-    assert [one.admin_port for one in (alone, first, third)] == [4001, 4001, 4003]
-    assert [one.port for one in (alone, first, third)] == [4000] * 3
-    assert [one.shares_port for one in (alone, first, third)] == [False, True, True]

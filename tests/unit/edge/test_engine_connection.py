@@ -98,7 +98,7 @@ async def uploading(end: bytes) -> tuple[Connection, FakeTransport]:
     made, transport = Connection(), FakeTransport()
     made.connection_made(cast("asyncio.Transport", transport))
     async with asyncio.TaskGroup() as group:
-        upload = group.create_task(made.upload(b"POST / HTTP/1.1\r\n\r\n", LARGE))
+        upload = group.create_task(made.upload(b"POST / HTTP/1.1\r\n\r\n", [LARGE[:9], LARGE[9:]]))
         made.pause_writing()
         await asyncio.sleep(0)
         made.resume_writing()
