@@ -247,7 +247,8 @@ class Queue:
 
     def _order(self) -> Iterator[Ticket]:
         urgencies = [urgency for urgency, lines in self._lines.items() if lines]
-        urgencies.sort(key=lambda urgency: (self._debts[urgency] < 1.0, urgency))
+        if len(urgencies) > 1:
+            urgencies.sort(key=lambda urgency: (self._debts[urgency] < 1.0, urgency))
         for urgency in urgencies:
             lines = self._lines[urgency]
             for tenant in self.shares.order(lines):
