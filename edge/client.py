@@ -14,10 +14,12 @@ import contextlib
 
 from aiohttp import web
 
-from edge.core import continuation, sse
+from edge.answers import complete
+from edge.core import continuation, envelopes, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Dialect
 from trimtab.runtime import clock
 
 KEEP_ALIVE_PERIOD_S = 15.0
@@ -31,11 +33,14 @@ STREAM_HEADERS = {
 class ClientStream:
     """A streamed answer to one caller."""
 
-    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
+    def __init__(self, request: web.BaseRequest, dialect: Dialect, request_id: str) -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
+        self._dialect = dialect
+        self._request_id = request_id
+        self._response = web.StreamResponse(headers=STREAM_HEADERS)
         self._lock = asyncio.Lock()
         self._quiet = True
+        self._prepared = self._flows = False
         self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
@@ -53,10 +58,16 @@ class ClientStream:
         if self.started_s is None:
             self.started_s = clock.now_s()
         self._quiet = False
-        await self._commit()
+        if not self._prepared:
+            await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
-        await self._response.write(data)
+        transport = self._request.transport
+        if not self._flows or transport is None or transport.is_closing() or self._stands():
+            await self._response.write(data)
+            self._flows = self._response.headers.get("transfer-encoding") == "chunked"
+        else:  # what aiohttp would do, in a fifth of its time: the head is out, nothing waits
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def is_whole(self, call: Call) -> bool:
         """Whether the caller has everything but the mark of the end."""
@@ -85,7 +96,7 @@ class ClientStream:
 
     async def fail(self, problem: Problem) -> web.StreamResponse:
         """The answer will never be whole; only after something was sent."""
-        await self._response.write(problem.event())
+        await self._response.write(envelopes.event(problem, self._dialect, self._request_id))
         if self._request.transport is not None:
             self._request.transport.close()  # flushes, then ends without the last chunk
         return self._response
@@ -94,7 +105,9 @@ class ClientStream:
         async with self._lock:
             if not self.committed:
                 self.committed = True
+                complete(self._request, self._response)
                 await self._response.prepare(self._request)
+                self._prepared = True
 
 
 class Keeper:

@@ -7,8 +7,10 @@ import os
 import pathlib
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edge.answers import AnswerHeaders
+from edge.core import surface
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
 from trimtab.runtime.certificates import WORKER_MARK, Role
@@ -31,7 +33,9 @@ class EdgeConfig:
     identity: Identity | None = None
     drain_s: float = 10.0
     tls: file.Certificate | None = None
+    headers: AnswerHeaders = field(default_factory=AnswerHeaders)
     shares_port: bool = False
+    extra_paths: tuple[str, ...] = ()
 
     @property
     def listen_url(self) -> str:
@@ -79,8 +83,19 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         upstream_key=_upstream_key(base),
         identity=identity,
         tls=base.edge.tls,
+        headers=AnswerHeaders(base.edge.route_headers, frozenset(base.edge.cors_origins)),
         shares_port=args.worker is not None,
+        extra_paths=_extra_paths(base),
     )
+
+
+def _extra_paths(base: file.Config) -> tuple[str, ...]:
+    for path in base.edge.extra_paths:
+        if surface.never(path):
+            raise ConfigError(
+                f"edge.extra_paths: {path} steers engines or shows their inside: never served"
+            )
+    return base.edge.extra_paths
 
 
 def _upstream_key(base: file.Config) -> str:

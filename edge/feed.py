@@ -95,6 +95,7 @@ class Feed:
         """For ever: connect, follow, lose the connection, back off."""
         backoff = Backoff(random.SystemRandom())
         while True:
+            began_s = clock.now_s()
             leader: str | None = None
             try:
                 identity = self._config.identity
@@ -103,12 +104,13 @@ class Feed:
                 reason = "the control plane ended the stream"
             except grpc.aio.AioRpcError as error:
                 reason, leader = rpc.explain(error), leader_named(error)
+            tried_s = 0.0 if self.connected else clock.now_s() - began_s
             if self.connected:
                 self._set_connected(up=False, reason=reason)
             if self._targets.move(leader):
                 continue
             self._settled.set()
-            await asyncio.sleep(backoff.next_s())
+            await asyncio.sleep(backoff.next_s(tried_s))
 
     async def listen_forever(self) -> None:
         """Notice that the control plane is silent, and go on alone."""
@@ -137,6 +139,7 @@ class Feed:
         async for message in watch:
             if not self.connected:
                 self._set_connected(up=True, reason="")
+                self._targets.served()
                 backoff.reset()
             error = self._take(message)
             await outbox.put(Ack(message.nonce, error))

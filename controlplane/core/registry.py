@@ -412,6 +412,7 @@ class Registry:
             reason=explain(replica, silent),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=breaker.state,
+            adapters=facts.adapters if facts else (),
         )
 
 
@@ -434,6 +435,7 @@ def _with_models_known(facts: EngineFacts, before: EngineFacts | None) -> Engine
         facts,
         served_models=before.served_models,
         max_model_len_tokens=before.max_model_len_tokens,
+        adapters=before.adapters,
     )
 
 

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import re
 
 import pytest
 
 from edge.core import problems
 from edge.core.problems import Problem
 from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.poison import Incident, Way
 from trimtab.policy.queue import Refusal
 
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "errors.md"
 KEY = "sk-secret-of-somebody-1234"
 ALL = [
     problems.no_key(),
     problems.bad_key(KEY),
     problems.bad_json("x"),
     problems.bad_content_type("text/html"),
+    problems.bad_form("x"),
+    problems.not_a_websocket(),
+    problems.session_without_model(),
+    problems.other_model("m"),
+    problems.session_over(),
     problems.too_large(10),
     problems.unknown_model("gpt", ["gpt-4", "demo"]),
     problems.model_required(["a"]),
+    problems.answer_too_long(200, 100),
     problems.unknown_path("GET", "/v1/files", ["POST /v1/completions"]),
     problems.wrong_method("GET", "/v1/completions", "POST"),
     problems.bad_request("x"),
+    problems.bad_body("x"),
+    problems.bad_encoding("br"),
+    problems.bad_expectation("a pony"),
+    problems.bomb(200),
+    problems.head_too_large(65_536),
+    problems.too_many_headers(128),
+    problems.url_too_long(16_384),
+    problems.too_slow("body", 30),
+    problems.quarantined(Incident("inc", Way.DIED, ("r0", "r1"), 60.0)),
     problems.overloaded(Refusal(7, 12.0, 3.2)),
     problems.no_replica("m", 2),
+    problems.unknown_response("resp_1"),
+    problems.replica_away("resp_1"),
     problems.not_ready(),
     problems.stopping(),
     problems.internal(),
@@ -47,11 +68,11 @@ def test_the_envelope_is_openais(problem: Problem) -> None:
 
 @pytest.mark.parametrize("problem", ALL, ids=lambda p: p.code)
 def test_what_can_pass_says_when_and_what_cannot_says_no(problem: Problem) -> None:
-    headers = problem.headers()
+    headers = problem.headers("req_1")
     if problem.status == 503:
         assert 1 <= int(headers["retry-after"]) <= 120
         assert int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
-    if problem.status < 500:
+    if problem.status < 500 and problem.status != 408:
         assert headers["x-should-retry"] == "false"
     assert (problem.status == 401) == ("www-authenticate" in headers)
 
@@ -66,10 +87,6 @@ def test_a_wrong_model_gets_the_right_names() -> None:
     message = problems.unknown_model("gpt4", ["gpt-4", "demo"]).message
     assert "Did you mean 'gpt-4'?" in message
     assert "demo" in message
-
-
-def test_a_doubled_prefix_gets_a_hint() -> None:
-    assert "/v1 once" in problems.unknown_path("GET", "/v1/v1/models", []).message
 
 
 @pytest.mark.parametrize(
@@ -90,3 +107,28 @@ def test_failed_attempts(failure: Failure, status: int, code: str) -> None:
 
 def test_an_incomplete_answer_says_so() -> None:
     assert "incomplete" in problems.attempt_failed(Failure(Fault.CUT), 1, started=True).message
+
+
+TOO_LONG = b'{"error":{"message":"This model\'s maximum context length is 100 tokens.","code":400}}'
+
+
+@pytest.mark.parametrize(
+    ("verdict", "named"),
+    [
+        (TOO_LONG, TOO_LONG.replace(b"400", b'"context_length_exceeded"')),
+        (b'{"error":{"message":"other","code":400}}',) * 2,
+        (b"maximum context length",) * 2,
+        (b'{"detail":{"msg":"maximum context length"}}',) * 2,
+    ],
+    ids=["too long", "other", "no JSON", "another shape"],
+)
+def test_an_engines_verdict_is_named_where_clients_look_for_a_name(
+    verdict: bytes, named: bytes
+) -> None:
+    assert problems.named(verdict) == named
+
+
+def test_the_page_lists_what_there_is() -> None:
+    rows = re.findall(r"^\|.*\| (\d+) \| `(\w+)` / `(\w+)`", PAGE.read_text(), re.MULTILINE)
+    said = {(int(status), kind, code) for status, kind, code in rows}
+    assert said == {(p.status, p.type, p.code) for p in ALL}

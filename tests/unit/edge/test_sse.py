@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pathlib
 
 import pytest
 from hypothesis import given
@@ -11,35 +10,53 @@ from hypothesis import strategies as st
 
 from edge.core import sse
 from edge.core.sse import Kind, Scanner
+from tests.fakes.recorded import body_of
 
-DATA = pathlib.Path(__file__).parents[2] / "data" / "vllm"
 CHUNK = b'data: {"id":"c","choices":[{"index":0,"text":"caf\xc3\xa9","finish_reason":null}]}\n\n'
 ERROR = b'data: {"error": {"message": "busy", "type": "Service Unavailable", "code": 503}}\n\n'
 
 
-def body_of(recording: str) -> bytes:
-    """The decoded body of a recorded chunked answer."""
-    _, _, rest = (DATA / recording).read_bytes().partition(b"\r\n\r\n")
-    body = b""
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        length = int(size, 16)
-        body, rest = body + rest[:length], rest[length + 2 :]
-        if length == 0:
-            break
-    return body
+def feed(scanner: Scanner, stream: bytes, cuts: list[int]) -> list[sse.Event]:
+    """In pieces."""
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    pieces = [stream[start:end] for start, end in itertools.pairwise(edges)]
+    return [event for piece in pieces for event in scanner.feed(piece)]
 
 
 @given(st.lists(st.integers(0, 400), max_size=20))
 def test_splits_anywhere_change_nothing(cuts: list[int]) -> None:
     stream = b": keep-alive\n\n" + CHUNK * 2 + ERROR + sse.DONE
-    scanner, events = Scanner(), []
-    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    for start, end in itertools.pairwise(edges):
-        events += scanner.feed(stream[start:end])
+    events = feed(Scanner(singly=True), stream, cuts)
     kinds = [event.kind for event in events]
     assert kinds == [Kind.COMMENT, Kind.DATA, Kind.DATA, Kind.ERROR, Kind.DONE]
     assert b"".join(event.raw for event in events) == stream
+
+
+PARTS = [
+    *(b": keep-alive\n\n", CHUNK, CHUNK, CHUNK, ERROR, sse.DONE, b"data: a\ndata: b\n\n"),
+    *(b"data:\n\n", b"data: crlf\r\n\r\n", b"event: x\ndata: {}\n\n", b"id: 1\n\n"),
+    b'data: {"choices":[{"text":"","finish_reason":"abort"}]}\n\n',
+    b'data: {"choices":[{"text":"\\"error\\" \\"abort\\" data: [DONE]"}]}\n\n',
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8), st.lists(st.integers(0, 1_000), max_size=20))
+def test_plain_data_that_comes_as_one_is_what_it_is_singly(
+    parts: list[bytes], cuts: list[int]
+) -> None:
+    stream = b"".join(parts)
+    singly = feed(Scanner(singly=True), stream, cuts)
+    assert [event.raw for event in singly] == parts
+    kinds: list[Kind] = []
+    for event in feed(Scanner(), stream, cuts):
+        assert event.number == 1 or event.kind is Kind.DATA
+        assert event.raw == b"".join(parts[len(kinds) : len(kinds) + event.number])
+        kinds += [event.kind] * event.number
+    assert kinds == [event.kind for event in singly]
+
+
+def test_plain_data_comes_as_one() -> None:
+    assert [event.number for event in Scanner().feed(CHUNK * 5 + CHUNK[:9])] == [5]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +92,7 @@ def test_an_error_says_its_status() -> None:
     [
         ("comp-stream.http", {Kind.DATA, Kind.DONE}),
         ("chat-stream.http", {Kind.DATA, Kind.DONE}),
+        ("chat-stream-usage.http", {Kind.DATA, Kind.USAGE, Kind.DONE}),
         ("burst-reject-stream-200.http", {Kind.ERROR, Kind.DONE}),
         ("drain-new-stream.http", {Kind.DONE}),
         ("sigkill-enginecore-stream-0.http", {Kind.DATA, Kind.ERROR, Kind.DONE}),
