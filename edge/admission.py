@@ -17,9 +17,10 @@ from edge.core.dispatch import Dispatch, Placement
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from trimtab.model import Credits, EdgeUpdate, Outcome, Route, Serving
-from trimtab.policy.queue import Ticket
+from trimtab.policy.queue import Refusal, Ticket
 from trimtab.runtime import clock
 
+BORROWED_MAX = 128  # cheap requests at once: each has a body in memory and a connection
 PUMP_PERIOD_S = 0.25  # doubts expire by themselves; nothing else would tell the queues
 
 
@@ -45,8 +46,12 @@ class Permit:
     lost: bool = False
     whole: bool = False
     """The caller of a stream has all of it: what comes after matters to nobody."""
+    borrowed: bool = False
+    """Takes no slot: nothing is accounted."""
     on_began: Callable[[], None] = lambda: None
     """Called when the first data of a stream has come."""
+    on_made: Callable[[str], None] = lambda _id: None
+    """Called with the id of the answer, where others may ask for it later."""
     on_lost: Callable[[], None] | None = None
 
     @property
@@ -75,6 +80,7 @@ class Admission:
         self._waiting: dict[int, asyncio.Future[Placement]] = {}
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
         self._finished: Counter[tuple[str, str]] = Counter()  # tokens of attempts that are over
+        self._borrowed = 0
         self._released = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
@@ -103,9 +109,28 @@ class Admission:
         self._running[permit.route.replica].add(permit)
         return permit
 
+    def borrow(self, pool: str, ticket: Ticket) -> Permit:
+        """A replica for a cheap request, without a wait and without a slot.
+
+        Raises RefusedError when there is none, or too many ask at once.
+        """
+        if self._borrowed >= BORROWED_MAX:
+            raise RefusedError(problems.overloaded(Refusal(self._borrowed, 0.0, 1.0)))
+        placement = self._dispatch.borrow(pool, ticket, clock.now_s())
+        if placement is None:
+            raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
+        self._borrowed += 1
+        permit = Permit(placement, borrowed=True)
+        self._running[permit.route.replica].add(permit)
+        return permit
+
     def release(self, permit: Permit, outcome: Outcome) -> None:
         """The attempt ended so."""
         self._running[permit.route.replica].discard(permit)
+        if permit.borrowed:
+            self._borrowed -= 1
+            self._released.set()
+            return
         self._finished[permit.source] += permit.tokens - permit.counted
         now_s, refused = clock.now_s(), permit.refused
         self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
@@ -138,7 +163,7 @@ class Admission:
 
     async def idle(self) -> None:
         """Wait until nothing waits or runs."""
-        while any(self._dispatch.totals()):
+        while self._borrowed or any(self._dispatch.totals()):
             self._released.clear()
             await self._released.wait()
 
@@ -157,6 +182,8 @@ class Admission:
         tokens, self._finished = self._finished, Counter()
         for permits in self._running.values():
             for permit in permits:
+                if permit.borrowed:
+                    continue
                 tokens[permit.source] += permit.tokens - permit.counted
                 permit.counted = permit.tokens
         self._dispatch.streamed(tokens, elapsed_s, clock.now_s())

@@ -14,10 +14,11 @@ import contextlib
 
 from aiohttp import web
 
-from edge.core import continuation, sse
+from edge.core import continuation, envelopes, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Dialect
 from trimtab.runtime import clock
 
 KEEP_ALIVE_PERIOD_S = 15.0
@@ -31,9 +32,12 @@ STREAM_HEADERS = {
 class ClientStream:
     """A streamed answer to one caller."""
 
-    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
+    def __init__(self, request: web.BaseRequest, dialect: Dialect, request_id: str) -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
+        self._dialect = dialect
+        self._request_id = request_id
+        headers = {**STREAM_HEADERS, **envelopes.ids(dialect, request_id)}
+        self._response = web.StreamResponse(headers=headers)
         self._lock = asyncio.Lock()
         self._quiet = True
         self._prepared = False
@@ -87,7 +91,7 @@ class ClientStream:
 
     async def fail(self, problem: Problem) -> web.StreamResponse:
         """The answer will never be whole; only after something was sent."""
-        await self._response.write(problem.event())
+        await self._response.write(envelopes.event(problem, self._dialect, self._request_id))
         if self._request.transport is not None:
             self._request.transport.close()  # flushes, then ends without the last chunk
         return self._response

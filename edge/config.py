@@ -9,6 +9,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge.core import surface
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
 from trimtab.runtime.certificates import WORKER_MARK, Role
@@ -32,6 +33,7 @@ class EdgeConfig:
     drain_s: float = 10.0
     tls: file.Certificate | None = None
     shares_port: bool = False
+    extra_paths: tuple[str, ...] = ()
 
     @property
     def listen_url(self) -> str:
@@ -80,7 +82,17 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         identity=identity,
         tls=base.edge.tls,
         shares_port=args.worker is not None,
+        extra_paths=_extra_paths(base),
     )
+
+
+def _extra_paths(base: file.Config) -> tuple[str, ...]:
+    for path in base.edge.extra_paths:
+        if surface.never(path):
+            raise ConfigError(
+                f"edge.extra_paths: {path} steers engines or shows their inside: never served"
+            )
+    return base.edge.extra_paths
 
 
 def _upstream_key(base: file.Config) -> str:

@@ -19,11 +19,13 @@ from edge import attempt
 from edge.admission import Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, problems, sse
+from edge.core import continuation, envelopes, problems, sse, surface
 from edge.core.decisions import Attempt, Notes
 from edge.core.dispatch import Dispatch, with_tried
+from edge.core.makers import Maker, Makers
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Cost
 from edge.core.table import RoutingTable
 from edge.failures import Failures
 from edge.quarantine import Quarantine
@@ -85,6 +87,7 @@ class Course:
         self._failures = Failures()
         self._quarantine = Quarantine(dispatch)
         self.keeper = Keeper()
+        self.makers = Makers()
 
     async def run(self, job: Job) -> web.StreamResponse:
         """Answer it; raises RefusedError while an error status is still possible."""
@@ -122,13 +125,10 @@ class Course:
         if problem := self._poison(job):
             raise await _refusal(job, problem)
         try:
-            permit = await self._admission.acquire(
-                job.pool.name, job.ticket, job.notes, again=again
-            )
+            permit = await self._admit(job, again=again)
         except RefusedError as error:
             problem = error.problem if job.cut is None else _cut_short(job, job.cut)
             raise await _refusal(job, problem) from error
-        self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
@@ -140,7 +140,8 @@ class Course:
             failure = _failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
-            if failure is not None and (job.cut is not None or not job.started):
+            innocent = permit.borrowed or (job.started and job.cut is None)
+            if failure is not None and not innocent:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
@@ -149,6 +150,17 @@ class Course:
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
             self._note(job, permit, outcome, failure)
+
+    async def _admit(self, job: Job, *, again: bool) -> Permit:
+        pool, ticket = job.pool.name, job.ticket
+        if job.call.entry.cost is Cost.CHEAP:
+            return self._admission.borrow(pool, ticket)
+        permit = await self._admission.acquire(pool, ticket, job.notes, again=again)
+        self._metrics.queue_wait.labels(pool).observe(clock.now_s() - ticket.since_s)
+        if job.call.path == surface.RESPONSES:
+            maker = Maker(ticket.tenant, permit.route.replica, job.call.answers_as, ticket.since_s)
+            permit.on_made = lambda response_id: self.makers.note(response_id, maker)
+        return permit
 
     def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:
         rest = job.stream.rest if job.stream else None
@@ -216,7 +228,8 @@ class Course:
         if job.stream is None or classify(failure) is Outcome.CLIENT:
             return False
         if job.stream.transcript is None:
-            self._failed_over(job, "off", "off")
+            off = job.pool.no_failover
+            self._failed_over(job, "off" if off else "inexact", "off" if off else "dialect")
             return False
         if why := continuation.flaw(job.call, job.stream.transcript):
             self._failed_over(job, "inexact", why)
@@ -229,14 +242,12 @@ class Course:
     async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
         if job.stream is not None:
             return await job.stream.finish()
-        headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
-        return web.Response(body=whole.body, headers=headers)
+        return web.Response(body=whole.body, headers=_headers(job, whole.content_type))
 
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
-        headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
-        status = rejected.failure.status
+        headers, status = _headers(job, rejected.content_type), rejected.failure.status
         body = problems.named(rejected.body)
         return web.Response(body=body, status=status, headers=headers)
 
@@ -244,6 +255,11 @@ class Course:
         if failure.fault is Fault.CLIENT_GONE:
             raise ConnectionResetError("the caller stopped reading")
         raise await _refusal(job, _cut_short(job, failure))
+
+
+def _headers(job: Job, content_type: str) -> dict[str, str]:
+    dialect = job.call.entry.dialect
+    return {"content-type": content_type, **envelopes.ids(dialect, job.request_id)}
 
 
 def _cut_short(job: Job, failure: Failure) -> Problem:

@@ -46,7 +46,7 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
         proxy = Proxy(table, dispatch, admission, engines, metrics)
-        endpoint = Endpoint(proxy, table, dispatch)
+        endpoint = Endpoint(proxy, table, dispatch, config.extra_paths)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config, tls)
         admin = admin_app(endpoint, metrics, proxy.decisions)

@@ -15,17 +15,19 @@ from aiohttp import web
 
 from edge.admission import Admission, RefusedError
 from edge.client import ClientStream
-from edge.core import openai, problems
+from edge.core import envelopes, openai, problems, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Cost, Found, ModelIn
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
 from edge.upstream import Upstream
-from trimtab.model import ApiKey, Pool
+from trimtab.model import ApiKey, Pool, Serving
 from trimtab.policy.queue import Ticket
+from trimtab.policy.work import pass_work
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -67,20 +69,24 @@ class Proxy:
             raise RefusedError(problems.bad_key(key))
         request[CALLER] = caller
 
-    async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def serve(
+        self, request: web.BaseRequest, found: Found, request_id: str
+    ) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
-        call = await self._read(request)
-        pool = self._pool(call)
+        call = await self._read(request, found)
+        call, pool, only = self._bind(call, request[CALLER].name)
         if problem := openai.beyond_context(call, self._table.routes(pool.name)):
             raise RefusedError(problem)
         job = self._job(request, call, pool, request_id, clock.now_s())
+        job.ticket = job.ticket._replace(only=only)
         self._metrics.requests_in_flight.labels(pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
         try:
             response = await self._course.run(job)
             ending = Ending("ok" if response.status < 400 else "client_error", response.status)
         except RefusedError as error:
-            ending = self._ending(error.problem, error.problem.status)
+            status = envelopes.status(error.problem, call.entry.dialect)
+            ending = self._ending(error.problem, status)
             raise
         except BrokenStreamError as error:
             response = error.response
@@ -115,15 +121,33 @@ class Proxy:
         )
         self.decisions.add(record)
 
-    async def _read(self, request: web.BaseRequest) -> Call:
+    async def _read(self, request: web.BaseRequest, found: Found) -> Call:
         limit_bytes = self._table.policy.body_limit_bytes
         if (request.content_length or 0) > limit_bytes:
             raise RefusedError(problems.too_large(limit_bytes))
         body = await _body(request, limit_bytes)
-        call = openai.parse(request.path, request.headers.get("content-type", ""), body)
+        if found.entry.model is ModelIn.ID:
+            return openai.about(found, request.method, request.query)
+        call = openai.parse(found, request.headers.get("content-type", ""), body)
         if isinstance(call, Problem):
             raise RefusedError(call)
         return call
+
+    def _bind(self, call: Call, tenant: str) -> tuple[Call, Pool, str]:
+        """The call under the name its answer gets, its pool, and the replica it is bound to."""
+        by_id = call.entry.model is ModelIn.ID
+        pool = None if by_id else self._pool(call)
+        if pool is not None and not call.previous:
+            return call.answering_as(call.model or pool.name), pool, ""
+        routes = self._table.routes(pool.name) if pool else self._table.snapshot.routes
+        found = self._course.makers.find(call.previous, tenant, routes, clock.now_s())
+        if isinstance(found, Problem):
+            raise RefusedError(found)
+        route, model = found
+        pool = pool or self._table.pool(route.pool)
+        if pool is None or (not by_id and route.serving is not Serving.OPEN):
+            raise RefusedError(problems.replica_away(call.previous))
+        return call.answering_as(call.model or model or pool.name), pool, route.replica
 
     def _pool(self, call: Call) -> Pool:
         names = [pool.name for pool in self._table.snapshot.pools]
@@ -146,20 +170,25 @@ class Proxy:
             number=next(self._numbers),
             since_s=now_s,
             patience_s=math.inf if patience_s is None else patience_s,
-            work=self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens),
-            prompt_tokens=call.prompt_tokens,
+            work=self._work(pool, call),
+            prompt_tokens=call.prompt_tokens if call.entry.cost is Cost.ANSWER else 0,
             tenant=caller.name,
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
         )
         if call.stream:
-            stream = ClientStream(request, request_id)
-            if not pool.no_failover:
+            stream = ClientStream(request, call.entry.dialect, request_id)
+            if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
                 stream.transcript = Transcript()
             return Job(call, pool, ticket, policy.idle_timeout_ms / 1000, stream, request_id)
         # a plain answer is silent until it is whole, so only the whole can be bounded
         total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
         return Job(call, pool, ticket, total_s, None, request_id)
+
+    def _work(self, pool: Pool, call: Call) -> float:
+        if call.entry.cost is Cost.ANSWER:
+            return self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens)
+        return pass_work(call.prompt_tokens)
 
 
 async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:

@@ -9,73 +9,82 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from edge.admission import RefusedError
-from edge.core import decisions, openai, problems
+from edge.core import anthropic, decisions, envelopes, openai, problems, surface
 from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
 from edge.core.problems import Problem
+from edge.core.surface import Dialect, Found, Surface
 from edge.core.table import RoutingTable
 from edge.proxy import Proxy, new_request_id
+from trimtab.model import Pool
 from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
 HEADER_LIMIT_BYTES = 32 * 1024  # aiohttp's 8 KiB refuses long JWTs and cookies
 HEAD_LIMIT_S = 30.0  # for a new connection's first request line and headers
 KEEP_ALIVE_S = 75.0  # longer than common load balancers in front of us
-MODEL_PREFIX = "/v1/models/"
 DECISIONS_SHOWN = 20
 DECISIONS_SHOWN_MAX = 1_000
 NO_DECISION = "No such record here: too old, another edge's, or turned away before the queue.\n"
-SERVED = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models")
 log = logging.getLogger("edge.server")
 
-Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest, Found, str], Awaitable[web.StreamResponse]]
 
 
 class Endpoint:
     """The one address that clients know."""
 
-    def __init__(self, proxy: Proxy, table: RoutingTable, dispatch: Dispatch) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        table: RoutingTable,
+        dispatch: Dispatch,
+        extra_paths: Iterable[str] = (),
+    ) -> None:
         self._proxy = proxy
         self._table = table
         self._dispatch = dispatch
         self._created = int(clock.wall_s())
         self.draining = False
-        self._routes: dict[str, dict[str, Handler]] = {
-            "/": {"GET": self._root, "HEAD": self._root},
-            "/healthz": {"GET": self._alive, "HEAD": self._alive},
-            "/health": {"GET": self._alive, "HEAD": self._alive},
-            "/readyz": {"GET": self._ready, "HEAD": self._ready},
-            "/v1/models": {"GET": self._models},
-            **{path: {"POST": proxy.serve} for path in openai.COMPLETION_PATHS},
+        self._surface = Surface(extra_paths)
+        self._own: dict[str, Handler] = {
+            surface.ROOT: self._root,
+            surface.ALIVE: self._alive,
+            surface.ALIVE_ALIAS: self._alive,
+            surface.READY: self._ready,
+            surface.MODELS: self._models,
+            surface.MODEL: self._model,
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
         request_id = new_request_id()
+        found = self._surface.find(request.method, request.path)
+        dialect = surface.dialect(found, request.headers)
         try:
-            handler = self._handler(request)
-            if request.path.startswith("/v1/"):
+            if isinstance(found, Problem):
+                return respond(found, request_id, dialect)
+            if not found.entry.open:
                 if self.draining:
-                    return respond(problems.stopping(), request_id)
+                    return respond(problems.stopping(), request_id, dialect)
                 self._proxy.authorize(request)
-            return await handler(request, request_id)
+            handler = self._own.get(found.entry.path, self._proxy.serve)
+            return await handler(request, found, request_id)
         except RefusedError as error:
-            return respond(error.problem, request_id)
+            return respond(error.problem, request_id, dialect)
         except ConnectionError:
             if request.transport is not None:
                 request.transport.abort()
             raise
         except Exception:  # a bug must not reach the caller as HTML, nor stop the edge
             log.exception("request failed", extra={"fields": {"request_id": request_id}})
-            return respond(problems.internal(), request_id)
+            return respond(problems.internal(), request_id, dialect)
 
     def readiness(self) -> str:
         """Why this edge can't serve; empty when it can."""
@@ -83,27 +92,14 @@ class Endpoint:
             return "draining"
         return "" if self._table.ready else "waiting for the first snapshot"
 
-    def _handler(self, request: web.BaseRequest) -> Handler:
-        path = request.path
-        methods = self._routes.get(path)
-        if methods is None and path.startswith(MODEL_PREFIX):
-            methods = {"GET": self._model}
-        if methods is None:
-            raise RefusedError(problems.unknown_path(request.method, path, SERVED))
-        handler = methods.get(request.method)
-        if handler is None:
-            allowed = ", ".join(methods)
-            raise RefusedError(problems.wrong_method(request.method, path, allowed))
-        return handler
-
-    async def _root(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+    async def _root(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
         body = b'{"service":"trimtab","openai_base_url":"/v1"}'
         return _json(200, body, request_id)
 
-    async def _alive(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+    async def _alive(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
         return _json(200, b'{"status":"ok"}', request_id)
 
-    async def _ready(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+    async def _ready(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
         reason = self.readiness()
         inflight, queued = self._dispatch.totals()
         body = f'{{"ready":{str(not reason).lower()},"reason":"{reason}",'
@@ -111,21 +107,31 @@ class Endpoint:
         body += f'"inflight":{inflight},"queued":{queued}}}'
         return _json(503 if reason else 200, body.encode(), request_id)
 
-    async def _models(self, _request: web.BaseRequest, request_id: str) -> web.Response:
-        cards = [self._card(pool.name) for pool in self._table.snapshot.pools]
-        return _json(200, openai.model_list(cards), request_id)
+    async def _models(
+        self, request: web.BaseRequest, found: Found, request_id: str
+    ) -> web.Response:
+        dialect = surface.dialect(found, request.headers)
+        pools = self._table.snapshot.pools
+        if dialect is Dialect.ANTHROPIC:
+            names = [name for pool in pools for name in (pool.name, *pool.aliases)]
+            body = anthropic.model_list(names)
+        else:
+            body = openai.model_list(self._card(pool) for pool in pools)
+        return _json(200, body, request_id, dialect)
 
-    async def _model(self, request: web.BaseRequest, request_id: str) -> web.Response:
-        name = unquote(request.path.removeprefix(MODEL_PREFIX))
-        if self._table.pool(name) is None:
-            known = [pool.name for pool in self._table.snapshot.pools]
-            raise RefusedError(problems.unknown_model(name, known))
-        return _json(200, openai.encode(self._card(name)), request_id)
-
-    def _card(self, name: str) -> dict[str, object]:
-        pool = self._table.pool(name)
+    async def _model(self, request: web.BaseRequest, found: Found, request_id: str) -> web.Response:
+        dialect = surface.dialect(found, request.headers)
+        pool = self._table.pool(found.id)
         if pool is None:
-            raise KeyError(name)
+            known = [pool.name for pool in self._table.snapshot.pools]
+            raise RefusedError(problems.unknown_model(found.id, known))
+        if dialect is Dialect.ANTHROPIC:
+            card = anthropic.model_card(found.id)
+        else:
+            card = self._card(pool)
+        return _json(200, openai.encode(card), request_id, dialect)
+
+    def _card(self, pool: Pool) -> dict[str, object]:
         return openai.model_card(pool, self._table.routes(pool.name), self._created)
 
 
@@ -226,15 +232,20 @@ def _plain_json(value: object) -> web.Response:
     return web.Response(body=openai.encode(value), content_type="application/json")
 
 
-def respond(problem: Problem, request_id: str) -> web.Response:
+def respond(problem: Problem, request_id: str, dialect: Dialect = Dialect.OPENAI) -> web.Response:
     """A problem as a whole answer."""
-    headers = problem.headers() | {"x-request-id": request_id}
-    response = web.Response(status=problem.status, body=problem.body(), headers=headers)
+    response = web.Response(
+        status=envelopes.status(problem, dialect),
+        body=envelopes.body(problem, dialect, request_id),
+        headers=problem.headers() | envelopes.ids(dialect, request_id),
+    )
     if problem.status == 408:
         response.force_close()  # what is left of its body would be read as the next request
     return response
 
 
-def _json(status: int, body: bytes, request_id: str) -> web.Response:
-    headers: dict[str, Any] = {"content-type": "application/json", "x-request-id": request_id}
+def _json(
+    status: int, body: bytes, request_id: str, dialect: Dialect = Dialect.OPENAI
+) -> web.Response:
+    headers = {"content-type": "application/json", **envelopes.ids(dialect, request_id)}
     return web.Response(status=status, body=body, headers=headers)

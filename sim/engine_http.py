@@ -48,6 +48,7 @@ async def _serve(args: argparse.Namespace, spec: EngineSpec) -> None:
         version=args.vllm_version,
         fingerprint=f"vllm-{args.vllm_version}-{hashlib.sha256(seed).hexdigest()[:8]}",
         api_keys=tuple(args.api_key),
+        keeps_responses=args.keep_responses,
     )
     driver = Driver(spec, models[0], args.busy_status)
     api = HttpApi(driver, identity, random.Random(args.seed))
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", choices=sorted(_PRESETS), default="demo")
     add("--speed", type=float, default=1.0, help="every step this many times as fast")
     add("--cold-start-s", type=float, default=0.0, help="refuse this long, then run slowly as long")
+    add("--keep-responses", action="store_true", help="VLLM_ENABLE_RESPONSES_API_STORE")
     add("--seed", type=int, default=0, help="of the error_rate fault's dice")
     add("--vllm-version", default="0.32.0")
     return parser

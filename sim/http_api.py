@@ -18,6 +18,7 @@ import msgspec
 from aiohttp import web
 
 from sim import openai_answer
+from sim.dialect_api import DialectApi
 from sim.driver import Driver, Live, request_error
 from sim.metrics_text import CONTENT_TYPE, HttpExchange
 from sim.openai_answer import DONE, Writer, usage_of
@@ -48,6 +49,7 @@ class Identity:
     version: str
     fingerprint: str
     api_keys: tuple[str, ...] = ()
+    keeps_responses: bool = False
 
 
 class HttpApi:
@@ -57,6 +59,9 @@ class HttpApi:
         self._driver = driver
         self._identity = identity
         self._dice = dice
+        self._dialects = DialectApi(
+            driver, identity.models, self._check_admission, identity.keeps_responses
+        )
 
     def app(self) -> web.Application:
         """Routes, middlewares and the last hand on the headers."""
@@ -75,6 +80,7 @@ class HttpApi:
             ("POST", "/v1/chat/completions", self._chat_completions),
             ("POST", "/tokenize", self._tokenize),
             ("POST", "/detokenize", self._detokenize),
+            *self._dialects.routes(),
         ]
         for method, path, handler in routes:
             app.router.add_route(method, path, handler)

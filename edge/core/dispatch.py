@@ -162,6 +162,13 @@ class Dispatch:
             if len(state.queue):
                 yield from self._place_pool(name, state.queue, now_s)
 
+    def borrow(self, pool: str, ticket: Ticket, now_s: float) -> Placement | None:
+        """The replica for a request that takes none of its slots: the least busy one."""
+        routes = [route for route in self._table.routes(pool) if _may_ask(route, ticket.only)]
+        fresh = [route for route in routes if route.replica not in ticket.tried] or routes
+        route = min(fresh, key=lambda route: self._business(route.replica, now_s), default=None)
+        return Placement(pool, ticket, route, now_s, ()) if route else None
+
     def began(self, placement: Placement, now_s: float) -> None:
         """The first data of a stream came."""
         state = self.replica(placement.route.replica)
@@ -305,10 +312,16 @@ class Dispatch:
                     placed = True
                     break
 
+    def _business(self, replica: str, now_s: float) -> tuple[bool, int]:
+        state = self.replica(replica)
+        return state.suspicion.active(now_s), state.inflight
+
     def _choose(
         self, queue: Queue, ticket: Ticket, candidates: list[Candidate]
     ) -> tuple[str | None, bool | None]:
         """The replica, if any, and whether the ticket is at home there."""
+        if ticket.only:
+            return pick([c for c in candidates if c.replica == ticket.only], (), self._dice), True
         if not ticket.affinity:
             return pick(candidates, ticket.tried, self._dice), None
         fresh = [c for c in candidates if c.replica not in ticket.tried]
@@ -372,6 +385,13 @@ class Dispatch:
         state.dispatched = state.refused = state.tokens = 0
         state.outcomes.clear()
         return use
+
+
+def _may_ask(route: Route, only: str) -> bool:
+    """Whether a cheap request may go there; what only one has may be asked for while it drains."""
+    if only:
+        return route.replica == only and route.serving is not Serving.LOST
+    return route.serving is Serving.OPEN
 
 
 def with_tried(ticket: Ticket, tried: set[str]) -> Ticket:

@@ -1,4 +1,4 @@
-"""Every answer of the edge's own that is not a success, in OpenAI's shape.
+"""Every answer of the edge's own that is not a success, in OpenAI's shape (others: envelopes).
 
 Rules: the code is a string of OpenAI's where one exists; a message says what, whose fault, and what
 to do; `retry-after-ms` and `retry-after` say when to come back (at most 60 s: openai-python gives
@@ -39,15 +39,18 @@ class Problem:
     retry_after_s: float | None = None
     retry: bool | None = None
 
-    def body(self) -> bytes:
-        """The JSON envelope."""
-        fields = {
+    def fields(self) -> dict[str, object]:
+        """What a client can read of it."""
+        return {
             "message": self.message,
             "type": self.type,
             "param": self.param,
             "code": self.code,
         }
-        return msgspec.json.encode({"error": fields})
+
+    def body(self) -> bytes:
+        """The JSON envelope."""
+        return msgspec.json.encode({"error": self.fields()})
 
     def event(self) -> bytes:
         """The same inside a stream."""
@@ -169,6 +172,24 @@ def overloaded(refusal: Refusal) -> Problem:
         f"Nothing is wrong with your request; come back in {refusal.retry_after_s:.1f} s."
     )
     return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, refusal.retry_after_s)
+
+
+def unknown_response(response_id: str) -> Problem:
+    """An answer that this edge did not relay, or too long ago."""
+    text = (
+        f"Response with id {response_id[:128]!r} not found: the replica that made it keeps it, "
+        "and this endpoint does not know, or no longer, which one that was."
+    )
+    return Problem(404, INVALID, "response_not_found", text, param="response_id", retry=False)
+
+
+def replica_away(response_id: str) -> Problem:
+    """The one replica that could serve it can't."""
+    text = (
+        f"The replica that made response {response_id[:128]!r} can't take requests now; "
+        f"come back in {PROBE_S:.0f} s, or go on without its id."
+    )
+    return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)
 
 
 def no_replica(pool: str, total: int) -> Problem:

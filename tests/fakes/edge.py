@@ -120,6 +120,7 @@ async def running_edge(
     slots: int = 8,
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
+    extra_paths: Sequence[str] = (),
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
@@ -128,7 +129,7 @@ async def running_edge(
     metrics = EdgeMetrics()
     async with upstream.connect("") as engines, TaskRunner() as runner:
         proxy = Proxy(table, dispatch, admission, engines, metrics)
-        endpoint = OverheardEndpoint(proxy, table, dispatch)
+        endpoint = OverheardEndpoint(proxy, table, dispatch, extra_paths)
         connections = Server(endpoint)
         server = await asyncio.get_running_loop().create_server(
             connections, "127.0.0.1", 0, ssl=tls.context if tls else None
@@ -157,5 +158,8 @@ async def running_edge(
             yield edge
         finally:
             server.close()
+            for connection in connections.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()  # a caller that does not read holds up nothing
             await connections.shutdown(0.01)
             await admin.cleanup()

@@ -49,6 +49,8 @@ class Ticket(NamedTuple):
     tried: frozenset[str] = frozenset()
     affinity: bytes = b""
     """The key under which to look for its home; none if empty."""
+    only: str = ""
+    """The one replica that can serve it; empty if any can."""
     cut_s: float = -math.inf
     """When its answer was cut in the middle: it waits from then on, but keeps its age."""
 

@@ -21,6 +21,7 @@ WORKERS_MAX = 32
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
 EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
+ApiPath = Annotated[str, msgspec.Meta(title="path", extra={"check": shapes.path_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -145,6 +146,8 @@ class EdgeLimits(Section, frozen=True):
     """Longest time for one request; the official SDKs' own default."""
     body_limit_bytes: Positive = 64 * 1024 * 1024
     """Largest request body."""
+    extra_paths: tuple[ApiPath, ...] = ()
+    """More of vLLM's JSON paths to pass on, like /v1/chat/completions/batch; they answer whole."""
     tls: Certificate | None = None
     """Serve HTTPS in place of HTTP."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] = 1

@@ -13,6 +13,7 @@ _LOOSE_URL = re.compile(
     r"(?P<scheme>https?)?:?/*(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/.*)?"
 )
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
+_PATH = re.compile(r"(/[A-Za-z0-9_-]+)+")
 _PORT_LIMIT = 65_535
 _VLLM_PORT = "8000"
 _ETCD_PORT = "2379"
@@ -72,6 +73,13 @@ def _guess_address(text: str) -> str:
     if re.fullmatch(r":?\d{1,5}", bare):
         bare = f"127.0.0.1:{bare.lstrip(':')}"
     return bare if _ADDRESS.fullmatch(bare) else ""
+
+
+def path_problem(text: str) -> str:
+    """A path of an engine's API."""
+    if _PATH.fullmatch(text):
+        return ""
+    return f'"{text}" is not a path like /v1/chat/completions/batch'
 
 
 def sha256_problem(text: str) -> str:

@@ -52,6 +52,27 @@ def test_ipv6_and_wildcards() -> None:
     assert from_args([*TARGET, "--listen", wildcard]).listen_url == "http://127.0.0.1:4000"
 
 
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/v1/chat/completions/batch", ""),
+        ("/collective_rpc", "never served"),
+        ("/v1/load_lora_adapter", "never served"),
+        ("/a/../sleep", "not a path"),
+        ("//sleep", "not a path"),
+        ("render", "not a path"),
+    ],
+)
+def test_extra_paths(tmp_path: pathlib.Path, path: str, problem: str) -> None:
+    file = tmp_path / "trimtab.yaml"
+    file.write_text(f"edge: {{extra_paths: [{path}]}}\n")
+    if not problem:
+        assert from_args(["--config", str(file), *TARGET]).extra_paths == (path,)
+    else:
+        with pytest.raises(ConfigError, match=problem):
+            from_args(["--config", str(file), *TARGET])
+
+
 def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None:
     args = (*TARGET, "--name", "e1", "--state", str(tmp_path))
     alone, first, third = (

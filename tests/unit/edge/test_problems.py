@@ -32,6 +32,8 @@ ALL = [
     problems.quarantined(Incident("inc", Way.DIED, ("r0", "r1"), 60.0)),
     problems.overloaded(Refusal(7, 12.0, 3.2)),
     problems.no_replica("m", 2),
+    problems.unknown_response("resp_1"),
+    problems.replica_away("resp_1"),
     problems.not_ready(),
     problems.stopping(),
     problems.internal(),
