@@ -121,7 +121,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         report_period_s=base.report_period_s,
         pools=tuple(Pool(pool.name, pool.aliases, not pool.failover) for pool in base.pools),
         engines=tuple(_engines(base, node)),
-        keys=tuple(ApiKey(_sha256(key), key.name) for key in base.keys),
+        keys=tuple(ApiKey(_sha256(key), key.name, models=key.models or ()) for key in base.keys),
         policy=_policy(base.edge),
         etcd=etcd,
         admin_socket=_admin_socket(args.admin_socket, listen, state_dir, store),

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.core import problems
+from edge.core import models, problems
 from edge.core.decisions import Notes
 from edge.core.dispatch import Dispatch, Placement
 from edge.core.problems import Problem
@@ -22,6 +22,10 @@ from trimtab.runtime import clock
 
 BORROWED_MAX = 128  # cheap requests at once: each has a body in memory and a connection
 PUMP_PERIOD_S = 0.25  # doubts expire by themselves; nothing else would tell the queues
+
+
+class AdapterGoneError(Exception):
+    """No replica has the adapter any more for which the request waited."""
 
 
 class RefusedError(Exception):
@@ -60,6 +64,11 @@ class Permit:
         return self.placement.route
 
     @property
+    def served_as(self) -> str:
+        """The name of the model there."""
+        return self.placement.ticket.adapter or self.route.served_as
+
+    @property
     def source(self) -> tuple[str, str]:
         """Pool and replica: where its tokens come from."""
         return self.placement.pool, self.route.replica
@@ -90,12 +99,12 @@ class Admission:
     ) -> Permit:
         """Wait for a replica; `again` for a request that was admitted before.
 
-        Raises RefusedError when there is no room, now or in time. One whose answer was cut waits
-        even where no replica is open.
+        Raises RefusedError when there is no room, now or in time, AdapterGoneError when there never
+        will be. One whose answer was cut waits even where no replica is open.
         """
         now_s = clock.now_s()
-        if not ticket.was_cut and not self._dispatch.has_open(pool):
-            raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
+        if not ticket.was_cut and not self._dispatch.has_open(pool, ticket.adapter):
+            raise RefusedError(self._no_replica(pool, ticket))
         if again:
             self._dispatch.requeue(pool, ticket)
         else:
@@ -118,7 +127,7 @@ class Admission:
             raise RefusedError(problems.overloaded(Refusal(self._borrowed, 0.0, 1.0)))
         placement = self._dispatch.borrow(pool, ticket, clock.now_s())
         if placement is None:
-            raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
+            raise RefusedError(self._no_replica(pool, ticket))
         self._borrowed += 1
         permit = Permit(placement, borrowed=True)
         self._running[permit.route.replica].add(permit)
@@ -144,6 +153,8 @@ class Admission:
             self._dispatch.resize()
             if isinstance(update.body, Credits):
                 self._dispatch.hear(clock.now_s())
+            else:
+                self._refuse_orphans()
             for route in self._table.snapshot.routes:
                 if route.serving is Serving.LOST:
                     for permit in list(self._running[route.replica]):
@@ -190,12 +201,15 @@ class Admission:
 
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()
-        within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
         future: asyncio.Future[Placement] = loop.create_future()
         self._waiting[ticket.number] = future
-        timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
         self.pump()
-        if not future.done() and len(self._waiting) == 1:
+        if future.done():  # most of the time
+            del self._waiting[ticket.number]
+            return future.result()
+        within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
+        timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
+        if len(self._waiting) == 1:
             self.on_wait()
         try:
             return await future
@@ -210,13 +224,24 @@ class Admission:
             self._released.set()
             del self._waiting[ticket.number]
 
+    def _refuse_orphans(self) -> None:
+        for pool, ticket in list(self._dispatch.orphans()):
+            self._dispatch.withdraw(pool, ticket.number)
+            future = self._waiting[ticket.number]
+            if not future.done():
+                future.set_exception(AdapterGoneError())
+
+    def _no_replica(self, pool: str, ticket: Ticket) -> Problem:
+        routes = [r for r in self._table.routes(pool) if models.has(r, ticket.adapter)]
+        return problems.no_replica(ticket.adapter or pool, len(routes))
+
     def _expire(self, pool: str, ticket: Ticket) -> None:
         future = self._waiting[ticket.number]
         if future.done():
             return
         refusal = self._dispatch.expire(pool, ticket, clock.now_s())
-        if self._dispatch.has_open(pool):
+        if self._dispatch.has_open(pool, ticket.adapter):
             problem = problems.overloaded(refusal)
         else:
-            problem = problems.no_replica(pool, len(self._table.routes(pool)))
+            problem = self._no_replica(pool, ticket)
         future.set_exception(RefusedError(problem))

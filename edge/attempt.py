@@ -125,7 +125,7 @@ async def run(
     idle_s: float,
 ) -> Result:
     """Do it; `stream` for a streamed call, `idle_s` is the longest wait for a sign of life."""
-    body = call.body_for(permit.route.served_as)
+    body = call.body_for(permit.served_as)
     try:
         async with (
             Watchdog(permit, idle_s) as watchdog,
@@ -149,7 +149,7 @@ async def count_tokens(upstream: Upstream, permit: Permit, text: str) -> int | N
     try:
         async with (
             asyncio.timeout(COUNT_TIMEOUT_S),
-            upstream.post(permit.route, "/tokenize", openai.encode(fields), {}) as answer,
+            upstream.post(permit.route, "/tokenize", [openai.encode(fields)], {}) as answer,
         ):
             body = await answer.read()
             return openai.token_count(body) if answer.status == 200 else None
@@ -168,8 +168,8 @@ def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
     entry, usage = call.entry, dialects.usage(body)
     if entry.cost is Cost.ANSWER and dialects.aborted(entry.dialect, body):
         return Failure(Fault.ABORTED)
-    if entry.dialect is Dialect.RESPONSES:
-        permit.on_made(dialects.response_id(body))
+    if entry.dialect is Dialect.RESPONSES and (made := dialects.response_id(body)):
+        permit.on_made(made)
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
     prompt_tokens = usage.prompt_tokens or call.prompt_tokens
     permit.tokens = pass_work(prompt_tokens) if entry.cost is Cost.PASS else usage.made_tokens

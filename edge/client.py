@@ -14,6 +14,7 @@ import contextlib
 
 from aiohttp import web
 
+from edge.answers import complete
 from edge.core import continuation, envelopes, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
@@ -36,11 +37,10 @@ class ClientStream:
         self._request = request
         self._dialect = dialect
         self._request_id = request_id
-        headers = {**STREAM_HEADERS, **envelopes.ids(dialect, request_id)}
-        self._response = web.StreamResponse(headers=headers)
+        self._response = web.StreamResponse(headers=STREAM_HEADERS)
         self._lock = asyncio.Lock()
         self._quiet = True
-        self._prepared = False
+        self._prepared = self._flows = False
         self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
@@ -62,7 +62,12 @@ class ClientStream:
             await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
-        await self._response.write(data)
+        transport = self._request.transport
+        if not self._flows or transport is None or transport.is_closing() or self._stands():
+            await self._response.write(data)
+            self._flows = self._response.headers.get("transfer-encoding") == "chunked"
+        else:  # what aiohttp would do, in a fifth of its time: the head is out, nothing waits
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def is_whole(self, call: Call) -> bool:
         """Whether the caller has everything but the mark of the end."""
@@ -100,6 +105,7 @@ class ClientStream:
         async with self._lock:
             if not self.committed:
                 self.committed = True
+                complete(self._request, self._response)
                 await self._response.prepare(self._request)
                 self._prepared = True
 

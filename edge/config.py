@@ -7,8 +7,9 @@ import os
 import pathlib
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edge.answers import AnswerHeaders
 from edge.core import surface
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
@@ -32,6 +33,7 @@ class EdgeConfig:
     identity: Identity | None = None
     drain_s: float = 10.0
     tls: file.Certificate | None = None
+    headers: AnswerHeaders = field(default_factory=AnswerHeaders)
     shares_port: bool = False
     extra_paths: tuple[str, ...] = ()
 
@@ -81,6 +83,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         upstream_key=_upstream_key(base),
         identity=identity,
         tls=base.edge.tls,
+        headers=AnswerHeaders(base.edge.route_headers, frozenset(base.edge.cors_origins)),
         shares_port=args.worker is not None,
         extra_paths=_extra_paths(base),
     )

@@ -15,19 +15,19 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from edge.admission import RefusedError
-from edge.core import anthropic, decisions, envelopes, openai, problems, surface
+from edge.answers import AnswerHeaders, complete, respond
+from edge.connection import FIELD_LIMIT_BYTES, FIELDS_MAX, URL_LIMIT_BYTES, Connection
+from edge.core import anthropic, decisions, envelopes, models, openai, problems, surface
 from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
+from edge.core.models import Target
 from edge.core.problems import Problem
 from edge.core.surface import Dialect, Found, Surface
 from edge.core.table import RoutingTable
-from edge.proxy import Proxy, new_request_id
-from trimtab.model import Pool
+from edge.proxy import CALLER, Proxy
 from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
-HEADER_LIMIT_BYTES = 32 * 1024  # aiohttp's 8 KiB refuses long JWTs and cookies
-HEAD_LIMIT_S = 30.0  # for a new connection's first request line and headers
 KEEP_ALIVE_S = 75.0  # longer than common load balancers in front of us
 DECISIONS_SHOWN = 20
 DECISIONS_SHOWN_MAX = 1_000
@@ -45,8 +45,10 @@ class Endpoint:
         proxy: Proxy,
         table: RoutingTable,
         dispatch: Dispatch,
+        headers: AnswerHeaders,
         extra_paths: Iterable[str] = (),
     ) -> None:
+        self._headers = headers
         self._proxy = proxy
         self._table = table
         self._dispatch = dispatch
@@ -64,9 +66,18 @@ class Endpoint:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
-        request_id = new_request_id()
         found = self._surface.find(request.method, request.path)
         dialect = surface.dialect(found, request.headers)
+        request_id = self._headers.begin(request, dialect).request_id
+        preflight = self._headers.preflight(request)
+        response = preflight or await self._answer(request, found, dialect, request_id)
+        if not response.prepared:
+            complete(request, response)
+        return response
+
+    async def _answer(
+        self, request: web.BaseRequest, found: Found | Problem, dialect: Dialect, request_id: str
+    ) -> web.StreamResponse:
         try:
             if isinstance(found, Problem):
                 return respond(found, request_id, dialect)
@@ -111,28 +122,24 @@ class Endpoint:
         self, request: web.BaseRequest, found: Found, request_id: str
     ) -> web.Response:
         dialect = surface.dialect(found, request.headers)
-        pools = self._table.snapshot.pools
+        seen = models.visible(self._table.targets, request[CALLER])
         if dialect is Dialect.ANTHROPIC:
-            names = [name for pool in pools for name in (pool.name, *pool.aliases)]
-            body = anthropic.model_list(names)
+            body = anthropic.model_list([target.name for target in seen])
         else:
-            body = openai.model_list(self._card(pool) for pool in pools)
+            body = openai.model_list(map(self._card, seen))
         return _json(200, body, request_id, dialect)
 
     async def _model(self, request: web.BaseRequest, found: Found, request_id: str) -> web.Response:
         dialect = surface.dialect(found, request.headers)
-        pool = self._table.pool(found.id)
-        if pool is None:
-            known = [pool.name for pool in self._table.snapshot.pools]
-            raise RefusedError(problems.unknown_model(found.id, known))
-        if dialect is Dialect.ANTHROPIC:
-            card = anthropic.model_card(found.id)
-        else:
-            card = self._card(pool)
+        target = models.find(self._table.targets, request[CALLER], found.id)
+        if isinstance(target, Problem):
+            raise RefusedError(target)
+        theirs = dialect is Dialect.ANTHROPIC
+        card = anthropic.model_card(target.name) if theirs else self._card(target)
         return _json(200, openai.encode(card), request_id, dialect)
 
-    def _card(self, pool: Pool) -> dict[str, object]:
-        return openai.model_card(pool, self._table.routes(pool.name), self._created)
+    def _card(self, target: Target) -> dict[str, object]:
+        return models.card(target, self._table.routes(target.pool.name), self._created)
 
 
 class Server(web.Server):
@@ -144,54 +151,15 @@ class Server(web.Server):
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_S,
-            max_line_size=HEADER_LIMIT_BYTES,
-            max_field_size=HEADER_LIMIT_BYTES,
+            max_line_size=URL_LIMIT_BYTES,
+            max_field_size=FIELD_LIMIT_BYTES,
+            max_headers=FIELDS_MAX,
+            auto_decompress=False,
         )
 
     def __call__(self) -> RequestHandler:
         """A handler for one connection."""
-        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
-
-
-class _Connection(RequestHandler):
-    """One caller's connection; its later heads have KEEP_ALIVE_S, as aiohttp closes idle ones."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give the first head its time."""
-        super().connection_made(transport)
-        loop = asyncio.get_running_loop()
-        self._head_limit = loop.call_later(HEAD_LIMIT_S, self._end_if_silent)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Nothing to wait for any more."""
-        self._head_limit.cancel()
-        super().connection_lost(exc)
-
-    def _end_if_silent(self) -> None:
-        if self._request_count or not isinstance(self.transport, asyncio.Transport):
-            return
-        problem = problems.too_slow("request line and headers", HEAD_LIMIT_S)
-        body = problem.body()
-        head = f"HTTP/1.1 408 Request Timeout\r\ncontent-length: {len(body)}\r\n"
-        head += "content-type: application/json\r\nconnection: close\r\n"
-        head += f"x-request-id: {new_request_id()}\r\n\r\n"
-        self.transport.write(head.encode() + body)
-        self.transport.close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What could not be read as HTTP gets our envelope too."""
-        problem = (
-            problems.internal() if status >= 500 else problems.bad_request(str(exc or message))
-        )
-        response = respond(problem, new_request_id())
-        response.force_close()
-        return response
+        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
 
 
 def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.Application:
@@ -230,18 +198,6 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.
 
 def _plain_json(value: object) -> web.Response:
     return web.Response(body=openai.encode(value), content_type="application/json")
-
-
-def respond(problem: Problem, request_id: str, dialect: Dialect = Dialect.OPENAI) -> web.Response:
-    """A problem as a whole answer."""
-    response = web.Response(
-        status=envelopes.status(problem, dialect),
-        body=envelopes.body(problem, dialect, request_id),
-        headers=problem.headers() | envelopes.ids(dialect, request_id),
-    )
-    if problem.status == 408:
-        response.force_close()  # what is left of its body would be read as the next request
-    return response
 
 
 def _json(

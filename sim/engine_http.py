@@ -48,6 +48,7 @@ async def _serve(args: argparse.Namespace, spec: EngineSpec) -> None:
         version=args.vllm_version,
         fingerprint=f"vllm-{args.vllm_version}-{hashlib.sha256(seed).hexdigest()[:8]}",
         api_keys=tuple(args.api_key),
+        adapters=dict(module.split("=", 1) for module in args.lora_modules),
         keeps_responses=args.keep_responses,
     )
     driver = Driver(spec, models[0], args.busy_status)
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--control-port", type=int, default=0, help="for /sim/faults; 0 takes any free one")
     add("--model", default="sim-8b", help="also shown as the model's root")
     add("--served-model-name", nargs="+")
+    add("--lora-modules", nargs="+", default=[], metavar="NAME=PATH")
     add("--api-key", nargs="+", default=[])
     add("--max-num-seqs", type=int)
     add("--max-num-batched-tokens", type=int)

@@ -95,7 +95,7 @@ def effective(
     plan: Plan, controlplane: str, engines: Sequence[file.Engine], key: str
 ) -> file.Config:
     """The file that the children read; `engines` were found or made, beside those of the plan."""
-    keys = [file.Key(name=k.name, sha256=_hash_of(k)) for k in plan.base.keys]
+    keys = [msgspec.structs.replace(k, sha256=_hash_of(k), key=None) for k in plan.base.keys]
     if key and sha256(key) not in {k.sha256 for k in keys}:
         keys.append(file.Key(name="trimtab-up", sha256=sha256(key)))
     return msgspec.structs.replace(

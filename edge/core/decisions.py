@@ -80,6 +80,8 @@ class Record(NamedTuple):
     first_byte_s: float | None
     ended_s: float
     ending: Ending
+    caller_id: str = ""
+    """What the caller calls it."""
 
     @property
     def odd(self) -> bool:
@@ -146,6 +148,7 @@ def view(record: Record) -> dict[str, object]:
     lasted_s = record.ended_s - record.since_s
     return {
         "request_id": record.request_id,
+        "caller_id": record.caller_id,
         "pool": record.pool,
         "tenant": record.tenant,
         "urgency": record.urgency.name.lower(),

@@ -40,6 +40,8 @@ class Namer:
     def events(self, raw: bytes) -> bytes:
         """Whole events under the name, any number of completions'; raises msgspec.DecodeError."""
         if self._before:
+            if self._before == self._after:
+                return raw
             # no text has this in it: its quotes are escaped
             named = raw.replace(self._before, self._after)
             return named if raw.count(_MODEL) == raw.count(self._before) else self._each(raw)

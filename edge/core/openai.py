@@ -20,7 +20,7 @@ import msgspec
 from edge.core import problems, splice, surface
 from edge.core.problems import Problem
 from edge.core.surface import CHAT, TEXT, Cost, Entry, Found
-from trimtab.model import Pool, Route
+from trimtab.model import Route
 from trimtab.policy import affinity
 from trimtab.policy.work import BYTES_PER_TOKEN
 
@@ -95,7 +95,7 @@ class Call:
         """The same call, whose answer is to call the model so."""
         return replace(self, answers_as=name)
 
-    def body_for(self, served_as: str) -> bytes:
+    def body_for(self, served_as: str) -> splice.Pieces:
         """The bytes to send to a replica that knows the model by this name."""
         changes: dict[str, bytes | None] = {}
         if self.privileged:
@@ -104,7 +104,7 @@ class Call:
             changes["model"] = encode(served_as)
         if self.add_usage:
             changes["stream_options"] = self.add_usage
-        return splice.splice(self.body, changes) if changes else self.body
+        return splice.pieces(self.body, changes) if changes else [self.body]
 
 
 def parse(found: Found, content_type: str, body: bytes) -> Call | Problem:
@@ -116,7 +116,7 @@ def parse(found: Found, content_type: str, body: bytes) -> Call | Problem:
     try:
         fields = msgspec.json.decode(body, type=_Body)
         model, previous = _text(fields.model), _text(fields.previous_response_id)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return problems.bad_json(str(error))
     entry = found.entry
     stream = entry.streams and _is_true(fields.stream)
@@ -195,18 +195,6 @@ def patience_s(headers: Mapping[str, str]) -> float | None:
         if seconds > 0.0:
             return min(seconds, DEADLINE_MAX_S)
     return None
-
-
-def model_card(pool: Pool, routes: Iterable[Route], created: int) -> dict[str, object]:
-    """A pool as /v1/models shows it; the longest context that every replica can take."""
-    lengths = [r.max_model_len_tokens for r in routes if r.max_model_len_tokens is not None]
-    card: dict[str, object] = {
-        "id": pool.name,
-        "object": "model",
-        "created": created,
-        "owned_by": "trimtab",
-    }
-    return card | ({"max_model_len": min(lengths)} if lengths else {})
 
 
 def model_list(cards: Iterable[dict[str, object]]) -> bytes:

@@ -45,6 +45,9 @@ class Passage:
 
     def feed(self, events: list[Event]) -> bytes:
         """What may pass now."""
+        first = events[0] if len(events) == 1 and self._flows else None
+        if first and first.kind is Kind.DATA and FINISHED not in first.raw:
+            return self._namer.events(first.raw)
         passing = bytearray()
         for event in events:
             if event.tokens:
@@ -66,6 +69,11 @@ class Passage:
     def is_empty(self) -> bool:
         """Whether it ended well and said nothing; a Responses stream says all in its last event."""
         return not self.began and self._dialect is not Dialect.RESPONSES
+
+    @property
+    def _flows(self) -> bool:
+        """Whether data is all that there is to pass, as nearly always."""
+        return self.began and not self.singly and not self._held
 
     def end(self) -> bytes:
         """What is left to pass of an answer that is whole."""

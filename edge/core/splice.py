@@ -17,6 +17,7 @@ _KEY = re.compile(_SPACE + rb'("[^"\\]*(?:\\.[^"\\]*)*")' + _SPACE + b":" + _SPA
 _END = re.compile(_SPACE + rb"([,}])")
 
 Fields = dict[str, msgspec.Raw]
+Pieces = list[bytes | memoryview]
 
 
 def fields(body: bytes) -> Fields:
@@ -26,23 +27,30 @@ def fields(body: bytes) -> Fields:
 
 def splice(body: bytes, changes: Mapping[str, bytes | None]) -> bytes:
     """The object with these fields: new values as JSON, None for those that are to go."""
+    return b"".join(pieces(body, changes))
+
+
+def pieces(body: bytes, changes: Mapping[str, bytes | None]) -> Pieces:
+    """The same, without copies of what stays."""
     known = fields(body)
     members = _members(body, known)
     if members is None:
         new = {name: msgspec.Raw(value) for name, value in changes.items() if value is not None}
         kept = {name: value for name, value in known.items() if name not in changes}
-        return msgspec.json.encode(kept | new)
+        return [msgspec.json.encode(kept | new)]
     whole = memoryview(body)
-    parts: list[bytes | memoryview] = []
+    made: Pieces = [body[: body.index(b"{") + 1]]
     for name, (start, value_at, end) in members.items():
         if name not in changes:
-            parts.append(whole[start:end])
+            made += whole[start:end], b","
         elif (value := changes[name]) is not None:
-            parts.append(body[start:value_at] + value)
+            made += body[start:value_at] + value, b","
     for name, value in changes.items():
         if value is not None and name not in known:
-            parts.append(msgspec.json.encode(name) + b":" + value)
-    return b"".join((body[: body.index(b"{") + 1], b",".join(parts), b"}"))
+            made += msgspec.json.encode(name) + b":" + value, b","
+    if len(made) > 1:
+        made.pop()
+    return [*made, b"}"]
 
 
 def _members(body: bytes, known: Fields) -> dict[str, tuple[int, int, int]] | None:

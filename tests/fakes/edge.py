@@ -11,8 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import upstream
+from edge import carriers, upstream
 from edge.admission import Admission
+from edge.answers import AnswerHeaders
 from edge.core import openai
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
@@ -85,6 +86,7 @@ class EdgeUnderTest:
     dispatch: Dispatch
     table: RoutingTable
     endpoint: OverheardEndpoint
+    proxy: Proxy
     metrics: EdgeMetrics
     snapshot: Snapshot = field(default_factory=Snapshot)
     version: int = 0
@@ -120,6 +122,7 @@ async def running_edge(
     slots: int = 8,
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
+    headers: AnswerHeaders | None = None,
     extra_paths: Sequence[str] = (),
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
@@ -127,9 +130,15 @@ async def running_edge(
     dispatch = Dispatch(table, random.Random(0))
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
-    async with upstream.connect("") as engines, TaskRunner() as runner:
-        proxy = Proxy(table, dispatch, admission, engines, metrics)
-        endpoint = OverheardEndpoint(proxy, table, dispatch, extra_paths)
+    async with (
+        upstream.connect("") as engines,
+        carriers.connect("") as passing,
+        TaskRunner() as runner,
+    ):
+        proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
+        endpoint = OverheardEndpoint(
+            proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
+        )
         connections = Server(endpoint)
         server = await asyncio.get_running_loop().create_server(
             connections, "127.0.0.1", 0, ssl=tls.context if tls else None
@@ -148,6 +157,7 @@ async def running_edge(
             dispatch=dispatch,
             table=table,
             endpoint=endpoint,
+            proxy=proxy,
             metrics=metrics,
         )
         keys = (ApiKey(openai.key_hash(KEY), "test"),)

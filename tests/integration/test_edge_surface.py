@@ -257,6 +257,24 @@ async def test_a_stream_that_breaks_says_so_in_its_dialect_and_is_cut(
     assert b"event: response.completed" not in got
 
 
+async def test_openais_client_raises_on_a_broken_response(
+    edge: EdgeUnderTest, client: openai.AsyncOpenAI, engines: list[LocalEngine]
+) -> None:
+    edge.set_serving("r1", Serving.CLOSED)
+    await engines[0].fault(error_in_stream=4)
+    stream = await client.responses.create(
+        model=MODEL, input="hello", max_output_tokens=12, stream=True
+    )
+    with pytest.raises(openai.APIError, match="The replica was lost in the middle") as caught:
+        await exhausted(stream)
+    assert caught.value.code == "replica_lost"
+
+
+async def exhausted(stream: AsyncIterator[Any]) -> None:
+    async for _ in stream:
+        pass
+
+
 @pytest.mark.parametrize("path", DIALECTS)
 @pytest.mark.parametrize("fault", FAILURES, ids=lambda fault: next(iter(fault)))
 async def test_a_failure_before_the_first_data_is_invisible(
@@ -324,8 +342,8 @@ async def test_an_anthropic_client_reads_its_own_errors(
 async def test_models_in_both_dialects(
     http: aiohttp.ClientSession, client: openai.AsyncOpenAI
 ) -> None:
-    assert [model.id async for model in client.models.list()] == [MODEL]
-    assert (await client.models.retrieve("alias")).id == MODEL
+    assert [model.id async for model in client.models.list()] == [MODEL, "alias"]
+    assert (await client.models.retrieve("alias")).id == "alias"
     headers = {"anthropic-version": "2023-06-01"}
     async with http.get("/v1/models?limit=1000", headers=headers) as answer:
         page = await answer.json()
@@ -339,7 +357,7 @@ async def test_models_in_both_dialects(
 async def test_a_models_name_with_slashes(edge: EdgeUnderTest, client: openai.AsyncOpenAI) -> None:
     pool = replace(edge.snapshot.pools[0], aliases=("org/model",))
     edge.push(replace(edge.snapshot, pools=(pool,)))
-    assert (await client.models.retrieve("org/model")).id == MODEL
+    assert (await client.models.retrieve("org/model")).id == "org/model"
 
 
 @pytest.mark.parametrize("path", ["/sleep", "/invocations", "/v1/load_lora_adapter", "/metrics"])

@@ -21,6 +21,7 @@ WORKERS_MAX = 32
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
 EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
+Origin = Annotated[str, msgspec.Meta(title="origin", extra={"check": shapes.origin_problem})]
 ApiPath = Annotated[str, msgspec.Meta(title="path", extra={"check": shapes.path_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
@@ -82,10 +83,14 @@ class Key(Section, frozen=True):
     """SHA-256 of the key's text, 64 hex digits."""
     key: Secret | None = None
     """Where the key's text is."""
+    models: tuple[Name, ...] | None = None
+    """Names of pools, aliases and adapters that it may ask for; by default all."""
 
     def __post_init__(self) -> None:
         if bool(self.sha256) == (self.key is not None):
             raise ValueError("give exactly one of sha256 and key")
+        if self.models == ():
+            raise ValueError("give at least one of models, or leave it out: all")
 
 
 class Etcd(Section, frozen=True):
@@ -150,6 +155,10 @@ class EdgeLimits(Section, frozen=True):
     """More of vLLM's JSON paths to pass on, like /v1/chat/completions/batch; they answer whole."""
     tls: Certificate | None = None
     """Serve HTTPS in place of HTTP."""
+    route_headers: bool = True
+    """Say in x-trimtab-* headers which replica answered, after how many attempts and what wait."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call from a browser, like https://portal.lab; by default none."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] = 1
     """Edges that `trimtab up` runs on `listen`, one a core, each with an `admin` port, in a row."""
 

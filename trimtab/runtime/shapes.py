@@ -12,6 +12,7 @@ _URL = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,
 _LOOSE_URL = re.compile(
     r"(?P<scheme>https?)?:?/*(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/.*)?"
 )
+_ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::\d{1,5})?")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 _PATH = re.compile(r"(/[A-Za-z0-9_-]+)+")
 _PORT_LIMIT = 65_535
@@ -49,6 +50,13 @@ def _guess_url(text: str, usual_port: str) -> str:
     scheme = match["scheme"] or "http"
     guess = f"{scheme}://{match['host']}:{match['port'] or usual_port}"
     return guess if _URL.fullmatch(guess) else ""
+
+
+def origin_problem(text: str) -> str:
+    """A web origin as browsers spell it: scheme://host, and :port unless it is the usual one."""
+    if _ORIGIN.fullmatch(text):
+        return ""
+    return f'"{text}" is not an origin as browsers spell it, like https://portal.lab'
 
 
 def address_problem(text: str) -> str:

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from edge.answers import AnswerHeaders
 from edge.config import from_args, host_port
 from trimtab.runtime.service import ConfigError
 
@@ -40,6 +41,14 @@ def test_the_engines_key_comes_from_the_environment_or_by_reference(
     assert from_args(["--config", str(file), *TARGET]).upstream_key == "sk-from-env"
 
 
+def test_what_answers_say_and_to_whom_comes_from_the_file(tmp_path: pathlib.Path) -> None:
+    assert from_args(TARGET).headers == AnswerHeaders()
+    file = tmp_path / "trimtab.yaml"
+    file.write_text("edge: {route_headers: false, cors_origins: ['https://portal.lab']}\n")
+    headers = from_args(["--config", str(file), *TARGET]).headers
+    assert headers == AnswerHeaders(False, frozenset({"https://portal.lab"}))
+
+
 @pytest.mark.parametrize("text", ["4000", "host:", "host:port", "h:70000", ""])
 def test_an_address_is_host_and_port(text: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
@@ -50,6 +59,17 @@ def test_ipv6_and_wildcards() -> None:
     assert host_port("[::1]:4000") == ("::1", 4000)
     wildcard = ".".join("0000") + ":4000"
     assert from_args([*TARGET, "--listen", wildcard]).listen_url == "http://127.0.0.1:4000"
+
+
+def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None:
+    args = (*TARGET, "--name", "e1", "--state", str(tmp_path))
+    alone, first, third = (
+        from_args([*args, *worker]) for worker in ((), ("--worker", "1"), ("--worker", "3"))
+    )
+    assert [one.name for one in (alone, first, third)] == ["e1", "e1", "e1:3"]
+    assert [one.admin_port for one in (alone, first, third)] == [4001, 4001, 4003]
+    assert [one.port for one in (alone, first, third)] == [4000] * 3
+    assert [one.shares_port for one in (alone, first, third)] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -71,14 +91,3 @@ def test_extra_paths(tmp_path: pathlib.Path, path: str, problem: str) -> None:
     else:
         with pytest.raises(ConfigError, match=problem):
             from_args(["--config", str(file), *TARGET])
-
-
-def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None:
-    args = (*TARGET, "--name", "e1", "--state", str(tmp_path))
-    alone, first, third = (
-        from_args([*args, *worker]) for worker in ((), ("--worker", "1"), ("--worker", "3"))
-    )
-    assert [one.name for one in (alone, first, third)] == ["e1", "e1", "e1:3"]
-    assert [one.admin_port for one in (alone, first, third)] == [4001, 4001, 4003]
-    assert [one.port for one in (alone, first, third)] == [4000] * 3
-    assert [one.shares_port for one in (alone, first, third)] == [False, True, True]
