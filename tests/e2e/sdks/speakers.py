@@ -84,7 +84,8 @@ class OpenAIPython:
 
     async def _ask(self, client: openai.AsyncOpenAI, question: Question, told: Told) -> None:
         if question.raw is not None:
-            path, options = "/chat/completions", {"headers": {"content-type": JSON}}
+            path = "/chat/completions"
+            options: Any = {"headers": {"content-type": JSON}}
             raw = question.raw.encode()
             await client.post(path, cast_to=object, content=raw, options=options)
         elif question.kind == "models":
@@ -160,7 +161,8 @@ class AnthropicPython:
 
     async def _ask(self, client: anthropic.AsyncAnthropic, question: Question, told: Told) -> None:
         if question.raw is not None:
-            path, options = "/v1/messages", {"headers": {"content-type": JSON}}
+            path = "/v1/messages"
+            options: Any = {"headers": {"content-type": JSON}}
             raw = question.raw.encode()
             await client.post(path, cast_to=object, content=raw, options=options)
         elif question.kind == "models":

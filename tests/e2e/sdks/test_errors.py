@@ -95,7 +95,7 @@ class Row:
 ROWS = [
     Row("unknown key", 401, "invalid_api_key", "sk-…wxyz", Question(key="sk-" + 20 * "x" + "wxyz")),
     Row(
-        *("unknown model", 404, "model_not_found", "Did you mean 'demo'? Models served: demo"),
+        *("unknown model", 404, "model_not_found", "Did you mean 'demo'? Models served: "),
         question=Question(model="dmeo"),
         param="model",
     ),
