@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 
 from tests.fakes.edge import KEY, MODEL, running_edge
+from tests.fakes.local_engine import local_engine
 from tests.fakes.replay import DATA, replay_engine
-from tests.fakes.sim_app import sim_app
 from trimtab.model import Credit, Credits, Pool
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "headers.md"
@@ -173,8 +173,8 @@ def _folded(events: Iterable[Any]) -> list[Any]:
 async def test_a_live_engine_answers_through_the_edge_as_it_does_directly(
     http: aiohttp.ClientSession, name: str
 ) -> None:
-    async with sim_app(MODEL) as engine, running_edge([engine]) as edge:
-        direct = evened(await ask(http, engine, OF_THE_ENGINE[name]))
+    async with local_engine(MODEL) as engine, running_edge([engine.url]) as edge:
+        direct = evened(await ask(http, engine.url, OF_THE_ENGINE[name]))
         assert evened(await ask(http, edge.url, OF_THE_ENGINE[name])) == direct
 
 
@@ -182,8 +182,8 @@ async def test_a_live_engine_answers_through_the_edge_as_it_does_directly(
 async def test_what_the_edge_refuses_itself_has_the_engines_status(
     http: aiohttp.ClientSession, name: str
 ) -> None:
-    async with sim_app(MODEL) as engine, running_edge([engine]) as edge:
-        direct = await ask(http, engine, OF_THE_EDGE[name])
+    async with local_engine(MODEL) as engine, running_edge([engine.url]) as edge:
+        direct = await ask(http, engine.url, OF_THE_EDGE[name])
         answer = await ask(http, edge.url, OF_THE_EDGE[name])
     assert answer.status == direct.status
     assert json.loads(answer.body)["error"]["code"] in REFUSALS
@@ -235,9 +235,9 @@ async def test_an_engines_failure_is_told_in_the_edges_words(http: aiohttp.Clien
 
 
 async def test_the_list_says_no_more_than_there_is(http: aiohttp.ClientSession) -> None:
-    async with sim_app(MODEL) as engine, running_edge([engine]) as edge:
+    async with local_engine(MODEL) as engine, running_edge([engine.url]) as edge:
         calls = (chat(), chat(stream=True))
-        pairs = [(await ask(http, engine, c), await ask(http, edge.url, c)) for c in calls]
+        pairs = [(await ask(http, engine.url, c), await ask(http, edge.url, c)) for c in calls]
     headers = {name for one, other in pairs for name in differing(one.headers, other.headers)}
     assert HEADERS - {"date", "connection"} <= headers
     one, other = (json.loads(answer.body) for answer in pairs[0])

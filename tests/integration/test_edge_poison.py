@@ -62,7 +62,7 @@ async def test_a_killer_takes_two_engines_and_is_then_refused(
         status, code, answer = await fleet.ask(KILLS.decode(), stream=stream)
         assert (status, code) == (422, "request_quarantined")
         assert answer.headers["x-should-retry"] == "false"
-        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert 1 <= int(answer.headers["retry-after"]) <= 90  # 60, spread by half
     assert fleet.deaths == 2
     assert (await fleet.ask("bread"))[0] == 200
     assert sum(record.name == "edge.quarantine" for record in caplog.records) == 1
