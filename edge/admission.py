@@ -94,7 +94,7 @@ class Admission:
             refusal = self._dispatch.offer(pool, ticket, now_s)
             notes.forecast = self._dispatch.pool(pool).queue.forecast
             if refusal:
-                raise RefusedError(problems.overloaded(refusal))
+                raise RefusedError(problems.overloaded(refusal, ticket.patience_s))
         placement = await self._place(pool, ticket, now_s)
         permit = Permit(placement)
         permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
@@ -187,7 +187,7 @@ class Admission:
             return
         refusal = self._dispatch.expire(pool, ticket, clock.now_s())
         if self._dispatch.has_open(pool):
-            problem = problems.overloaded(refusal)
+            problem = problems.overloaded(refusal, ticket.patience_s)
         else:
             problem = problems.no_replica(pool, len(self._table.routes(pool)))
         future.set_exception(RefusedError(problem))

@@ -86,7 +86,7 @@ async def _guarded(permit: Permit, idle_s: float) -> AsyncIterator[Watchdog]:
             fault = Fault.CLIENT_GONE
         else:
             fault = Fault.SILENT
-        raise UpstreamError(Failure(fault)) from error
+        raise UpstreamError(Failure(fault, message=f"{idle_s:g} s")) from error
 
 
 async def run(

@@ -21,6 +21,7 @@ from edge.core.problems import Problem
 from trimtab.runtime import clock
 
 KEEP_ALIVE_PERIOD_S = 15.0
+FAIL_WITHIN_S = 5.0
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -85,7 +86,9 @@ class ClientStream:
 
     async def fail(self, problem: Problem) -> web.StreamResponse:
         """The answer will never be whole; only after something was sent."""
-        await self._response.write(problem.event())
+        with contextlib.suppress(TimeoutError):  # who does not read will not hear it
+            async with asyncio.timeout(FAIL_WITHIN_S):
+                await self._response.write(problem.event())
         if self._request.transport is not None:
             self._request.transport.close()  # flushes, then ends without the last chunk
         return self._response

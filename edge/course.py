@@ -9,6 +9,7 @@ once with the attempt's outcome.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -30,10 +31,14 @@ from edge.quarantine import Quarantine
 from edge.upstream import Upstream
 from trimtab.model import Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
+from trimtab.policy.deadline import Deadline
 from trimtab.policy.queue import Ticket
 from trimtab.policy.retry import History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
+
+GONE = Failure(Fault.CLIENT_GONE)
+"""What a cancelled caller leaves behind."""
 
 
 @dataclass(slots=True)
@@ -46,10 +51,16 @@ class Job:
     idle_s: float
     stream: ClientStream | None
     request_id: str
+    deadline: Deadline
     history: History = field(default_factory=History)
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
     """What last broke its stream."""
+
+    @property
+    def due_s(self) -> float:
+        """When its answer must be whole."""
+        return self.ticket.since_s + self.deadline.within_s
 
     @property
     def started(self) -> bool:
@@ -89,17 +100,30 @@ class Course:
     async def run(self, job: Job) -> web.StreamResponse:
         """Answer it; raises RefusedError while an error status is still possible."""
         async with self._kept(job):
-            while True:
-                result, replica = await self._attempt(job)
-                if isinstance(result, Whole):
-                    return await self._answer(job, result)
-                if isinstance(result, Rejected):
-                    return await self._pass_on(job, result)
-                if not self._goes_on(job, result, replica):
-                    return await self._give_up(job, result)
-                if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
-                    await job.stream.send(sse.DONE)
-                    return await self._answer(job, Whole())
+            timer = asyncio.timeout(max(0.0, job.due_s - clock.now_s()))
+            try:
+                async with timer:
+                    return await self._try(job)
+            except RefusedError as error:
+                raise await _refusal(job, error.problem) from error
+            except TimeoutError:
+                if not timer.expired():
+                    raise
+                problem = problems.too_late(job.deadline, started=job.started)
+                raise await _refusal(job, problem) from None
+
+    async def _try(self, job: Job) -> web.StreamResponse:
+        while True:
+            result, replica = await self._attempt(job)
+            if isinstance(result, Whole):
+                return await self._answer(job, result)
+            if isinstance(result, Rejected):
+                return await self._pass_on(job, result)
+            if not self._goes_on(job, result, replica):
+                return await self._give_up(job, result)
+            if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
+                await job.stream.send(sse.DONE)
+                return await self._answer(job, Whole())
 
     @asynccontextmanager
     async def _kept(self, job: Job) -> AsyncIterator[None]:
@@ -120,21 +144,19 @@ class Course:
     async def _attempt(self, job: Job) -> tuple[Result, str]:
         again = job.history.attempts > 0
         if problem := self._poison(job):
-            raise await _refusal(job, problem)
+            raise RefusedError(problem)
         try:
             permit = await self._admission.acquire(
                 job.pool.name, job.ticket, job.notes, again=again
             )
         except RefusedError as error:
-            problem = error.problem if job.cut is None else _cut_short(job, job.cut)
-            raise await _refusal(job, problem) from error
+            raise error if job.cut is None else RefusedError(_cut_short(job, job.cut)) from error
         self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
-            raise await _refusal(job, problem)
-        # what a cancelled caller leaves behind
-        failure: Failure | None = Failure(Fault.CLIENT_GONE)
+            raise RefusedError(problem)
+        failure: Failure | None = GONE
         try:
             result = await self._send(job, permit)
             failure = _failure(result)
@@ -144,6 +166,8 @@ class Course:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
+            if failure is GONE and clock.now_s() >= job.due_s:
+                failure = Failure(Fault.LATE)
             outcome = classify(failure)
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
@@ -241,7 +265,7 @@ class Course:
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:
             raise ConnectionResetError("the caller stopped reading")
-        raise await _refusal(job, _cut_short(job, failure))
+        raise RefusedError(_cut_short(job, failure))
 
 
 def _cut_short(job: Job, failure: Failure) -> Problem:

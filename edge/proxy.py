@@ -25,6 +25,7 @@ from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
 from edge.upstream import Upstream
 from trimtab.model import ApiKey, Pool
+from trimtab.policy.deadline import deadline
 from trimtab.policy.queue import Ticket
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
@@ -140,24 +141,30 @@ class Proxy:
     ) -> Job:
         policy, caller = self._table.policy, request[CALLER]
         patience_s = openai.patience_s(request.headers)
+        within = deadline(
+            patience_s,
+            pool.request_timeout_ms / 1000,
+            policy.total_timeout_ms / 1000,
+            stream=call.stream,
+        )
         ticket = Ticket(
             number=next(self._numbers),
             since_s=now_s,
-            patience_s=math.inf if patience_s is None else patience_s,
+            patience_s=min(within.within_s, patience_s or math.inf),
             work=self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens),
             prompt_tokens=call.prompt_tokens,
             tenant=caller.name,
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
         )
+        # a plain answer is silent until it is whole, so only the whole can be bounded
+        stream, idle_s = None, within.within_s
         if call.stream:
+            idle_s = (pool.idle_timeout_ms or policy.idle_timeout_ms) / 1000
             stream = ClientStream(request, request_id)
             if not pool.no_failover:
                 stream.transcript = Transcript()
-            return Job(call, pool, ticket, policy.idle_timeout_ms / 1000, stream, request_id)
-        # a plain answer is silent until it is whole, so only the whole can be bounded
-        total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
-        return Job(call, pool, ticket, total_s, None, request_id)
+        return Job(call, pool, ticket, idle_s, stream, request_id, within)
 
 
 async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:

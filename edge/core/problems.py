@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import msgspec
 
 from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.deadline import Deadline
 from trimtab.policy.poison import Incident, Way
-from trimtab.policy.queue import Refusal
+from trimtab.policy.queue import PATIENCE_RATIO, Refusal
 
 INVALID = "invalid_request_error"
 UNAVAILABLE = "service_unavailable_error"
@@ -137,9 +138,11 @@ def bad_request(detail: str) -> Problem:
     return Problem(400, INVALID, "bad_request", text, retry=False)
 
 
-def overloaded(refusal: Refusal) -> Problem:
-    """No room in time."""
+def overloaded(refusal: Refusal, patience_s: float = math.inf) -> Problem:
+    """No room in time; `patience_s` is how long its caller would wait."""
     wait = f", about {refusal.wait_s:.0f} s of work" if refusal.wait_s else ""
+    if refusal.wait_s > PATIENCE_RATIO * patience_s:
+        wait += f", too long for your time limit of {patience_s:g} s"
     text = (
         f"The fleet is full: {refusal.queued} requests wait{wait}. "
         f"Nothing is wrong with your request; come back in {refusal.retry_after_s:.1f} s."
@@ -185,11 +188,20 @@ def internal() -> Problem:
     return Problem(500, SERVER, "internal_error", text)
 
 
+def too_late(deadline: Deadline, *, started: bool) -> Problem:
+    """Its time is up; trying again would take as long, so nobody should by itself."""
+    have = "; what you have is incomplete" if started else ""
+    text = f"The answer was not whole within {deadline.within_s:g} s, which is all that "
+    text += f"{deadline.whose} (total timeout){have}."
+    return Problem(504, SERVER, "upstream_timeout", text, retry=False)
+
+
 def attempt_failed(failure: Failure, attempts: int, *, started: bool) -> Problem:
     """The replica's doing, after all tries; `started`: the caller saw part of the answer."""
     tries = f"{attempts} attempt{'s' if attempts > 1 else ''}"
     if failure.fault is Fault.SILENT:
-        text = f"The replica sent nothing for too long ({tries})."
+        limit = f"{failure.message}, the idle timeout" if failure.message else "too long"
+        text = f"The replica sent nothing for {limit} ({tries})."
         return Problem(504, SERVER, "upstream_timeout", text, retry=False if started else None)
     if failure.fault is Fault.STATUS and failure.status in {429, 503}:
         text = f"Every replica was full ({tries})."

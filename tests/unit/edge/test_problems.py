@@ -9,6 +9,7 @@ import pytest
 from edge.core import problems
 from edge.core.problems import Problem
 from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.deadline import Deadline
 from trimtab.policy.queue import Refusal
 
 KEY = "sk-secret-of-somebody-1234"
@@ -25,6 +26,7 @@ ALL = [
     problems.bad_request("x"),
     problems.overloaded(Refusal(7, 12.0, 3.2)),
     problems.no_replica("m", 2),
+    problems.too_late(Deadline(60.0, "this model allows"), started=False),
     problems.not_ready(),
     problems.stopping(),
     problems.internal(),
@@ -54,6 +56,19 @@ def test_what_can_pass_says_when_and_what_cannot_says_no(problem: Problem) -> No
     if problem.status < 500:
         assert headers["x-should-retry"] == "false"
     assert (problem.status == 401) == ("www-authenticate" in headers)
+
+
+def test_a_wait_beyond_the_callers_time_says_so() -> None:
+    refusal = Refusal(7, 12.0, 3.2)
+    assert "your time limit of 15 s" in problems.overloaded(refusal, 15.0).message
+    assert "time limit" not in problems.overloaded(refusal, 16.5).message
+
+
+def test_a_timeout_says_which_timer() -> None:
+    late = problems.too_late(Deadline(60.0, "this model allows"), started=True)
+    assert "within 60 s, which is all that this model allows" in late.message
+    silent = Failure(Fault.SILENT, message="120 s")
+    assert "120 s, the idle timeout" in problems.attempt_failed(silent, 1, started=True).message
 
 
 def test_a_key_is_never_repeated() -> None:
