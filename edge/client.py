@@ -18,8 +18,11 @@ from edge.core import continuation, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.replay import Recording
 from trimtab.runtime import clock
 
+RECORDING = web.RequestKey("recording", Recording)
+"""On a request whose answer is to be kept."""
 KEEP_ALIVE_PERIOD_S = 15.0
 FAIL_WITHIN_S = 5.0
 STREAM_HEADERS = {
@@ -37,6 +40,7 @@ class ClientStream:
         self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
         self._lock = asyncio.Lock()
         self._quiet = True
+        self._recording = request.get(RECORDING)
         self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
@@ -57,6 +61,8 @@ class ClientStream:
         await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
+        if self._recording is not None:
+            self._recording.sent(data)
         await self._response.write(data)
 
     def is_whole(self, call: Call) -> bool:
@@ -81,6 +87,8 @@ class ClientStream:
 
     async def finish(self) -> web.StreamResponse:
         """The answer is whole."""
+        if self._recording is not None:
+            self._recording.ended(self._response.headers)
         await self._response.write_eof()
         return self._response
 

@@ -23,6 +23,7 @@ from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
+from edge.idempotency import Once
 from edge.upstream import Upstream
 from trimtab.model import ApiKey, Pool
 from trimtab.policy.deadline import deadline
@@ -55,6 +56,7 @@ class Proxy:
         self._course = Course(table, dispatch, admission, upstream, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
+        self._once = Once(metrics)
 
     def authorize(self, request: web.BaseRequest) -> None:
         """Learn who calls; raises RefusedError unless the fleet knows the caller's key."""
@@ -72,6 +74,14 @@ class Proxy:
         """Answer one request; raises RefusedError while an error status is still possible."""
         call = await self._read(request)
         pool = self._pool(call)
+        return await self._once.serve(
+            *(request, call, request[CALLER].sha256, request_id),
+            lambda: self._serve(request, call, pool, request_id),
+        )
+
+    async def _serve(
+        self, request: web.BaseRequest, call: Call, pool: Pool, request_id: str
+    ) -> web.StreamResponse:
         job = self._job(request, call, pool, request_id, clock.now_s())
         self._metrics.requests_in_flight.labels(pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")

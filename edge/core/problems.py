@@ -22,6 +22,7 @@ from trimtab.policy.queue import PATIENCE_RATIO, Refusal
 INVALID = "invalid_request_error"
 UNAVAILABLE = "service_unavailable_error"
 SERVER = "server_error"
+IN_USE_S = 2.0
 PROBE_S = 5.0  # how soon a closed pool may look different
 
 
@@ -136,6 +137,21 @@ def bad_request(detail: str) -> Problem:
     """Not even HTTP."""
     text = f"The request could not be read: {detail[:200]}."
     return Problem(400, INVALID, "bad_request", text, retry=False)
+
+
+def key_reused() -> Problem:
+    """One Idempotency-Key for two requests."""
+    text = "This Idempotency-Key stands for another request of the last minutes. Use a new one."
+    return Problem(422, INVALID, "idempotency_key_reused", text, retry=False)
+
+
+def key_in_use(waited_s: float) -> Problem:
+    """The first request of this Idempotency-Key still runs."""
+    text = (
+        f"The first request with this Idempotency-Key still runs (waited {waited_s:g} s for it). "
+        "Come back for its answer."
+    )
+    return Problem(409, INVALID, "idempotency_key_in_use", text, None, IN_USE_S, retry=True)
 
 
 def overloaded(refusal: Refusal, patience_s: float = math.inf) -> Problem:

@@ -83,6 +83,12 @@ class EdgeMetrics:
             "off in the pool, inexact (see the decision record), given_up (too often or too many).",
             ["model", "result"],
         )
+        self.replays = counter(
+            "trimtab_edge_replays",
+            "Requests with the Idempotency-Key of an earlier one: replayed, in_use (told to come "
+            "back), mismatch (the key stood for another request).",
+            ["result"],
+        )
         self.affinity = counter(
             "trimtab_edge_affinity",
             "Attempts of requests of a known session or prompt, by where they went: home, away.",

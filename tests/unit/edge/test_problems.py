@@ -26,6 +26,7 @@ ALL = [
     problems.bad_request("x"),
     problems.overloaded(Refusal(7, 12.0, 3.2)),
     problems.no_replica("m", 2),
+    problems.key_reused(),
     problems.too_late(Deadline(60.0, "this model allows"), started=False),
     problems.not_ready(),
     problems.stopping(),
@@ -62,6 +63,11 @@ def test_a_wait_beyond_the_callers_time_says_so() -> None:
     refusal = Refusal(7, 12.0, 3.2)
     assert "your time limit of 15 s" in problems.overloaded(refusal, 15.0).message
     assert "time limit" not in problems.overloaded(refusal, 16.5).message
+
+
+def test_who_asks_while_the_first_one_runs_is_told_to_come_back() -> None:
+    headers = problems.key_in_use(45.0).headers()
+    assert (headers["x-should-retry"], headers["retry-after"]) == ("true", "2")
 
 
 def test_a_timeout_says_which_timer() -> None:
