@@ -22,7 +22,7 @@ import grpc
 
 from controlplane import contents, migrations, state
 from controlplane.contents import Records
-from controlplane.core import snapshot, view
+from controlplane.core import explanation, snapshot, view
 from controlplane.core.bounds import TERM_LIMIT
 from controlplane.core.credits import Ledger
 from controlplane.core.events import (
@@ -42,6 +42,7 @@ from controlplane.core.events import (
     Tick,
     Transition,
 )
+from controlplane.core.journal import Journal
 from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
@@ -67,7 +68,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.views import Fleet, StateHeader
+from trimtab.views import Explanation, Fleet, StateHeader
 
 TICK_S = 0.5
 COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
@@ -112,6 +113,7 @@ class ControlLoop:
         self._term = term
         self._version = 0
         self.refusals = Refusals()
+        self.journal = Journal()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
@@ -134,6 +136,7 @@ class ControlLoop:
 
     async def run(self) -> None:
         """Tick, publish and save, for ever; raises DeposedError."""
+        self._carry_out(Noted("leads", {"term": self._term, "leader": self._settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
             runner.forever("publisher", self._publish_forever())
@@ -258,6 +261,14 @@ class ControlLoop:
         subscriptions = {number: stream.subscription for number, stream in self._edges.items()}
         return view.fleet(leader, self._registry, subscriptions, clock.now_s())
 
+    def explain(self, name: str) -> Explanation:
+        """Why a replica gets the traffic it gets; KeyError when there is none of this name."""
+        replica, now_s = self._registry.replicas[name], clock.now_s()
+        node = self._registry.agents.by_node.get(replica.node)
+        stale_s = self._settings.stale_s
+        case = explanation.case(self.fleet(), replica, node, now_s, clock.wall_s(), stale_s)
+        return explanation.explain(case, self.journal.latest(name, explanation.EVENTS_SHOWN))
+
     def replica_names(self) -> list[str]:
         """Every replica that has an intent to set."""
         return sorted(self._registry.replicas)
@@ -344,8 +355,10 @@ class ControlLoop:
             case Refusal(peer, kind, reason):
                 self.refused(peer, kind, reason)
             case Transition():
+                self.journal.take(effect, round(clock.wall_s() * 1000))
                 log.info("replica changed", extra={"fields": _transition_fields(effect)})
             case Noted(what, fields):
+                self.journal.take(effect, round(clock.wall_s() * 1000))
                 log.info(what, extra={"fields": dict(fields)})
 
     async def _publish_forever(self) -> None:

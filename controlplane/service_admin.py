@@ -9,8 +9,9 @@ from typing import Any
 
 import grpc
 
-from controlplane import service_state
+from controlplane import service_events, service_state
 from controlplane.core.bounds import clip
+from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
 from controlplane.store.protocol import StoreError
 from trimtab.codec import encode
@@ -43,11 +44,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.WatchFleetRequest, context: Context
     ) -> AsyncIterator[admin_pb2.WatchFleetResponse]:
         """See the proto."""
-        if self._watchers >= WATCHER_LIMIT:
-            text = f"{WATCHER_LIMIT} others are watching already"
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         period_ms = max(PERIOD_LEAST_MS, request.period_ms or PERIOD_DEFAULT_MS)
-        self._watchers += 1
+        await self._one_more(context)
         try:
             last = None
             while True:
@@ -64,12 +62,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.SetIntentResponse:
         """See the proto."""
         loop = await self._seat.loop_or_refuse(context)
-        names = loop.replica_names()
-        if request.replica not in names:
-            close = difflib.get_close_matches(request.replica, names, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            text = f"there is no replica {clip(request.replica)!r}{hint}"
-            await context.abort(grpc.StatusCode.NOT_FOUND, text)
+        await _known(loop, request.replica, context)
         intent = int(request.intent)
         if intent not in SETTABLE:
             allowed = ", ".join(known.name for known in sorted(SETTABLE))
@@ -86,6 +79,27 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         number = types_pb2.Intent.ValueType(previous)
         return admin_pb2.SetIntentResponse(revision=revision, previous=number)
 
+    async def ExplainReplica(  # noqa: N802 - the proto's name
+        self, request: admin_pb2.ExplainReplicaRequest, context: Context
+    ) -> admin_pb2.ExplainReplicaResponse:
+        """See the proto."""
+        loop = await self._seat.loop_or_refuse(context)
+        await _known(loop, request.replica, context)
+        found = loop.explain(request.replica)
+        return admin_pb2.ExplainReplicaResponse(explanation=encode(found))
+
+    async def WatchEvents(  # noqa: N802 - the proto's name
+        self, request: admin_pb2.WatchEventsRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.WatchEventsResponse]:
+        """See the proto."""
+        loop = await self._seat.loop_or_refuse(context)
+        await self._one_more(context)
+        try:
+            async for part in service_events.watch(self._seat, loop, request):
+                yield part
+        finally:
+            self._watchers -= 1
+
     async def SaveState(  # noqa: N802 - the proto's name
         self, request: admin_pb2.SaveStateRequest, context: Context
     ) -> AsyncIterator[admin_pb2.SaveStateResponse]:
@@ -101,6 +115,12 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         loop = await self._seat.loop_or_refuse(context)
         return await service_state.restore(loop, request_iterator, context)
 
+    async def _one_more(self, context: Context) -> None:
+        if self._watchers >= WATCHER_LIMIT:
+            text = f"{WATCHER_LIMIT} others are watching already"
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        self._watchers += 1
+
     async def _fleet(self, context: Context) -> Fleet:
         """Ours if we lead; while nobody does, what is stored."""
         seat = self._seat
@@ -114,3 +134,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         except StoreError as error:
             text = f"no control plane leads now, and the store fails: {error}"
             await context.abort(grpc.StatusCode.UNAVAILABLE, text)
+
+
+async def _known(loop: ControlLoop, replica: str, context: Context) -> None:
+    """Refuse to speak of a replica that is not there."""
+    names = loop.replica_names()
+    if replica not in names:
+        close = difflib.get_close_matches(replica, names, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        text = f"there is no replica {clip(replica)!r}{hint}"
+        await context.abort(grpc.StatusCode.NOT_FOUND, text)

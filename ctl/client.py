@@ -28,7 +28,7 @@ from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets, leader_named
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
-from trimtab.views import Fleet, StateHeader, StateRecord
+from trimtab.views import Explanation, Fleet, FleetEvent, StateHeader, StateRecord
 
 if TYPE_CHECKING:
     from trimtab.runtime.tls import Identity
@@ -62,6 +62,14 @@ class Lost:
     """The watch lost the control plane and is looking for it."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """Some events, and how many before them were missed."""
+
+    events: tuple[FleetEvent, ...]
+    lost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,17 @@ class Client:
 
         return codec.decode((await self._ask(ask)).fleet, Fleet)
 
+    async def explain(self, replica: str) -> Explanation:
+        """Why a replica gets the traffic it gets."""
+        request = admin_pb2.ExplainReplicaRequest(replica=replica)
+
+        async def ask(stub: admin_pb2_grpc.AdminServiceStub) -> admin_pb2.ExplainReplicaResponse:
+            return await stub.ExplainReplica(
+                request, timeout=DEADLINE_S, metadata=self._targets.metadata
+            )
+
+        return codec.decode((await self._ask(ask)).explanation, Explanation)
+
     async def set_intent(self, replica: str, intent: Intent, reason: str, actor: str) -> Change:
         """State the operator's wish for one replica."""
         request = admin_pb2.SetIntentRequest(
@@ -187,17 +206,51 @@ class Client:
 
     async def watch(self) -> AsyncGenerator[Frame | Lost, None]:
         """The fleet now and after every change, until the caller has seen enough."""
-        backoff = Backoff(random.SystemRandom())
         seen_s: float | None = None
         lost = False
+        async for seen in self._again(self._fleets):
+            if isinstance(seen, Lost):
+                lost = True
+                yield seen
+                continue
+            now_s = clock.now_s()
+            yield Frame(seen, now_s - seen_s if lost and seen_s else None)
+            seen_s, lost = now_s, False
+
+    async def events(
+        self, about: str, limit: int, *, follow: bool
+    ) -> AsyncGenerator[Happened | Lost, None]:
+        """The newest events, oldest first, and what happens then, also under the next leader."""
+        request = admin_pb2.WatchEventsRequest(about=about, limit=limit, follow=follow)
+        if not follow:
+            for part in await self._ask(lambda stub: self._parts(stub, request)):
+                yield part
+            return
+        last_ms, again = 0, False
+        async for seen in self._again(lambda: self._happening(request)):
+            if isinstance(seen, Lost):
+                again = True
+                yield seen
+                continue
+            # another connection begins with what may have been told on the one before
+            news = tuple(e for e in seen.events if not again or e.at_ms > last_ms)
+            again = again and not news
+            last_ms = news[-1].at_ms if news else last_ms
+            yield Happened(news, seen.lost)
+
+    async def _again(
+        self, connect: Callable[[], AsyncGenerator[T, None]]
+    ) -> AsyncGenerator[T | Lost, None]:
+        """What streams give, one connection after the other."""
+        backoff = Backoff(random.SystemRandom())
+        began = lost = False
         tries = len(self._targets)  # for the first answer
         while True:
             try:
-                async with aclosing(self._stream()) as fleets:
-                    async for fleet in fleets:
-                        now_s = clock.now_s()
-                        yield Frame(fleet, now_s - seen_s if lost and seen_s else None)
-                        seen_s, lost = now_s, False
+                async with aclosing(connect()) as stream:
+                    async for answer in stream:
+                        yield answer
+                        began, lost = True, False
                         backoff.reset()
                 reason = "the control plane ended the stream"
                 self._targets.move()
@@ -206,9 +259,9 @@ class Client:
                     continue
                 tries -= 1
                 failure = self._translate(error)
-                if failure.code is not Exit.UNREACHABLE or (seen_s is None and not tries):
+                if failure.code is not Exit.UNREACHABLE or (not began and not tries):
                     raise failure from None
-                if seen_s is None:
+                if not began:
                     continue
                 reason = failure.why
             if not lost:
@@ -216,7 +269,7 @@ class Client:
                 yield Lost(reason)
             await asyncio.sleep(backoff.next_s())
 
-    async def _stream(self) -> AsyncGenerator[Fleet, None]:
+    async def _fleets(self) -> AsyncGenerator[Fleet, None]:
         """One connection's answers; the first one has a deadline."""
         request = admin_pb2.WatchFleetRequest(period_ms=WATCH_PERIOD_MS)
         limit_s: float | None = DEADLINE_S
@@ -233,6 +286,25 @@ class Client:
                     yield codec.decode(answer.fleet, Fleet)
             finally:
                 call.cancel()
+
+    async def _happening(
+        self, request: admin_pb2.WatchEventsRequest
+    ) -> AsyncGenerator[Happened, None]:
+        """One connection's events."""
+        async with rpc.channel(self._targets.current, self._identity) as channel:
+            stub = admin_pb2_grpc.AdminServiceStub(channel)
+            call = stub.WatchEvents(request, metadata=self._targets.metadata)
+            try:
+                async for part in call:
+                    yield _happened(part)
+            finally:
+                call.cancel()
+
+    async def _parts(
+        self, stub: admin_pb2_grpc.AdminServiceStub, request: admin_pb2.WatchEventsRequest
+    ) -> list[Happened]:
+        call = stub.WatchEvents(request, timeout=DEADLINE_S, metadata=self._targets.metadata)
+        return [_happened(part) async for part in call]
 
     async def _ask(self, ask: Callable[[admin_pb2_grpc.AdminServiceStub], Awaitable[T]]) -> T:
         """An answer of the leader, or of the first control plane that has one."""
@@ -270,6 +342,10 @@ class Client:
             "like unix:/path/control.sock or host:port.",
             why,
         )
+
+
+def _happened(part: admin_pb2.WatchEventsResponse) -> Happened:
+    return Happened(tuple(codec.decode(e, FleetEvent) for e in part.events), part.lost)
 
 
 def _last_words(details: str) -> str:

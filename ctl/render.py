@@ -103,6 +103,17 @@ def item(value: Any) -> dict[str, Any]:
     return {**route, **fields}
 
 
+def line(value: Any) -> str:
+    """One thing as a line of JSON, without its end."""
+    return json.dumps(item(value))
+
+
+def document(value: Any) -> str:
+    """One thing as a JSON document."""
+    kind = type(value).__name__
+    return json.dumps({"apiVersion": API_VERSION, "kind": kind, **item(value)}, indent=2) + "\n"
+
+
 def _table(columns: Sequence[Column[Any]], items: Sequence[Any]) -> Table:
     return Table(
         titles=tuple(c.title for c in columns),

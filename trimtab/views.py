@@ -7,8 +7,18 @@ Rules: as in `trimtab.model`, whose types these are made of: same names as on th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from trimtab.model import EngineState, GpuSample, Intent, LimitSource, Route
+
+
+class Concern(IntEnum):
+    """How much a finding matters."""
+
+    UNSPECIFIED = 0
+    BLOCKS = 1
+    LIMITS = 2
+    FINE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,49 @@ class Fleet:
     edges: tuple[EdgeView, ...] = ()
     agents: tuple[AgentView, ...] = ()
     pools: tuple[PoolView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A fact."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetEvent:
+    """Something that happened to the fleet."""
+
+    number: int
+    at_ms: int
+    about: str
+    what: str
+    text: str = ""
+    details: tuple[Detail, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look found."""
+
+    concern: Concern
+    what: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why one replica gets the traffic it gets."""
+
+    replica: str
+    headline: str
+    in_rotation: bool
+    traffic: str
+    findings: tuple[Finding, ...]
+    effect: str
+    advice: tuple[str, ...] = ()
+    events: tuple[FleetEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,8 @@ def combine(health: Serving, intent: Intent, breaker: BreakerState) -> Serving:
 
 def explain(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
     """Why the decision is what it is; changes only when something did, or in steps of age."""
-    silence = _silence(replica, node, now_s, stale_s)
-    parts = [_wish(replica), _breaker(replica), replica.gpu_fault, _word(replica), silence]
+    parts = [_wish(replica), _breaker(replica), replica.gpu_fault, _word(replica)]
+    parts.append(silence(replica, node, now_s, stale_s))
     return "; ".join(part for part in parts if part)
 
 
@@ -92,7 +92,8 @@ def _word(replica: Replica) -> str:
     return f"{state}: {replica.cause}" if replica.cause else state
 
 
-def _silence(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
+def silence(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
+    """What its agent has not said for how long; empty while it speaks, or never did."""
     age_s = replica.age_s(now_s)
     if age_s is None or (age_s <= stale_s and node is not None and node.stream is not None):
         return ""

@@ -16,7 +16,7 @@ import grpc
 
 from trimtab import codec
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
-from trimtab.views import Fleet, StateHeader, StateRecord
+from trimtab.views import Explanation, Fleet, FleetEvent, StateHeader, StateRecord
 
 
 @dataclass
@@ -29,6 +29,8 @@ class FakeAdmin:
     silent: bool = False  # watchers get nothing
     intents: list[admin_pb2.SetIntentRequest] = field(default_factory=list)
     state: dict[str, bytes] = field(default_factory=dict)
+    explanations: dict[str, Explanation] = field(default_factory=dict)
+    events: list[FleetEvent] = field(default_factory=list)
     restores: list[admin_pb2.RestoreStateRequest] = field(default_factory=list)  # the first of each
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _server: grpc.Server | None = None
@@ -66,6 +68,39 @@ class FakeAdmin:
         if self.refusal is not None:
             context.abort(*self.refusal)
         return admin_pb2.GetFleetResponse(fleet=codec.encode(self.fleet))
+
+    def ExplainReplica(  # noqa: N802  the contract's name
+        self, request: admin_pb2.ExplainReplicaRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ExplainReplicaResponse:
+        """What it was given, or nothing of that name."""
+        found = self.explanations.get(request.replica)
+        if found is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"there is no replica {request.replica!r}")
+            raise AssertionError
+        return admin_pb2.ExplainReplicaResponse(explanation=codec.encode(found))
+
+    def WatchEvents(  # noqa: N802  the contract's name
+        self, request: admin_pb2.WatchEventsRequest, context: grpc.ServicerContext
+    ) -> Iterator[admin_pb2.WatchEventsResponse]:
+        """Its events, and those that are added."""
+        told = 0
+        while context.is_active() and self._server is not None:
+            with self._changed:
+                events, told = self.events[told:], len(self.events)
+            found = [codec.encode(e) for e in events if request.about in {"", e.about}]
+            if found:
+                yield admin_pb2.WatchEventsResponse(events=found[-request.limit :])
+            if not request.follow:
+                return
+            with self._changed:
+                if told == len(self.events):
+                    self._changed.wait(timeout=0.1)
+
+    def happen(self, event: FleetEvent) -> None:
+        """Tell those who follow."""
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
 
     def SetIntent(  # noqa: N802  the contract's name
         self, request: admin_pb2.SetIntentRequest, _context: grpc.ServicerContext

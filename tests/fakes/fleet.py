@@ -13,7 +13,18 @@ from trimtab.model import (
     Serving,
     XidEvent,
 )
-from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
+from trimtab.views import (
+    AgentView,
+    Concern,
+    Detail,
+    EdgeView,
+    Explanation,
+    Finding,
+    Fleet,
+    FleetEvent,
+    PoolView,
+    ReplicaView,
+)
 
 BIG = "gpt-oss-120b"
 
@@ -190,4 +201,41 @@ WELL = Fleet(
     edges=FLEET.edges[:1],
     agents=FLEET.agents[:1],
     pools=(PoolView(BIG, 1, 1, 128, 128, inflight=98, requests_1m=1200),),
+)
+
+EVENTS = [
+    FleetEvent(1, 1_700_000_000_000, "", "leads", "term 3"),
+    FleetEvent(2, 1_700_000_001_500, "h200a", "agent connected", details=(Detail("n", "1"),)),
+    FleetEvent(
+        number=3,
+        at_ms=1_700_000_060_000,
+        about="gpu1",
+        what="breaker moved",
+        text="HEALTHY -> EJECTED: its agent says that it does no useful work",
+        details=(Detail("dispatched", "10"), Detail("failed", "5")),
+    ),
+]
+
+WHY_GPU1 = Explanation(
+    replica="gpu1",
+    headline="gpu1 gets no new requests: engine STALLED for 12.4 s: no token\x1b[2J for 12.4 s",
+    in_rotation=False,
+    traffic="0% of the attempts of gpt-oss-120b in the last minute",
+    findings=(
+        Finding(Concern.BLOCKS, "engine", "STALLED for 12.4 s: no token for 12.4 s"),
+        Finding(Concern.BLOCKS, "breaker", "ejected for 3.0 s; probed in 2.0 s"),
+        Finding(Concern.LIMITS, "demand", "no requests for gpt-oss-120b in the last minute"),
+        Finding(Concern.FINE, "intent", "nobody holds it back"),
+    ),
+    effect="gpt-oss-120b has 128 of 128 healthy slots open on 1 of 2 replicas",
+    advice=("look at the engine's own log on h200a",),
+    events=(EVENTS[2],),
+)
+WHY_GPU0 = Explanation(
+    replica="gpu0",
+    headline="gpu0 is in rotation, and nothing holds it back",
+    in_rotation=True,
+    traffic="58% of the attempts of gpt-oss-120b in the last minute",
+    findings=(Finding(Concern.FINE, "intent", "nobody holds it back"),),
+    effect="gpt-oss-120b has 128 of 128 healthy slots open on 1 of 2 replicas",
 )

@@ -27,8 +27,8 @@ from trimtab.model import (
     Serving,
 )
 from trimtab.runtime import rpc
-from trimtab.v1 import admin_pb2, admin_pb2_grpc
-from trimtab.views import Fleet
+from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+from trimtab.views import Explanation, Fleet
 
 DEADLINE_S = 10.0
 
@@ -161,3 +161,48 @@ async def test_health_is_served(target: str) -> None:
         stub = health_pb2_grpc.HealthStub(channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest(service="trimtab.v1.EdgeService"))
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_why_a_replica_gets_nothing_and_what_happened(target: str) -> None:
+    async with (
+        fake_agent(target) as agent,
+        fake_edge(target) as edge,
+        admin(target) as stub,
+    ):
+        follow = stub.WatchEvents(admin_pb2.WatchEventsRequest(about="r1", follow=True))
+        await agent.serve("r1")
+        await edge.until_serving("r1", Serving.OPEN)
+        wish = admin_pb2.SetIntentRequest(
+            replica="r1", intent=types_pb2.INTENT_CORDONED, reason="fan", actor="ada"
+        )
+        await stub.SetIntent(wish)
+        answer = await stub.ExplainReplica(admin_pb2.ExplainReplicaRequest(replica="r1"))
+        found = decode(answer.explanation, Explanation)
+        assert found.headline.startswith("r1 gets no new requests: intent cordoned by ada")
+        assert not found.in_rotation
+        told = [(event.what, event.text) for event in found.events]
+        assert told[-2:] == [
+            ("intent set", "intent CORDONED, reason fan, actor ada"),
+            ("serving", "OPEN -> CLOSED: cordoned by ada: fan; engine READY"),
+        ]
+        seen: list[str] = []
+        async with asyncio.timeout(DEADLINE_S):
+            while len(seen) < len(found.events):
+                part = await follow.read()
+                assert isinstance(part, admin_pb2.WatchEventsResponse)
+                seen += [event.what for event in part.events]
+        assert seen == [what for what, _ in told]
+        follow.cancel()
+        newest = [
+            event
+            async for part in stub.WatchEvents(admin_pb2.WatchEventsRequest(limit=2))
+            for event in part.events
+        ]
+        assert [event.what for event in newest] == ["intent set", "serving"]
+
+
+async def test_nobody_can_explain_a_replica_that_is_not_there(target: str) -> None:
+    async with admin(target) as stub:
+        with pytest.raises(grpc.aio.AioRpcError, match="did you mean planned") as error:
+            await stub.ExplainReplica(admin_pb2.ExplainReplicaRequest(replica="planed"))
+        assert error.value.code() is grpc.StatusCode.NOT_FOUND

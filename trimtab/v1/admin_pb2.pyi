@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from trimtab.v1 import edge_pb2 as _edge_pb2
 from trimtab.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
@@ -19,6 +20,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Concern:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConcernEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Concern.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONCERN_UNSPECIFIED: _Concern.ValueType  # 0
+    """Not said."""
+    CONCERN_BLOCKS: _Concern.ValueType  # 1
+    """It must go before the replica gets new requests."""
+    CONCERN_LIMITS: _Concern.ValueType  # 2
+    """The replica gets fewer requests than it could take."""
+    CONCERN_FINE: _Concern.ValueType  # 3
+    """Looked at, and all right."""
+
+class Concern(_Concern, metaclass=_ConcernEnumTypeWrapper):
+    """How much a finding matters."""
+
+CONCERN_UNSPECIFIED: Concern.ValueType  # 0
+"""Not said."""
+CONCERN_BLOCKS: Concern.ValueType  # 1
+"""It must go before the replica gets new requests."""
+CONCERN_LIMITS: Concern.ValueType  # 2
+"""The replica gets fewer requests than it could take."""
+CONCERN_FINE: Concern.ValueType  # 3
+"""Looked at, and all right."""
+Global___Concern: _TypeAlias = Concern  # noqa: Y015
 
 @_typing.final
 class GetFleetRequest(_message.Message):
@@ -106,6 +135,266 @@ class WatchFleetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchFleetResponse: _TypeAlias = WatchFleetResponse  # noqa: Y015
+
+@_typing.final
+class ExplainReplicaRequest(_message.Message):
+    """Which replica."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    replica: _builtins.str
+    """Its name."""
+    def __init__(
+        self,
+        *,
+        replica: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replica", b"replica"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainReplicaRequest: _TypeAlias = ExplainReplicaRequest  # noqa: Y015
+
+@_typing.final
+class ExplainReplicaResponse(_message.Message):
+    """The answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def explanation(self) -> Global___Explanation:
+        """All of it."""
+
+    def __init__(
+        self,
+        *,
+        explanation: Global___Explanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainReplicaResponse: _TypeAlias = ExplainReplicaResponse  # noqa: Y015
+
+@_typing.final
+class WatchEventsRequest(_message.Message):
+    """Which events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ABOUT_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    about: _builtins.str
+    """Only those about this replica, edge, node or pool; empty: all."""
+    limit: _builtins.int
+    """At most so many of what happened already, the newest; 0 means all that are kept."""
+    follow: _builtins.bool
+    """Stay, and tell what happens."""
+    def __init__(
+        self,
+        *,
+        about: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "follow", b"follow", "limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
+
+@_typing.final
+class WatchEventsResponse(_message.Message):
+    """Some events, oldest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    lost: _builtins.int
+    """Events that were lost before these: more happened than is kept."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___FleetEvent]:
+        """At most 256."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___FleetEvent] | None = ...,
+        lost: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "lost", b"lost"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Why one replica gets the traffic it gets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICA_FIELD_NUMBER: _builtins.int
+    HEADLINE_FIELD_NUMBER: _builtins.int
+    IN_ROTATION_FIELD_NUMBER: _builtins.int
+    TRAFFIC_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    replica: _builtins.str
+    """The replica."""
+    headline: _builtins.str
+    """The answer in one line."""
+    in_rotation: _builtins.bool
+    """Whether it may get new requests."""
+    traffic: _builtins.str
+    """What it gets, in one line."""
+    effect: _builtins.str
+    """What this means for its pool, in one line."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """All that was looked at: what blocks first, then what limits, then what is fine."""
+
+    @_builtins.property
+    def advice(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What a person may do, a command or a hint a line."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___FleetEvent]:
+        """The newest events about it, oldest first; at most 20."""
+
+    def __init__(
+        self,
+        *,
+        replica: _builtins.str = ...,
+        headline: _builtins.str = ...,
+        in_rotation: _builtins.bool = ...,
+        traffic: _builtins.str = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        effect: _builtins.str = ...,
+        advice: _abc.Iterable[_builtins.str] | None = ...,
+        events: _abc.Iterable[Global___FleetEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "effect", b"effect", "events", b"events", "findings", b"findings", "headline", b"headline", "in_rotation", b"in_rotation", "replica", b"replica", "traffic", b"traffic"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """What one look found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCERN_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    concern: Global___Concern.ValueType
+    """How much it matters."""
+    what: _builtins.str
+    """What was looked at, in one word."""
+    text: _builtins.str
+    """What was found, in words for people."""
+    def __init__(
+        self,
+        *,
+        concern: Global___Concern.ValueType = ...,
+        what: _builtins.str = ...,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concern", b"concern", "text", b"text", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class FleetEvent(_message.Message):
+    """Something that happened to the fleet; the leader keeps the newest in memory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts up, by the leader that tells it."""
+    at_ms: _builtins.int
+    """When, milliseconds since 1970."""
+    about: _builtins.str
+    """The replica, edge, node or pool; empty: the fleet."""
+    what: _builtins.str
+    """What kind of thing happened."""
+    text: _builtins.str
+    """In words for people."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___Detail]:
+        """What it was judged by."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+        about: _builtins.str = ...,
+        what: _builtins.str = ...,
+        text: _builtins.str = ...,
+        details: _abc.Iterable[Global___Detail] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "at_ms", b"at_ms", "details", b"details", "number", b"number", "text", b"text", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FleetEvent: _TypeAlias = FleetEvent  # noqa: Y015
+
+@_typing.final
+class Detail(_message.Message):
+    """A fact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name, with its unit."""
+    value: _builtins.str
+    """Its value."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Detail: _TypeAlias = Detail  # noqa: Y015
 
 @_typing.final
 class SetIntentRequest(_message.Message):

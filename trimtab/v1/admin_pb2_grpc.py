@@ -45,6 +45,16 @@ class AdminServiceStub(object):
                 request_serializer=trimtab_dot_v1_dot_admin__pb2.WatchFleetRequest.SerializeToString,
                 response_deserializer=trimtab_dot_v1_dot_admin__pb2.WatchFleetResponse.FromString,
                 _registered_method=True)
+        self.ExplainReplica = channel.unary_unary(
+                '/trimtab.v1.AdminService/ExplainReplica',
+                request_serializer=trimtab_dot_v1_dot_admin__pb2.ExplainReplicaRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_admin__pb2.ExplainReplicaResponse.FromString,
+                _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/trimtab.v1.AdminService/WatchEvents',
+                request_serializer=trimtab_dot_v1_dot_admin__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=trimtab_dot_v1_dot_admin__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
         self.SetIntent = channel.unary_unary(
                 '/trimtab.v1.AdminService/SetIntent',
                 request_serializer=trimtab_dot_v1_dot_admin__pb2.SetIntentRequest.SerializeToString,
@@ -75,6 +85,20 @@ class AdminServiceServicer(object):
 
     def WatchFleet(self, request, context):
         """The same, again whenever it changed; a slow reader gets only the newest.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainReplica(self, request, context):
+        """Why one replica gets the traffic it gets: what stands in the way, and what happened to it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """What happened, oldest first, and then, if asked to, what happens.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +138,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.WatchFleet,
                     request_deserializer=trimtab_dot_v1_dot_admin__pb2.WatchFleetRequest.FromString,
                     response_serializer=trimtab_dot_v1_dot_admin__pb2.WatchFleetResponse.SerializeToString,
+            ),
+            'ExplainReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainReplica,
+                    request_deserializer=trimtab_dot_v1_dot_admin__pb2.ExplainReplicaRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_admin__pb2.ExplainReplicaResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=trimtab_dot_v1_dot_admin__pb2.WatchEventsRequest.FromString,
+                    response_serializer=trimtab_dot_v1_dot_admin__pb2.WatchEventsResponse.SerializeToString,
             ),
             'SetIntent': grpc.unary_unary_rpc_method_handler(
                     servicer.SetIntent,
@@ -186,6 +220,60 @@ class AdminService(object):
             '/trimtab.v1.AdminService/WatchFleet',
             trimtab_dot_v1_dot_admin__pb2.WatchFleetRequest.SerializeToString,
             trimtab_dot_v1_dot_admin__pb2.WatchFleetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/trimtab.v1.AdminService/ExplainReplica',
+            trimtab_dot_v1_dot_admin__pb2.ExplainReplicaRequest.SerializeToString,
+            trimtab_dot_v1_dot_admin__pb2.ExplainReplicaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/trimtab.v1.AdminService/WatchEvents',
+            trimtab_dot_v1_dot_admin__pb2.WatchEventsRequest.SerializeToString,
+            trimtab_dot_v1_dot_admin__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,6 +20,10 @@ class AdminServiceStub:
     """The fleet as the leader sees it now."""
     WatchFleet: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchFleetRequest, _admin_pb2.WatchFleetResponse]
     """The same, again whenever it changed; a slow reader gets only the newest."""
+    ExplainReplica: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainReplicaRequest, _admin_pb2.ExplainReplicaResponse]
+    """Why one replica gets the traffic it gets: what stands in the way, and what happened to it."""
+    WatchEvents: _aio.UnaryStreamMultiCallable[_admin_pb2.WatchEventsRequest, _admin_pb2.WatchEventsResponse]
+    """What happened, oldest first, and then, if asked to, what happens."""
     SetIntent: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetIntentRequest, _admin_pb2.SetIntentResponse]
     """State the operator's wish for one replica."""
     SaveState: _aio.UnaryStreamMultiCallable[_admin_pb2.SaveStateRequest, _admin_pb2.SaveStateResponse]
@@ -47,6 +51,22 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_admin_pb2.WatchFleetRequest, _abc.AsyncIterator[_admin_pb2.WatchFleetResponse]],
     ) -> _abc.AsyncIterator[_admin_pb2.WatchFleetResponse]:
         """The same, again whenever it changed; a slow reader gets only the newest."""
+
+    @_abc_1.abstractmethod
+    def ExplainReplica(
+        self,
+        request: _admin_pb2.ExplainReplicaRequest,
+        context: _aio.ServicerContext[_admin_pb2.ExplainReplicaRequest, _abc.Awaitable[_admin_pb2.ExplainReplicaResponse]],
+    ) -> _abc.Awaitable[_admin_pb2.ExplainReplicaResponse]:
+        """Why one replica gets the traffic it gets: what stands in the way, and what happened to it."""
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _admin_pb2.WatchEventsRequest,
+        context: _aio.ServicerContext[_admin_pb2.WatchEventsRequest, _abc.AsyncIterator[_admin_pb2.WatchEventsResponse]],
+    ) -> _abc.AsyncIterator[_admin_pb2.WatchEventsResponse]:
+        """What happened, oldest first, and then, if asked to, what happens."""
 
     @_abc_1.abstractmethod
     def SetIntent(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.fakes.admin import FakeAdmin
-from tests.fakes.fleet import FLEET
+from tests.fakes.fleet import EVENTS, FLEET, WHY_GPU0, WHY_GPU1
 
 
 @pytest.fixture(autouse=True)
@@ -18,11 +19,15 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("TRIMTAB_SERVER", raising=False)
     monkeypatch.setenv("LANG", "C.UTF-8")
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
 
 
 @pytest.fixture
 def admin(tmp_path: pathlib.Path) -> Iterator[FakeAdmin]:
     """A control plane on a unix socket that shows FLEET."""
     fake = FakeAdmin(f"unix:{tmp_path / 'control.sock'}", FLEET).start()
+    fake.explanations = {"gpu0": WHY_GPU0, "gpu1": WHY_GPU1}
+    fake.events = list(EVENTS)
     yield fake
     fake.stop()

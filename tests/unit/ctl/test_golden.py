@@ -38,6 +38,15 @@ CASES: dict[str, tuple[str, Fleet]] = {
     "cordon-last": ("cordon gpu0 --reason fan", FLEET),
     "cordon-last-confirmed": ("cordon gpu0 --reason fan --confirm gpu0", FLEET),
     "cordon-unknown": ("cordon gpu7", FLEET),
+    "explain-blocked": ("explain replica gpu1", FLEET),
+    "explain-fine": ("why re gpu0", FLEET),
+    "explain-json": ("explain replica gpu1 -o json", FLEET),
+    "explain-unknown": ("explain replica gpu9", FLEET),
+    "explain-what": ("explain edge edge-a", FLEET),
+    "explain-form": ("explain replica gpu1 -o csv", FLEET),
+    "events": ("events", FLEET),
+    "events-jsonl": ("events -o jsonl -n 2", FLEET),
+    "events-about": ("events --for gpu1", FLEET),
     "uncordon": ("uncordon gpu2", FLEET),
 }
 

@@ -42,6 +42,18 @@ class Admin(admin_pb2_grpc.AdminServiceServicer):
         """Show it once."""
         yield admin_pb2.WatchFleetResponse(fleet=codec.encode(Fleet(name="lab")))
 
+    async def ExplainReplica(  # noqa: N802  the contract's name
+        self, request: admin_pb2.ExplainReplicaRequest, context: Any
+    ) -> admin_pb2.ExplainReplicaResponse:
+        """Nothing."""
+        return admin_pb2.ExplainReplicaResponse()
+
+    async def WatchEvents(  # noqa: N802  the contract's name
+        self, request: admin_pb2.WatchEventsRequest, context: Any
+    ) -> AsyncIterator[admin_pb2.WatchEventsResponse]:
+        """Nothing."""
+        yield admin_pb2.WatchEventsResponse()
+
     async def SaveState(  # noqa: N802  the contract's name
         self, request: admin_pb2.SaveStateRequest, context: Any
     ) -> AsyncIterator[admin_pb2.SaveStateResponse]:

@@ -1,0 +1,78 @@
+"""What happened to the fleet, for people: the newest events, in memory.
+
+Rules: it holds what is logged, no more: no request, no prompt, no key; EVENTS_MAX in all, of which
+the oldest go first, and whoever reads learns how many it missed. A new leader begins a new journal.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from controlplane.core.bounds import clip
+from controlplane.core.events import Noted, Transition
+from trimtab.views import Detail, FleetEvent
+
+EVENTS_MAX = 4_096
+DETAILS_MAX = 24
+_ABOUT = ("replica", "edge", "node", "pool")
+
+
+class Journal:
+    """The newest events, numbered from 1."""
+
+    def __init__(self) -> None:
+        self._events: deque[FleetEvent] = deque(maxlen=EVENTS_MAX)
+        self.newest = 0
+        """Number of the newest event."""
+
+    def take(self, effect: Transition | Noted, at_ms: int) -> None:
+        """Note what the registry said."""
+        self.newest += 1
+        if isinstance(effect, Transition):
+            event = _moved(effect, self.newest, at_ms)
+        else:
+            event = _noted(effect, self.newest, at_ms)
+        self._events.append(event)
+
+    def after(self, number: int, about: str = "") -> tuple[list[FleetEvent], int]:
+        """What is kept of the events after one, oldest first, and how many are not any more."""
+        if number >= self.newest:
+            return [], 0
+        first = self.newest - len(self._events) + 1
+        skipped = max(0, number + 1 - first)
+        found = itertools.islice(self._events, skipped, None)
+        return [e for e in found if about in {"", e.about}], max(0, first - number - 1)
+
+    def latest(self, about: str, limit: int) -> tuple[FleetEvent, ...]:
+        """The newest about something, oldest first."""
+        found = (event for event in reversed(self._events) if event.about == about)
+        return tuple(itertools.islice(found, limit))[::-1]
+
+
+def _moved(effect: Transition, number: int, at_ms: int) -> FleetEvent:
+    serving, state = effect.serving, effect.state
+    changes = [f"{a.name} -> {b.name}" for a, b in (serving, state) if a is not b]
+    what = "serving" if serving[0] is not serving[1] else "engine"
+    text = ", engine ".join(changes) if what == "serving" else changes[0]
+    details = _details(effect.evidence)
+    return FleetEvent(number, at_ms, effect.replica, what, f"{text}: {effect.reason}", details)
+
+
+def _noted(effect: Noted, number: int, at_ms: int) -> FleetEvent:
+    fields = effect.fields
+    about = next((str(fields[key]) for key in _ABOUT if key in fields), "")
+    if "from" in fields:
+        text = f"{fields['from']} -> {fields['to']}: {fields['cause']}"
+    else:
+        told = ("term", "intent", "reason", "actor", "alarm")
+        text = ", ".join(f"{key} {fields[key]}" for key in told if fields.get(key))
+    skipped = {"from", "to", "cause", "term", "intent", "reason", "actor", "alarm", *_ABOUT}
+    rest = {key: value for key, value in fields.items() if key not in skipped}
+    return FleetEvent(number, at_ms, about, effect.what, clip(text), _details(rest))
+
+
+def _details(fields: Mapping[str, object]) -> tuple[Detail, ...]:
+    known: Iterable[tuple[str, object]] = ((k, v) for k, v in fields.items() if v is not None)
+    return tuple(Detail(k, clip(str(v))) for k, v in itertools.islice(known, DETAILS_MAX))
