@@ -6,6 +6,7 @@ path from outside), vLLM's own latency buckets, so that edge and engine percenti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -83,12 +84,6 @@ class EdgeMetrics:
             "off in the pool, inexact (see the decision record), given_up (too often or too many).",
             ["model", "result"],
         )
-        self.replays = counter(
-            "trimtab_edge_replays",
-            "Requests with the Idempotency-Key of an earlier one: replayed, in_use (told to come "
-            "back), mismatch (the key stood for another request).",
-            ["result"],
-        )
         self.affinity = counter(
             "trimtab_edge_affinity",
             "Attempts of requests of a known session or prompt, by where they went: home, away.",
@@ -105,6 +100,27 @@ class EdgeMetrics:
         self.mode = gauge(
             "trimtab_edge_autonomy",
             "Who rules this edge's room: 0 the control plane, 1 its last word, 2 the edge itself.",
+        )
+
+        self._promises(counter)
+
+    def _promises(self, counter: Callable[..., Counter]) -> None:
+        self.replays = counter(
+            "trimtab_edge_replays",
+            "Requests with the Idempotency-Key of an earlier one: replayed, in_use (told to come "
+            "back), mismatch (the key stood for another request).",
+            ["result"],
+        )
+        self.hedges = counter(
+            "trimtab_edge_hedges",
+            "Second attempts beside a late first one: won, lost, or failed.",
+            ["model", "result"],
+        )
+        self.fallbacks = counter(
+            "trimtab_edge_fallbacks",
+            "Requests that the fleet would have refused and that may leave it: answered by the "
+            "external API, failed there, full (too many of them at once).",
+            ["model", "result"],
         )
 
     def finished(self, model: str, outcome: str, duration_s: float) -> None:
