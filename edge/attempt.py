@@ -47,6 +47,13 @@ class Rejected:
 Result = Whole | Rejected | Failure
 
 
+def failure(result: Result) -> Failure | None:
+    """What went wrong, if anything did."""
+    if isinstance(result, Whole):
+        return None
+    return result.failure if isinstance(result, Rejected) else result
+
+
 class Watchdog:
     """A deadline that moves on with every sign of life."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -64,6 +65,14 @@ class ClientStream:
         if self._recording is not None:
             self._recording.sent(data)
         await self._response.write(data)
+
+    async def mark(self, headers: Mapping[str, str]) -> None:
+        """Say something about the answer: in headers, or in comments when these are out."""
+        if not self.committed:
+            self._response.headers.update(headers)
+            return
+        for name, value in headers.items():
+            await self._response.write(f": {name}: {value}\n\n".encode())
 
     def is_whole(self, call: Call) -> bool:
         """Whether the caller has everything but the mark of the end."""

@@ -6,9 +6,10 @@ import argparse
 import os
 import pathlib
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from edge.core.outside import Target
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
 from trimtab.runtime.certificates import Role
@@ -31,6 +32,8 @@ class EdgeConfig:
     identity: Identity | None = None
     drain_s: float = 10.0
     tls: file.Certificate | None = None
+    fallbacks: Mapping[str, Target] = field(default_factory=dict)
+    """By pool."""
 
     @property
     def listen_url(self) -> str:
@@ -70,7 +73,14 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         upstream_key=_upstream_key(base),
         identity=identity,
         tls=base.edge.tls,
+        fallbacks={
+            pool.name: _target(pool.fallback) for pool in base.pools if pool.fallback is not None
+        },
     )
+
+
+def _target(there: file.Fallback) -> Target:
+    return Target(there.url, there.model, there.max_requests, file.resolve(there.key))
 
 
 def _upstream_key(base: file.Config) -> str:

@@ -27,6 +27,7 @@ from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.failures import Failures
+from edge.fallback import SERVED_OUTSIDE, Fallbacks
 from edge.quarantine import Quarantine
 from edge.upstream import Upstream
 from trimtab.model import Outcome, Pool
@@ -52,6 +53,8 @@ class Job:
     stream: ClientStream | None
     request_id: str
     deadline: Deadline
+    may_leave: bool = False
+    """Whether its answer may come from outside of the fleet."""
     history: History = field(default_factory=History)
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
@@ -61,6 +64,10 @@ class Job:
     def due_s(self) -> float:
         """When its answer must be whole."""
         return self.ticket.since_s + self.deadline.within_s
+
+    def left(self, now_s: float) -> Failure:
+        """What it leaves behind when it ends in the middle of an attempt."""
+        return Failure(Fault.LATE) if now_s >= self.due_s else GONE
 
     @property
     def started(self) -> bool:
@@ -87,12 +94,14 @@ class Course:
         admission: Admission,
         upstream: Upstream,
         metrics: EdgeMetrics,
+        fallbacks: Fallbacks,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
         self._admission = admission
         self._upstream = upstream
         self._metrics = metrics
+        self._fallbacks = fallbacks
         self._failures = Failures()
         self._quarantine = Quarantine(dispatch)
         self.keeper = Keeper()
@@ -103,7 +112,7 @@ class Course:
             timer = asyncio.timeout(max(0.0, job.due_s - clock.now_s()))
             try:
                 async with timer:
-                    return await self._try(job)
+                    return await self._answered(job)
             except RefusedError as error:
                 raise await _refusal(job, error.problem) from error
             except TimeoutError:
@@ -111,6 +120,12 @@ class Course:
                     raise
                 problem = problems.too_late(job.deadline, started=job.started)
                 raise await _refusal(job, problem) from None
+
+    async def _answered(self, job: Job) -> web.StreamResponse:
+        try:
+            return await self._try(job)
+        except RefusedError as error:
+            return await self._answer(job, await self._fallbacks.answer(job, error))
 
     async def _try(self, job: Job) -> web.StreamResponse:
         while True:
@@ -159,15 +174,15 @@ class Course:
         failure: Failure | None = GONE
         try:
             result = await self._send(job, permit)
-            failure = _failure(result)
+            failure = attempt.failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
             if failure is not None and (job.cut is not None or not job.started):
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
-            if failure is GONE and clock.now_s() >= job.due_s:
-                failure = Failure(Fault.LATE)
+            if failure is GONE:
+                failure = job.left(clock.now_s())
             outcome = classify(failure)
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
@@ -253,6 +268,7 @@ class Course:
         if job.stream is not None:
             return await job.stream.finish()
         headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
+        headers |= SERVED_OUTSIDE if job.notes.outside else {}
         return web.Response(body=whole.body, headers=headers)
 
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
@@ -277,9 +293,3 @@ async def _refusal(job: Job, problem: Problem) -> Exception:
     if job.stream is not None and job.stream.committed:
         return BrokenStreamError(await job.stream.fail(problem), problem)
     return RefusedError(problem)
-
-
-def _failure(result: Result) -> Failure | None:
-    if isinstance(result, Whole):
-        return None
-    return result.failure if isinstance(result, Rejected) else result

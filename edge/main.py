@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from edge import upstream
+from edge import fallback, upstream
 from edge.admission import Admission
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
@@ -45,7 +45,8 @@ async def serve(config: EdgeConfig) -> None:
     feed.restore()
     async with AsyncExitStack() as stack:
         engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
-        proxy = Proxy(table, dispatch, admission, engines, metrics)
+        outside = await stack.enter_async_context(fallback.connect(config.fallbacks, metrics))
+        proxy = Proxy(table, dispatch, admission, engines, metrics, outside)
         endpoint = Endpoint(proxy, table, dispatch)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config.host, config.port, tls)

@@ -23,6 +23,7 @@ from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
+from edge.fallback import Fallbacks
 from edge.idempotency import Once
 from edge.upstream import Upstream
 from trimtab.model import ApiKey, Pool
@@ -48,12 +49,13 @@ class Proxy:
         admission: Admission,
         upstream: Upstream,
         metrics: EdgeMetrics,
+        fallbacks: Fallbacks,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
-        self._course = Course(table, dispatch, admission, upstream, metrics)
+        self._course = Course(table, dispatch, admission, upstream, metrics, fallbacks)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
         self._once = Once(metrics)
@@ -174,7 +176,8 @@ class Proxy:
             stream = ClientStream(request, request_id)
             if not pool.no_failover:
                 stream.transcript = Transcript()
-        return Job(call, pool, ticket, idle_s, stream, request_id, within)
+        may_leave = caller.fallback
+        return Job(call, pool, ticket, idle_s, stream, request_id, within, may_leave)
 
 
 async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -164,6 +164,17 @@ def overloaded(refusal: Refusal, patience_s: float = math.inf) -> Problem:
         f"Nothing is wrong with your request; come back in {refusal.retry_after_s:.1f} s."
     )
     return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, refusal.retry_after_s)
+
+
+def nowhere(refusal: Problem, what: str) -> Problem:
+    """The fleet's refusal stands: its external fallback does not help."""
+    return replace(refusal, message=f"{refusal.message} The external fallback {what}.")
+
+
+def fallback_broke() -> Problem:
+    """What the external fallback had begun is not whole."""
+    text = "The external fallback broke off in the middle of the answer; what you have is "
+    return Problem(502, SERVER, "fallback_broke", f"{text}incomplete.", None, 0.5)
 
 
 def no_replica(pool: str, total: int) -> Problem:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
 
-from edge import upstream
+from edge import fallback, upstream
 from edge.admission import Admission
 from edge.core import openai
 from edge.core.dispatch import Dispatch
+from edge.core.outside import Target
 from edge.core.table import RoutingTable
 from edge.proxy import Proxy
 from edge.server import Endpoint, Server, admin_app
@@ -84,14 +85,19 @@ async def running_edge(
     slots: int = 8,
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
+    fallbacks: Mapping[str, Target] | None = None,
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
     dispatch = Dispatch(table, random.Random(0))
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
-    async with upstream.connect("") as engines, TaskRunner() as runner:
-        proxy = Proxy(table, dispatch, admission, engines, metrics)
+    async with (
+        upstream.connect("") as engines,
+        fallback.connect(fallbacks or {}, metrics) as outside,
+        TaskRunner() as runner,
+    ):
+        proxy = Proxy(table, dispatch, admission, engines, metrics, outside)
         endpoint = Endpoint(proxy, table, dispatch)
         server = await asyncio.get_running_loop().create_server(
             Server(endpoint), "127.0.0.1", 0, ssl=tls.context if tls else None

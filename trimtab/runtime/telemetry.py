@@ -28,6 +28,7 @@ _OUTCOMES = {
     "upstream_timeout": "timeout",
     "replica_lost": "replica_error",
     "replica_error": "replica_error",
+    "fallback_broke": "replica_error",
 }
 
 
