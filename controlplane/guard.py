@@ -21,7 +21,7 @@ from controlplane.core.bursts import Bursts
 from controlplane.revocations import Revocations
 from controlplane.store.protocol import Store
 from trimtab.runtime import certificates, clock
-from trimtab.runtime.certificates import Peer, Role
+from trimtab.runtime.certificates import WORKER_MARK, Peer, Role
 from trimtab.v1 import agent_pb2, edge_pb2, identity_pb2
 
 CHECK_PERIOD_S = 1.0
@@ -47,9 +47,9 @@ def caller() -> Peer | None:
 
 
 def must_be(name: str) -> str:
-    """Why the caller can't be who he says; empty when he can."""
+    """Why the caller can't be who he says, or a worker of his; empty when he can."""
     peer = caller()
-    if peer is None or peer.name == name:
+    if peer is None or peer.name == name.partition(WORKER_MARK)[0]:
         return ""
     return f"the certificate is for {peer.name}, not for {name[:128]}"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from edge.core.outside import Target
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
-from trimtab.runtime.certificates import Role
+from trimtab.runtime.certificates import WORKER_MARK, Role
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tls import Identity
 
@@ -34,6 +34,7 @@ class EdgeConfig:
     tls: file.Certificate | None = None
     fallbacks: Mapping[str, Target] = field(default_factory=dict)
     """By pool."""
+    shares_port: bool = False
 
     @property
     def listen_url(self) -> str:
@@ -52,7 +53,15 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     parser.add_argument("--state", type=pathlib.Path, help="where the last snapshot is kept")
     parser.add_argument("--name", help="unique in the fleet; default <node>-<port>")
     parser.add_argument("--tls-dir", help="certificates of `trimtab join`; they also say the name")
+    parser.add_argument(
+        "--worker",
+        type=int,
+        choices=range(1, file.WORKERS_MAX + 1),
+        metavar="N",
+        help="the N-th of several that share --listen; --admin is N - 1 ports on",
+    )
     args = parser.parse_args(argv)
+    number = args.worker or 1
     base = file.load(args.config) if args.config else file.Config()
     host, port = host_port(args.listen or base.listen)
     admin_host, admin_port = host_port(args.admin or base.admin)
@@ -63,11 +72,11 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     identity = tls.find(args.tls_dir or base.tls.dir, Role.EDGE, args.name or "")
     named = identity.peer.name if identity else f"{base.node or socket.gethostname()}-{port}"
     return EdgeConfig(
-        name=args.name or named,
+        name=(args.name or named) + (f"{WORKER_MARK}{number}" if number > 1 else ""),
         host=host,
         port=port,
         admin_host=admin_host,
-        admin_port=admin_port,
+        admin_port=admin_port + number - 1 if admin_port else 0,
         controlplane=target,
         state_dir=state,
         upstream_key=_upstream_key(base),
@@ -76,6 +85,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         fallbacks={
             pool.name: _target(pool.fallback) for pool in base.pools if pool.fallback is not None
         },
+        shares_port=args.worker is not None,
     )
 
 

@@ -49,7 +49,7 @@ async def serve(config: EdgeConfig) -> None:
         proxy = Proxy(table, dispatch, admission, engines, metrics, outside)
         endpoint = Endpoint(proxy, table, dispatch)
         tls = _tls(config)
-        public = await _listen(Server(endpoint), config.host, config.port, tls)
+        public = await _listen(Server(endpoint), config, tls)
         admin = admin_app(endpoint, metrics, proxy.decisions)
         admin_runner = web.AppRunner(admin, access_log=None)
         await admin_runner.setup()
@@ -84,23 +84,22 @@ def _tls(config: EdgeConfig) -> ListenerTls | None:
     return ListenerTls(pathlib.Path(config.tls.cert), pathlib.Path(config.tls.key))
 
 
-async def _listen(
-    server: Server, host: str, port: int, tls: ListenerTls | None = None
-) -> asyncio.Server:
+async def _listen(server: Server, config: EdgeConfig, tls: ListenerTls | None) -> asyncio.Server:
     """Take the port, without serving yet."""
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(
             server,
-            host,
-            port,
+            config.host,
+            config.port,
             backlog=1024,
+            reuse_port=config.shares_port or None,
             start_serving=False,
             ssl=tls.context if tls else None,
             ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
         )
     except OSError as error:
-        raise ConfigError(_cannot_listen(host, port, error)) from error
+        raise ConfigError(_cannot_listen(config.host, config.port, error)) from error
 
 
 async def _listen_app(runner: web.AppRunner, host: str, port: int) -> None:

@@ -101,7 +101,7 @@ class Console:
         self._stream = stream
         self._is_terminal = stream.isatty()
         self._has_colour = self._is_terminal and not os.environ.get("NO_COLOR")
-        self._status = ""
+        self._statuses: dict[str, str] = {}
         self._shown = ""
 
     @property
@@ -138,17 +138,18 @@ class Console:
         self.say(f"{name} is back")
 
     def status(self, name: str, text: str) -> None:
-        """Keep the edge's words for `show_status`; the others' are in `ctl status`."""
-        if name == "edge":
-            self._status = text
+        """Keep the edges' words for `show_status`; the others' are in `ctl status`."""
+        if name.startswith("edge"):
+            self._statuses[name] = text if name == "edge" else f"{name} {text}"
 
     def show_status(self) -> None:
         """Show the newest status if it is news: on a terminal always in the same line."""
-        if self._status == self._shown:
+        status = "; ".join(text for _, text in sorted(self._statuses.items()))
+        if status == self._shown:
             return
         if self._is_terminal:
-            text = self._status[: shutil.get_terminal_size().columns - 1]
+            text = status[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
         else:
-            self.say(self._status)
-        self._shown = self._status
+            self.say(status)
+        self._shown = status

@@ -51,6 +51,13 @@ class Plan:
         pooled = (engine for pool in self.base.pools for engine in pool.engines)
         return (*pooled, *self.base.engines)
 
+    @property
+    def admins(self) -> list[str]:
+        """Where the edges' /metrics are."""
+        host, first = shapes.split_address(self.base.admin)
+        host = f"[{host}]" if ":" in host else host
+        return [f"{host}:{first + more}" for more in range(self.base.edge.workers)]
+
 
 def plan(flags: Flags, environ: Mapping[str, str]) -> Plan:
     """Check and merge; raises ConfigError."""
@@ -71,7 +78,7 @@ def plan(flags: Flags, environ: Mapping[str, str]) -> Plan:
     )
     if merged.demo and merged.engines:
         raise ConfigError("--demo brings its own engines: leave out --demo, or the other engines")
-    if merged.base.listen == merged.base.admin:
+    if merged.base.listen in merged.admins:
         raise ConfigError(
             f"clients and /metrics can't both be at {merged.base.listen}: see --admin"
         )

@@ -42,17 +42,23 @@ def services(state: State, config: Config, upstream_key: str) -> list[Spec]:
     file, target = ("--config", str(state.config)), ("--controlplane", state.control_target)
     key = {UPSTREAM_KEY_ENV: upstream_key} if upstream_key else {}
     address = ("--listen", config.listen, "--admin", config.admin)
+    edge = _module("edge", *file, *target, *address, "--state", str(state.root))
     listen = ("--listen", state.control_target)
     return [
         Spec("controlplane", _module("controlplane", *file, *listen, "--store", str(state.store))),
         Spec("agent", _module("agent", *file, *target), env=key),
-        Spec(
-            "edge",
-            _module("edge", *file, *target, *address, "--state", str(state.root)),
-            stop_grace_s=_EDGE_GRACE_S,
-            env=key,
+        *(
+            Spec(name, (*edge, *worker), stop_grace_s=_EDGE_GRACE_S, env=key)
+            for name, worker in _workers(config.edge.workers)
         ),
     ]
+
+
+def _workers(count: int) -> list[tuple[str, tuple[str, ...]]]:
+    """Names and flags of the edges."""
+    if count == 1:
+        return [("edge", ())]
+    return [(f"edge-{number}", ("--worker", str(number))) for number in range(1, count + 1)]
 
 
 def _demo_name(port: int, ports: Sequence[int]) -> str:

@@ -76,7 +76,8 @@ def up(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
         place = state.prepare(todo.state_dir)
         state.lock(place)
         ports.require_free(todo.base.listen, "--listen")
-        ports.require_free(todo.base.admin, "--admin")
+        for address in todo.admins:
+            ports.require_free(address, "--admin")
         code = service.run(serve(todo, place, banner.Console(sys.stdout)))
     except service.ConfigError as error:
         print(error, file=sys.stderr)

@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import urllib.parse
+import urllib.request
 
 import pytest
 from openai import OpenAI
@@ -142,4 +143,52 @@ def test_a_configuration_file_names_pools_and_keys(
     assert up.row("key") == "those of the configuration: imaging"
     assert '"model": "big"' in up.row("try")
     assert paste(up.row("try").replace("$TRIMTAB_KEY", "sk-imaging-lab"))["choices"]
+    assert up.end() == 0
+
+
+def two_ports() -> str:
+    """The first of two free ports in a row."""
+    while True:
+        host, _, port = free_address().partition(":")
+        with socket.socket() as second:
+            try:
+                second.bind((host, int(port) + 1))
+            except (OSError, OverflowError):
+                continue
+        return f"{host}:{port}"
+
+
+def served(admin: str) -> float:
+    """How many requests an edge has ended, as its /metrics say."""
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=20) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if line.startswith("trimtab_edge_requests_total{")
+    )
+
+
+def test_two_workers_share_a_port_and_one_is_enough(
+    starter: Starter, tmp_path: pathlib.Path
+) -> None:
+    config = tmp_path / "t.yaml"
+    config.write_text("edge: {workers: 2}\n")
+    starter.admin = two_ports()
+    host, _, port = starter.admin.partition(":")
+    admins = [starter.admin, f"{host}:{int(port) + 1}"]
+    up = starter.start("--demo", "--config", str(config))
+    curl = up.row("try")
+    for _ in range(200):  # the kernel deals out connections, by their ports
+        assert paste(curl)["choices"]
+        if all(served(admin) for admin in admins):
+            break
+    else:
+        raise AssertionError([served(admin) for admin in admins])
+    (second,) = (p for p in up.children() if p.cmdline()[-2:] == ["--worker", "2"])
+    second.kill()
+    up.wait_for("edge-2 was killed")
+    for _ in range(5):
+        assert paste(curl)["choices"]
+    up.wait_for("edge-2 is back")
     assert up.end() == 0

@@ -30,6 +30,9 @@ class Role(StrEnum):
     CONTROLPLANE = "controlplane"
 
 
+WORKER_MARK = ":"  # between an edge's name, which has none, and the number of its worker
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Who a certificate is for, and how long; times in seconds since 1970."""

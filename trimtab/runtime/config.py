@@ -17,6 +17,7 @@ from trimtab.runtime import shapes, yaml_source
 from trimtab.runtime.service import ConfigError
 
 FILE_LIMIT_BYTES = 1024 * 1024
+WORKERS_MAX = 32
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
 ApiUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.api_problem})]
 EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
@@ -170,6 +171,8 @@ class EdgeLimits(Section, frozen=True):
     """Largest request body."""
     tls: Certificate | None = None
     """Serve HTTPS in place of HTTP."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] = 1
+    """Edges that `trimtab up` runs on `listen`, one a core, each with an `admin` port, in a row."""
 
 
 class Tls(Section, frozen=True):

@@ -70,3 +70,14 @@ def test_a_fallbacks_key_is_read_here_and_must_be_there(
         "big": Target("https://api.example.com/v1", "theirs", 16, "sk-theirs")
     }
     assert "sk-theirs" not in repr(config)
+
+
+def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None:
+    args = (*TARGET, "--name", "e1", "--state", str(tmp_path))
+    alone, first, third = (
+        from_args([*args, *worker]) for worker in ((), ("--worker", "1"), ("--worker", "3"))
+    )
+    assert [one.name for one in (alone, first, third)] == ["e1", "e1", "e1:3"]
+    assert [one.admin_port for one in (alone, first, third)] == [4001, 4001, 4003]
+    assert [one.port for one in (alone, first, third)] == [4000] * 3
+    assert [one.shares_port for one in (alone, first, third)] == [False, True, True]

@@ -7,7 +7,7 @@ import pathlib
 from standalone import fleet
 from standalone.config import UPSTREAM_KEY_ENV
 from standalone.state import State
-from trimtab.runtime.config import Config
+from trimtab.runtime.config import Config, EdgeLimits
 
 PLACE = State(pathlib.Path("/s"))
 
@@ -22,6 +22,12 @@ def test_services_in_order_and_where_they_meet() -> None:
         "-P -m edge --config /s/run/trimtab.json --controlplane unix:/s/control.sock"
         " --listen 127.0.0.1:1 --admin 127.0.0.1:2 --state /s",
     ]
+
+
+def test_several_edges_on_one_port() -> None:
+    specs = fleet.services(PLACE, Config(edge=EdgeLimits(workers=3)), "")[2:]
+    assert [spec.name for spec in specs] == ["edge-1", "edge-2", "edge-3"]
+    assert [spec.argv[-2:] for spec in specs] == [("--worker", n) for n in "123"]
 
 
 def test_the_engines_key_goes_to_those_who_call_engines_and_never_on_a_command_line() -> None:
