@@ -43,6 +43,12 @@ class Permit:
     refused: bool = False
     """Nothing listened on the replica's port."""
     lost: bool = False
+    is_hedge: bool = False
+    """It is the second of its request."""
+    outrun: bool = False
+    """Its request is answered by another attempt."""
+    began: bool = False
+    """Its first data has come; known where there may be another attempt."""
     on_began: Callable[[], None] = lambda: None
     """Called when the first data of a stream has come."""
     on_lost: Callable[[], None] | None = None
@@ -95,11 +101,12 @@ class Admission:
             notes.forecast = self._dispatch.pool(pool).queue.forecast
             if refusal:
                 raise RefusedError(problems.overloaded(refusal, ticket.patience_s))
-        placement = await self._place(pool, ticket, now_s)
-        permit = Permit(placement)
-        permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
-        self._running[permit.route.replica].add(permit)
-        return permit
+        return self._permit(await self._place(pool, ticket, now_s))
+
+    def beside(self, permit: Permit) -> Permit | None:
+        """A second permit for the same request, on another replica, if one is idle."""
+        placement = self._dispatch.beside(permit.placement, clock.now_s())
+        return self._permit(placement, is_hedge=True) if placement else None
 
     def release(self, permit: Permit, outcome: Outcome) -> None:
         """The attempt ended so."""
@@ -158,6 +165,12 @@ class Admission:
                 tokens[permit.source] += permit.tokens - permit.counted
                 permit.counted = permit.tokens
         self._dispatch.streamed(tokens, elapsed_s, clock.now_s())
+
+    def _permit(self, placement: Placement, *, is_hedge: bool = False) -> Permit:
+        permit = Permit(placement, is_hedge=is_hedge)
+        permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
+        self._running[permit.route.replica].add(permit)
+        return permit
 
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()

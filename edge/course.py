@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from aiohttp import web
 
@@ -28,6 +29,7 @@ from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from edge.failures import Failures
 from edge.fallback import SERVED_OUTSIDE, Fallbacks
+from edge.hedging import Hedger
 from edge.quarantine import Quarantine
 from edge.upstream import Upstream
 from trimtab.model import Outcome, Pool
@@ -40,6 +42,7 @@ from trimtab.runtime.telemetry import EdgeMetrics
 
 GONE = Failure(Fault.CLIENT_GONE)
 """What a cancelled caller leaves behind."""
+OUTRUN = Failure(Fault.OUTRUN)
 
 
 @dataclass(slots=True)
@@ -102,6 +105,7 @@ class Course:
         self._upstream = upstream
         self._metrics = metrics
         self._fallbacks = fallbacks
+        self._hedger = Hedger(table, admission, metrics)
         self._failures = Failures()
         self._quarantine = Quarantine(dispatch)
         self.keeper = Keeper()
@@ -171,6 +175,9 @@ class Course:
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
             raise RefusedError(problem)
+        return await self._hedger.run(job, permit, partial(self._run, job))
+
+    async def _run(self, job: Job, permit: Permit) -> tuple[Result, str]:
         failure: Failure | None = GONE
         try:
             result = await self._send(job, permit)
@@ -182,7 +189,7 @@ class Course:
             return result, permit.route.replica
         finally:
             if failure is GONE:
-                failure = job.left(clock.now_s())
+                failure = OUTRUN if permit.outrun else job.left(clock.now_s())
             outcome = classify(failure)
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
@@ -207,7 +214,8 @@ class Course:
 
     async def _send(self, job: Job, permit: Permit) -> Result:
         # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
-        headers = {"x-request-id": f"{job.request_id}-{job.history.attempts}"}
+        number = f"{job.history.attempts}{'h' if permit.is_hedge else ''}"
+        headers = {"x-request-id": f"{job.request_id}-{number}"}
         call, stream = job.call, job.stream
         if job.cut is not None and stream is not None and stream.transcript is not None:
             text = stream.transcript.text

@@ -37,6 +37,7 @@ DEAD = "EngineCore encountered an issue. See stack trace (above) for the root ca
         (Failure(Fault.SILENT), Outcome.UNKNOWN),
         (Failure(Fault.CLIENT_GONE), Outcome.CLIENT),
         (Failure(Fault.LATE), Outcome.CLIENT),
+        (Failure(Fault.OUTRUN), Outcome.CLIENT),
     ],
 )
 def test_classes(failure: Failure | None, outcome: Outcome) -> None:
