@@ -79,13 +79,16 @@ class Uplink:
         while True:
             began_s = clock.now_s()
             detail, leader = await self._talk(source)
+            tried_s = clock.now_s() - began_s
+            if tried_s >= GOOD_STREAM_S:
+                self._targets.served()
+                self._backoff.reset()
+                tried_s = 0.0
             if self._targets.move(leader):
                 self._state = ""  # it was not the leader that we talked to
                 continue
             self._tell("control plane lost", detail)
-            if clock.now_s() - began_s >= GOOD_STREAM_S:
-                self._backoff.reset()
-            await asyncio.sleep(self._backoff.next_s())
+            await asyncio.sleep(self._backoff.next_s(tried_s))
 
     async def close(self, reason: str) -> None:
         """Say goodbye, if somebody listens."""

@@ -138,6 +138,7 @@ class StoreElection:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._changed(revision)
+                    found("")  # so that one who follows himself is known to be elected anew
 
     async def look(self) -> tuple[Candidate | None, int]:
         """Who holds the key, and the revision at which that was so."""

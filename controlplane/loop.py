@@ -50,7 +50,7 @@ from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.leader import Tenure
 from controlplane.saver import Saver
-from controlplane.store.protocol import Put, Store
+from controlplane.store.protocol import Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
 from trimtab.codec import Parts
 from trimtab.model import (
@@ -277,12 +277,12 @@ class ControlLoop:
         self, replica: str, intent: Intent, reason: str, actor: str
     ) -> tuple[int, Intent]:
         """Store a wish, then follow it; its revision and the intent before. Raises StoreError."""
-        previous = self._registry.replicas[replica].wish.intent
+        previous = self._registry.replicas[replica].wish
         wish = Wish(intent, reason, actor, clock.wall_s())
-        async with self._saver.lock:
-            result = await self._tenure.write(self._store, [Put(INTENTS + replica, pack(wish))])
+        before = None if previous == Wish() else pack(previous)
+        revision = await self._saver.write(INTENTS + replica, pack(wish), before)
         self._handle(IntentSet(replica, wish))
-        return result.revision, previous
+        return revision, previous.intent
 
     async def saved(self) -> tuple[StateHeader, Records]:
         """What the store keeps, as of one revision. Raises StoreError and SchemaError."""

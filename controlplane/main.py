@@ -31,7 +31,7 @@ from trimtab.runtime import rpc, service
 from trimtab.runtime.notify import notify
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, edge_pb2_grpc
+from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc
 
 SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME)
 STOP_GRACE_S = 1.0
@@ -108,7 +108,7 @@ async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> g
 
     def register(server: grpc.aio.Server) -> None:
         agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
-        edge_pb2_grpc.add_EdgeServiceServicer_to_server(service_edge.EdgeService(seat), server)
+        service_edge.register(service_edge.EdgeService(seat), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
         if members:
             members.register(server)

@@ -13,9 +13,10 @@ import random
 
 from controlplane.contents import op
 from controlplane.leader import DeposedError, Tenure
-from controlplane.store.protocol import TXN_LIMIT_OPS, Store, StoreError
+from controlplane.store.protocol import TXN_LIMIT_OPS, Put, Store, StoreError
 from trimtab.runtime.backoff import Backoff
 
+WRITE_DEADLINE_S = 3.0  # somebody waits: rather a no than nothing
 log = logging.getLogger("controlplane.saver")
 
 
@@ -36,6 +37,19 @@ class Saver:
         """Write this soon; None removes the key."""
         self._pending[key] = value
         self._waiting.set()
+
+    async def write(self, key: str, value: bytes, before: bytes | None) -> int:
+        """Write this now; its revision. Raises StoreError, and then `before` comes back."""
+        try:
+            async with asyncio.timeout(WRITE_DEADLINE_S), self.lock:
+                return (await self._tenure.write(self._store, [Put(key, value)])).revision
+        except BaseException as error:
+            # it may have come through, and what was refused must not come true with the next leader
+            self.save(key, before)
+            if isinstance(error, TimeoutError):
+                text = f"the store has not answered in {WRITE_DEADLINE_S:.0f} s: is its disk slow?"
+                raise StoreError(text) from None
+            raise
 
     def forget(self) -> None:
         """What waits is of no use any more."""

@@ -2,13 +2,12 @@
 
 Rules: who does not lead serves no agent and no edge: it names the leader, and the peer goes there.
 While nobody leads, or only one whom the peer has just lost, calls wait here for the election's
-end, so that peers are served at once instead of backing off around it.
+end, so that peers are served at once instead of backing off around it; at most WAITING_LIMIT calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -22,6 +21,7 @@ from trimtab.runtime.targets import LEADER_METADATA, LOST_METADATA
 from trimtab.views import Fleet
 
 PATIENCE_S = 3.0  # an election takes the lease's 2 s and a bit
+WAITING_LIMIT = 2_000  # 1,000 agents, 100 edges, and as many again; the rest back off
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -34,6 +34,7 @@ class Seat:
         self._changed = asyncio.Event()
         self.loop: ControlLoop | None = None  # while we lead
         self.leader = ""  # the target of another who leads
+        self.waiting = 0  # calls
 
     def take(self, loop: ControlLoop) -> None:
         """We lead."""
@@ -53,10 +54,18 @@ class Seat:
     async def wait(self, context: Context) -> None:
         """Wait a while for a leader other than the one this peer has lost."""
         lost = dict(context.invocation_metadata() or ()).get(LOST_METADATA, "")
-        with contextlib.suppress(TimeoutError):
+        if self.waiting >= WAITING_LIMIT:
+            return
+        self.waiting += 1
+        try:
             async with asyncio.timeout(PATIENCE_S):
                 while self.loop is None and self.leader in {"", lost}:
                     await self._changed.wait()
+                    lost = ""  # whoever leads now was elected since, also if it is the same
+        except TimeoutError:
+            pass
+        finally:
+            self.waiting -= 1
 
     async def refuse(self, context: Context) -> NoReturn:
         """End a call that only the leader can serve."""

@@ -12,28 +12,33 @@ from controlplane.guard import must_be
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
 from controlplane.streams import EdgeStream, host
-from trimtab.codec import WireError, decode_body, encode_update
+from trimtab.codec import WireError, decode_body
 from trimtab.model import EdgeHello
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.v1 import edge_pb2, edge_pb2_grpc
+from trimtab.v1 import edge_pb2
 
 NAME = edge_pb2.DESCRIPTOR.services_by_name["EdgeService"].full_name
 Messages = AsyncIterator[edge_pb2.EdgeMessage]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class EdgeService(edge_pb2_grpc.EdgeServiceServicer):
+def register(service: EdgeService, server: grpc.aio.Server) -> None:
+    """As generated code would, but pushes are bytes already: much of them is the same for all."""
+    watch: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
+        service.watch, edge_pb2.EdgeMessage.FromString
+    )
+    handlers = grpc.method_handlers_generic_handler(NAME, {"Watch": watch})
+    server.add_generic_rpc_handlers((handlers,))
+
+
+class EdgeService:
     """One call of `Watch` is one edge for as long as both live."""
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
 
-    async def Watch(  # type: ignore[override]  # noqa: N802 - a coroutine that writes: reads and writes overlap
-        self,
-        request_iterator: Messages,
-        context: Context,
-    ) -> None:
-        """See the proto."""
+    async def watch(self, request_iterator: Messages, context: Context) -> None:
+        """See the proto; a coroutine that writes, so that reads and writes overlap."""
         loop = await self._seat.loop_or_refuse(context)
         stream = loop.open_edge(host(context.peer()))
         try:
@@ -67,4 +72,4 @@ async def _write(loop: ControlLoop, stream: EdgeStream, context: Context) -> Non
         await stream.wake.wait()
         stream.wake.clear()
         for update in loop.updates(stream):
-            await context.write(encode_update(update, loop.parts))
+            await context.write(loop.parts.update(update))

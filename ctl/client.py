@@ -251,6 +251,7 @@ class Client:
                     async for answer in stream:
                         yield answer
                         began, lost = True, False
+                        self._targets.served()
                         backoff.reset()
                 reason = "the control plane ended the stream"
                 self._targets.move()

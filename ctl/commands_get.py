@@ -8,7 +8,7 @@ import typer
 
 from ctl import nouns
 from ctl.exits import CtlError, Exit
-from ctl.options import Format, Server, target
+from ctl.options import Format, Output, Server, target
 from ctl.screen import Screen
 
 
@@ -16,7 +16,7 @@ def get(
     context: typer.Context,
     noun: Annotated[str, typer.Argument(help=f"One of: {', '.join(nouns.NOUNS)}.")],
     name: Annotated[str, typer.Argument(help="Only this one.", show_default=False)] = "",
-    output: Annotated[Format, typer.Option("--output", "-o")] = Format.TABLE,
+    output: Output = Format.TABLE,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again on every change.")] = False,
     server: Server = "",
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctl.exits import CtlError, Exit
-from ctl.options import Server, target
+from ctl.options import Format, Output, Server, target
 from ctl.screen import Screen
 
 if TYPE_CHECKING:
@@ -28,25 +28,26 @@ def create(
     role: Annotated[str, typer.Option(help="agent, edge or admin.")] = "agent",
     name: Annotated[str, typer.Option(help="The name it must take; default: its own choice.")] = "",
     ttl: Annotated[str, typer.Option(help="How long it may be used: 90s, 30m, 1h, 7d.")] = "1h",
+    output: Output = Format.TABLE,
     server: Server = "",
 ) -> None:
     """Print the line to paste on a new node."""
     ttl_ms, screen = _milliseconds(ttl), Screen()
 
     async def work(nodes: Nodes) -> None:
-        screen.data(f"{await nodes.create_token(role, name, ttl_ms)}\n")
+        screen.data((await nodes.create_token(role, name, ttl_ms)).text(screen, output))
         screen.talk(f"good once, within {ttl}; whoever has this line may become that {role}")
 
     _run(context, server, work)
 
 
 @token.command("list")
-def list_tokens(context: typer.Context, server: Server = "") -> None:
+def list_tokens(context: typer.Context, output: Output = Format.TABLE, server: Server = "") -> None:
     """Show the tokens that can still be used."""
     screen = Screen()
 
     async def work(nodes: Nodes) -> None:
-        screen.data(screen.table(await nodes.tokens()))
+        screen.data((await nodes.tokens()).text(screen, output))
 
     _run(context, server, work)
 
@@ -67,12 +68,12 @@ def revoke_token(
 
 
 @node.command("list")
-def list_nodes(context: typer.Context, server: Server = "") -> None:
+def list_nodes(context: typer.Context, output: Output = Format.TABLE, server: Server = "") -> None:
     """Show the certificates that have not expired."""
     screen = Screen()
 
     async def work(nodes: Nodes) -> None:
-        screen.data(screen.table(await nodes.identities()))
+        screen.data((await nodes.identities()).text(screen, output))
 
     _run(context, server, work)
 
@@ -81,6 +82,7 @@ def list_nodes(context: typer.Context, server: Server = "") -> None:
 def revoke(
     context: typer.Context,
     who: Annotated[str, typer.Argument(metavar="NAME|SERIAL", help="As `list` shows it.")],
+    output: Output = Format.TABLE,
     server: Server = "",
 ) -> None:
     """Shut out all certificates of a name, or one by its serial number, at once and for good."""
@@ -88,9 +90,8 @@ def revoke(
 
     async def work(nodes: Nodes) -> None:
         done = await nodes.revoke(who)
-        for one in done:
-            screen.data(f"{one}: revoked\n")
-        if not done:
+        screen.data(done.text(screen, output))
+        if not done.items:
             screen.talk(f"{who} was out already")
 
     _run(context, server, work)

@@ -1,4 +1,4 @@
-"""Tokens and certificates as `ctl node` sees them: NodeService, and its answers as tables.
+"""Tokens and certificates as `ctl node` sees them: NodeService, and its answers as pages.
 
 Rule: any control plane answers, leader or not; gRPC's errors become CtlError here.
 """
@@ -6,20 +6,40 @@ Rule: any control plane answers, leader or not; gRPC's errors become CtlError he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from ctl.client import DEADLINE_S, EXITS, identity
 from ctl.columns import span, text
 from ctl.exits import CtlError, Exit
-from ctl.render import Table
+from ctl.options import Format
+from ctl.render import Table, listed
+from ctl.screen import Screen
 from trimtab.runtime import rpc
 from trimtab.v1 import identity_pb2 as pb
 from trimtab.v1 import identity_pb2_grpc
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a command found: items and their names for programs, a table or lines for people."""
+
+    kind: str
+    items: tuple[dict[str, Any], ...]
+    names: tuple[str, ...]
+    people: Table | str
+
+    def text(self, screen: Screen, form: Format) -> str:
+        """In the format asked for."""
+        if not form.is_table:
+            return listed(self.kind, self.items, self.names, form)
+        return self.people if isinstance(self.people, str) else screen.table(self.people)
 
 
 def run(target: str, work: Callable[[Nodes], Awaitable[None]]) -> None:
@@ -39,18 +59,21 @@ class Nodes:
         self._target = target
         self._stub = identity_pb2_grpc.NodeServiceStub(channel)
 
-    async def create_token(self, role: str, name: str, ttl_ms: int) -> str:
+    async def create_token(self, role: str, name: str, ttl_ms: int) -> Page:
         """The line for the new node."""
         request = pb.CreateTokenRequest(role=role, name=name, ttl_ms=ttl_ms)
         answer = await self._ask(self._stub.CreateToken(request, timeout=DEADLINE_S))
-        return f"trimtab join {answer.enroll} {answer.token}"
+        line = f"trimtab join {answer.enroll} {answer.token}"
+        item = {"command": line, "role": role, "name": name, "expires_in_ms": ttl_ms}
+        return Page("Token", (item,), (line,), f"{line}\n")
 
-    async def tokens(self) -> Table:
+    async def tokens(self) -> Page:
         """Those that can still be used."""
         request = pb.ListTokensRequest()
         answer = await self._ask(self._stub.ListTokens(request, timeout=DEADLINE_S))
         rows = [(t.id, t.role, text(t.name), span(t.expires_in_ms)) for t in answer.tokens]
-        return Table(("ID", "ROLE", "NAME", "EXPIRES IN"), tuple(rows))
+        table = Table(("ID", "ROLE", "NAME", "EXPIRES IN"), tuple(rows))
+        return Page("Token", _items(answer.tokens), tuple(t.id for t in answer.tokens), table)
 
     async def revoke_token(self, token_id: str) -> None:
         """Take it back."""
@@ -58,7 +81,7 @@ class Nodes:
             self._stub.RevokeToken(pb.RevokeTokenRequest(id=token_id), timeout=DEADLINE_S)
         )
 
-    async def identities(self) -> Table:
+    async def identities(self) -> Page:
         """The certificates that have not expired."""
         request = pb.ListIdentitiesRequest()
         answer = await self._ask(self._stub.ListIdentities(request, timeout=DEADLINE_S))
@@ -66,13 +89,16 @@ class Nodes:
             (i.role, text(i.name), span(i.expires_in_ms), "yes" if i.revoked else "no", i.serial)
             for i in answer.identities
         ]
-        return Table(("ROLE", "NAME", "EXPIRES IN", "REVOKED", "SERIAL"), tuple(rows))
+        table = Table(("ROLE", "NAME", "EXPIRES IN", "REVOKED", "SERIAL"), tuple(rows))
+        return _certificates(answer.identities, table)
 
-    async def revoke(self, who: str) -> list[str]:
+    async def revoke(self, who: str) -> Page:
         """Who is out now."""
         request = pb.RevokeIdentitiesRequest(name_or_serial=who)
         answer = await self._ask(self._stub.RevokeIdentities(request, timeout=DEADLINE_S))
-        return [f"{one.role} {text(one.name)} {one.serial}" for one in answer.identities]
+        done = answer.identities
+        lines = [f"{one.role} {text(one.name)} {one.serial}: revoked\n" for one in done]
+        return _certificates(done, "".join(lines))
 
     async def _ask(self, call: Awaitable[T]) -> T:
         try:
@@ -84,3 +110,12 @@ class Nodes:
             if code is Exit.UNREACHABLE:
                 why = f"cannot ask the control plane at {self._target}: {why}"
             raise CtlError(code, why) from None
+
+
+def _items(answers: Iterable[Message]) -> tuple[dict[str, Any], ...]:
+    """The proto's fields under their own names, as everywhere in our data."""
+    return tuple({f.name: getattr(one, f.name) for f in one.DESCRIPTOR.fields} for one in answers)
+
+
+def _certificates(found: Sequence[pb.IdentityView], people: Table | str) -> Page:
+    return Page("Certificate", _items(found), tuple(one.serial for one in found), people)

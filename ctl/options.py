@@ -12,7 +12,7 @@ TLS_DIR = "TRIMTAB_TLS_DIR"
 
 
 class Format(Enum):
-    """How `get` prints."""
+    """How `get` and `node` print."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -28,6 +28,7 @@ class Format(Enum):
         return self in (Format.TABLE, Format.WIDE)
 
 
+Output = Annotated[Format, typer.Option("--output", "-o")]
 Server = Annotated[
     str,
     typer.Option(

@@ -10,7 +10,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -54,19 +54,24 @@ def table(noun: Noun[Any], fleet: Fleet, *, wide: bool) -> Table:
 
 def data(noun: Noun[Any], fleet: Fleet, form: Format) -> str:
     """A noun's items for programs, ending with a newline unless empty."""
-    items = [item(value) for value in noun.items(fleet)]
+    found = noun.items(fleet)
+    return listed(noun.kind, [item(value) for value in found], map(noun.name, found), form)
+
+
+def listed(kind: str, items: Sequence[dict[str, Any]], names: Iterable[str], form: Format) -> str:
+    """Plain data for programs, in one of the formats that are not for people."""
     if form is Format.NAME:
-        return "".join(f"{name}\n" for name in map(noun.name, noun.items(fleet)))
+        return "".join(f"{name}\n" for name in names)
     if form is Format.JSONL:
         return "".join(json.dumps(one) + "\n" for one in items)
     if form is Format.CSV:
         return _csv(items)
-    document = {"apiVersion": API_VERSION, "kind": f"{noun.kind}List", "items": items}
+    whole = {"apiVersion": API_VERSION, "kind": f"{kind}List", "items": items}
     if form is Format.YAML:
         import yaml  # noqa: PLC0415  30 ms that the other formats need not pay
 
-        return "---\n" + yaml.safe_dump(document, sort_keys=False)
-    return json.dumps(document, indent=2) + "\n"
+        return "---\n" + yaml.safe_dump(whole, sort_keys=False)
+    return json.dumps(whole, indent=2) + "\n"
 
 
 def news(noun: Noun[Any], fleet: Fleet, form: Format) -> object:

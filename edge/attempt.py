@@ -9,9 +9,9 @@ begins in the middle of the caller's stream; it counts as begun only by data of 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import TracebackType
 
 import msgspec
 
@@ -55,45 +55,68 @@ def failure(result: Result) -> Failure | None:
 
 
 class Watchdog:
-    """A deadline that moves on with every sign of life."""
+    """A deadline that moves on with every sign of life; a missed one is the fault that it means.
 
-    def __init__(self, timeout: asyncio.Timeout) -> None:
-        self._timeout = timeout
+    asyncio.timeout, but a sign of life costs no more than a number.
+    """
+
+    def __init__(self, permit: Permit, idle_s: float) -> None:
+        self._permit = permit
+        self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
+        self._expired = False
         self.waits_for_client = False
 
     def within(self, seconds: float) -> None:
         """The next sign of life must come within this time; too late once time was up."""
-        if not self._timeout.expired():
-            self._timeout.reschedule(self._loop.time() + seconds)
+        self._due_s = self._loop.time() + seconds
+        if self._due_s < self._looks_s and not self._expired:
+            self._timer.cancel()
+            self._look_at(self._due_s)
 
     def now(self) -> None:
         """Stop waiting."""
         self.within(0.0)
 
+    def _look_at(self, due_s: float) -> None:
+        self._looks_s = due_s
+        self._timer = self._loop.call_at(due_s, self._look)
 
-@contextlib.asynccontextmanager
-async def _guarded(permit: Permit, idle_s: float) -> AsyncIterator[Watchdog]:
-    """Turns a missed deadline into the fault it means."""
-    watchdog: Watchdog | None = None
-    try:
-        async with asyncio.timeout(idle_s) as timeout:
-            watchdog = Watchdog(timeout)
-            permit.on_lost = watchdog.now
-            try:
-                if permit.lost:
-                    raise UpstreamError(Failure(Fault.LOST))
-                yield watchdog
-            finally:
-                permit.on_lost = None
-    except TimeoutError as error:
-        if permit.lost:
-            fault = Fault.LOST
-        elif watchdog is not None and watchdog.waits_for_client:
-            fault = Fault.CLIENT_GONE
+    def _look(self) -> None:
+        if self._due_s > self._looks_s:  # there were signs of life meanwhile
+            self._look_at(self._due_s)
         else:
-            fault = Fault.SILENT
-        raise UpstreamError(Failure(fault, message=f"{idle_s:g} s")) from error
+            self._expired = True
+            self._task.cancel()
+
+    async def __aenter__(self) -> Watchdog:
+        if self._permit.lost:
+            raise UpstreamError(Failure(Fault.LOST))
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be cancelled")
+        self._task, self._cancels = task, task.cancelling()
+        self._due_s = self._loop.time() + self._idle_s
+        self._look_at(self._due_s)
+        self._permit.on_lost = self.now
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        self._permit.on_lost = None
+        own = self._expired and self._task.uncancel() <= self._cancels
+        if own and kind is asyncio.CancelledError:
+            raise UpstreamError(Failure(self._fault(), message=f"{self._idle_s:g} s")) from error
+
+    def _fault(self) -> Fault:
+        if self._permit.lost:
+            return Fault.LOST
+        return Fault.CLIENT_GONE if self.waits_for_client else Fault.SILENT
 
 
 async def run(
@@ -108,7 +131,7 @@ async def run(
     body = call.body_for(permit.route.served_as)
     try:
         async with (
-            _guarded(permit, idle_s) as watchdog,
+            Watchdog(permit, idle_s) as watchdog,
             upstream.post(permit.route, call.path, body, headers) as answer,
         ):
             if answer.status != 200:
@@ -155,7 +178,7 @@ def _whole(answer: Answer, body: bytes) -> Result:
 async def _relay(
     answer: Answer, stream: ClientStream, watchdog: Watchdog, permit: Permit, idle_s: float
 ) -> Result:
-    scanner = sse.Scanner()
+    scanner = sse.Scanner(singly=stream.rest is not None)
     end: Failure | None = Failure(Fault.CUT)
     began = ended = False
     async for chunk in answer.chunks():
@@ -163,7 +186,7 @@ async def _relay(
             continue  # nothing but the end of the HTTP body follows
         watchdog.within(idle_s)
         events = scanner.feed(chunk)
-        permit.tokens += len(events)  # an event a token, nearly
+        permit.tokens += sum([event.number for event in events])  # an event a token, nearly
         if not began and any(event.kind is sse.Kind.DATA for event in events):
             began = True
             permit.on_began()
@@ -186,6 +209,8 @@ def _sort(
     events: list[sse.Event], rest: Rest | None, *, started: bool
 ) -> tuple[bytes, sse.Event | None]:
     """Bytes to pass on, and the event that ends the stream, if one does."""
+    if rest is None and len(events) == 1 and events[0].kind is sse.Kind.DATA:
+        return events[0].raw, None
     passing = bytearray()
     for event in events:
         if event.kind is sse.Kind.DATA:

@@ -42,6 +42,7 @@ class ClientStream:
         self._lock = asyncio.Lock()
         self._quiet = True
         self._recording = request.get(RECORDING)
+        self._prepared = False
         self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
@@ -59,7 +60,8 @@ class ClientStream:
         if self.started_s is None:
             self.started_s = clock.now_s()
         self._quiet = False
-        await self._commit()
+        if not self._prepared:
+            await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
         if self._recording is not None:
@@ -115,6 +117,7 @@ class ClientStream:
             if not self.committed:
                 self.committed = True
                 await self._response.prepare(self._request)
+                self._prepared = True
 
 
 class Keeper:

@@ -284,7 +284,8 @@ class Course:
             return await self._give_up(job, job.cut or rejected.failure)
         headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
         status = rejected.failure.status
-        return web.Response(body=rejected.body, status=status, headers=headers)
+        body = problems.named(rejected.body)
+        return web.Response(body=body, status=status, headers=headers)
 
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:

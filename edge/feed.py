@@ -25,6 +25,7 @@ from edge.admission import Admission
 from edge.config import EdgeConfig
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
+from edge.core.uses import folded
 from trimtab.codec import WireError, decode_update, encode_body
 from trimtab.model import Ack, Credits, EdgeHello, EdgeReport
 from trimtab.policy.autonomy import Mode, Silence
@@ -68,6 +69,7 @@ class Feed:
         self._saved_s = 0.0
         self._settled = asyncio.Event()
         self._silence = Silence()
+        self._reads_steady = False  # whether the control plane does
         self.fresh = asyncio.Event()
         self.connected = False
         admission.on_wait = self._report_soon
@@ -93,6 +95,7 @@ class Feed:
         """For ever: connect, follow, lose the connection, back off."""
         backoff = Backoff(random.SystemRandom())
         while True:
+            began_s = clock.now_s()
             leader: str | None = None
             try:
                 identity = self._config.identity
@@ -101,12 +104,13 @@ class Feed:
                 reason = "the control plane ended the stream"
             except grpc.aio.AioRpcError as error:
                 reason, leader = rpc.explain(error), leader_named(error)
+            tried_s = 0.0 if self.connected else clock.now_s() - began_s
             if self.connected:
                 self._set_connected(up=False, reason=reason)
             if self._targets.move(leader):
                 continue
             self._settled.set()
-            await asyncio.sleep(backoff.next_s())
+            await asyncio.sleep(backoff.next_s(tried_s))
 
     async def listen_forever(self) -> None:
         """Notice that the control plane is silent, and go on alone."""
@@ -130,15 +134,18 @@ class Feed:
 
     async def _follow(self, stub: edge_pb2_grpc.EdgeServiceStub, backoff: Backoff) -> None:
         outbox = self._outbox = asyncio.Queue(maxsize=16)
+        self._reads_steady = False
         watch = stub.Watch(self._messages(outbox), metadata=self._targets.metadata)
         async for message in watch:
             if not self.connected:
                 self._set_connected(up=True, reason="")
+                self._targets.served()
                 backoff.reset()
             error = self._take(message)
             await outbox.put(Ack(message.nonce, error))
 
     def _take(self, message: edge_pb2.EdgeUpdate) -> str:
+        self._reads_steady = message.reads_steady
         if message.WhichOneof("body") is None:
             return ""  # of a newer kind: nothing to us, and no reason to be sent all again
         try:
@@ -197,7 +204,8 @@ class Feed:
         pools = self._dispatch.report_pools(now_s)
         for pool in pools:
             self._metrics.queue_depth.labels(pool.pool).set(pool.queued)
-        return EdgeReport(seq, self._dispatch.report_replicas(now_s), pools)
+        report = EdgeReport(seq, self._dispatch.report_replicas(now_s), pools)
+        return folded(report) if self._reads_steady else report
 
     def _enter(self, mode: Mode) -> None:
         before = self._dispatch.mode

@@ -76,6 +76,8 @@ class Proxy:
         """Answer one request; raises RefusedError while an error status is still possible."""
         call = await self._read(request)
         pool = self._pool(call)
+        if problem := openai.beyond_context(call, self._table.routes(pool.name)):
+            raise RefusedError(problem)
         return await self._once.serve(
             *(request, call, request[CALLER].sha256, request_id),
             lambda: self._serve(request, call, pool, request_id),

@@ -2,148 +2,238 @@
 
 Rules: connections are pooled shorter than the engine keeps them (5 s), never limited (admission
 limits), never redirected, never decompressed; every way in which it can go wrong is an
-UpstreamError with the Fault that policy/classify knows. aiohttp's settings are those measured in
-docs/decisions/0001: together they save a third of the CPU.
+UpstreamError with the Fault that policy/classify knows. The client is our own (engine_connection),
+since a general one takes more CPU than all the rest of a proxy (docs/decisions/0001).
 """
 
 from __future__ import annotations
 
-import io
+import asyncio
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
-from typing import Any
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-import aiohttp
-from yarl import URL
-
+from edge.engine_connection import Connection, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
 from trimtab.runtime import clock
+from trimtab.runtime.tasks import TaskRunner
 
-CONNECT_TIMEOUT_S = 2.0
-TCP_KEEP_ALIVE = (  # a host that vanished under a silent, long prefill is noticed after 25 s
+__all__ = ["Answer", "Upstream", "UpstreamError", "connect"]
+
+CONNECT_TIMEOUT_S = 2.0  # for each address of a name
+SOCKET_OPTIONS = (  # a host that vanished under a silent, long prefill is noticed after 25 s
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
 KEEP_ALIVE_S = 4.0  # below vLLM's VLLM_HTTP_TIMEOUT_KEEP_ALIVE of 5 s
+SWEEP_PERIOD_S = 1.0
 STALE_WITHIN_S = 0.5  # a closed kept-alive connection shows at once; what ends later was taken
-READ_BUFFER_BYTES = 256 * 1024
-LARGE_BODY_BYTES = 1024 * 1024  # larger ones are written piece by piece, not in one call
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
+_TARGET = re.compile(r"/[!-~]*")
+_HEADER = re.compile(r"[^\r\n\0]*")
 
 
-class UpstreamError(Exception):
-    """An attempt that failed; carries how."""
+class Origin(NamedTuple):
+    """Where an engine listens."""
 
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.fault.name)
-        self.failure = failure
+    host: str
+    port: int
+    is_tls: bool
 
 
 class Answer:
     """An engine's answer whose head has come."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.content_type = response.headers.get("content-type", "application/json")
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.status = connection.status
+        self.content_type = connection.header(b"content-type") or "application/json"
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes; raises UpstreamError when it is cut."""
-        try:
-            while chunk := await self._response.content.readany():
-                yield chunk
-        except (aiohttp.ClientError, ConnectionError) as error:
-            raise UpstreamError(Failure(Fault.CUT)) from error
+        """The body as it comes, all that is there at once; raises UpstreamError when it is cut."""
+        while chunk := await self._connection.read():
+            yield chunk
 
     async def read(self) -> bytes:
         """The whole body; raises UpstreamError when it is cut or has no end."""
-        body = bytearray()
+        parts, size_bytes = [], 0
         async for chunk in self.chunks():
-            body += chunk
-            if len(body) > ANSWER_LIMIT_BYTES:
+            parts.append(chunk)
+            size_bytes += len(chunk)
+            if size_bytes > ANSWER_LIMIT_BYTES:
                 raise UpstreamError(Failure(Fault.MALFORMED))
-        return bytes(body)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class Upstream:
     """Sends requests to replicas."""
 
-    def __init__(self, session: aiohttp.ClientSession, key: str) -> None:
-        self._session = session
-        self._authorization = {"authorization": f"Bearer {key}"} if key else {}
+    def __init__(self, key: str) -> None:
+        self._headers = {"content-type": "application/json"}
+        if key:
+            self._headers["authorization"] = f"Bearer {key}"
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._tls: ssl.SSLContext | None = None
 
-    @asynccontextmanager
-    async def post(
-        self, route: Route, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> AsyncIterator[Answer]:
+    def post(
+        self,
+        route: Route,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        method: str = "POST",
+    ) -> AbstractAsyncContextManager[Answer]:
         """Send and wait for the head; leaving the block early aborts the request in the engine."""
-        trace = SimpleNamespace(reused=False)
+        origin, host, prefix = _address(route.url)
+        target = prefix + path
+        if not _TARGET.fullmatch(target):
+            raise ValueError(f"not a path: {target!r}")
+        lines = [f"{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"]
+        for name, value in {**self._headers, **headers}.items():
+            if not _HEADER.fullmatch(value):
+                raise ValueError(f"a line end in the header {name}")
+            lines.append(f"{name}: {value}\r\n")
+        head = "".join([*lines, "\r\n"]).encode("utf-8", "surrogateescape")
+        return Exchange(self, origin, head, body)
+
+    async def take(self, origin: Origin) -> tuple[Connection, bool]:
+        """A connection, and whether it was used before; raises UpstreamError."""
+        idle, now_s = self._idle.get(origin, []), clock.now_s()
+        while idle:
+            connection = idle.pop()
+            if connection.usable and now_s - connection.idle_since_s < KEEP_ALIVE_S:
+                return connection, True
+            connection.abort()
+        return await self._connect(origin), False
+
+    def give(self, origin: Origin, connection: Connection) -> None:
+        """Keep it for the next request."""
+        connection.idle_since_s = clock.now_s()
+        self._idle.setdefault(origin, []).append(connection)
+
+    def sweep(self, longest_s: float = KEEP_ALIVE_S) -> None:
+        """Close what was idle for so long."""
+        now_s = clock.now_s()
+        for origin, idle in list(self._idle.items()):
+            fresh = [c for c in idle if c.usable and now_s - c.idle_since_s < longest_s]
+            for connection in set(idle) - set(fresh):
+                connection.abort()
+            if fresh:
+                self._idle[origin] = fresh
+            else:
+                del self._idle[origin]
+
+    async def sweep_forever(self) -> None:
+        """Close what is idle."""
+        while True:
+            await asyncio.sleep(SWEEP_PERIOD_S)
+            self.sweep()
+
+    async def _connect(self, origin: Origin) -> Connection:
+        loop, refused = asyncio.get_running_loop(), False
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                kind = socket.SOCK_STREAM
+                found = await loop.getaddrinfo(origin.host, origin.port, type=kind)
+        except (OSError, UnicodeError):
+            found = []
+        for address in found:
+            try:
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    return await self._open(origin, address)
+            except OSError as error:  # of TLS and of time, too
+                refused = isinstance(error, ConnectionRefusedError)
+        raise UpstreamError(Failure(Fault.REFUSED if refused else Fault.UNREACHABLE))
+
+    async def _open(self, origin: Origin, address: Any) -> Connection:
+        if origin.is_tls and self._tls is None:
+            self._tls = ssl.create_default_context()
+        loop, made = asyncio.get_running_loop(), _socket(address)
+        try:
+            await loop.sock_connect(made, address[4])
+            _, connection = await loop.create_connection(
+                Connection,
+                sock=made,
+                ssl=self._tls if origin.is_tls else None,
+                server_hostname=origin.host if origin.is_tls else None,
+            )
+        except BaseException:
+            made.close()
+            raise
+        return connection
+
+
+class Exchange:
+    """One request and its answer: `async with upstream.post(…) as answer`."""
+
+    def __init__(self, upstream: Upstream, origin: Origin, head: bytes, body: bytes) -> None:
+        self._upstream = upstream
+        self._origin = origin
+        self._request = head, body
+        self._connection: Connection
+
+    async def __aenter__(self) -> Answer:
+        self._connection, reused = await self._upstream.take(self._origin)
         sent_s = clock.now_s()
         try:
-            response = await self._session.post(
-                URL(route.url + path, encoded=True),
-                data=io.BytesIO(body) if len(body) > LARGE_BODY_BYTES else body,
-                headers={"content-type": "application/json", **self._authorization, **headers},
-                trace_request_ctx=trace,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            stale = trace.reused and clock.now_s() - sent_s < STALE_WITHIN_S
-            raise UpstreamError(Failure(_fault(error, stale=stale))) from error
-        finished = False
-        try:
-            yield Answer(response)
-            finished = response.content.at_eof()
-        finally:
-            if finished:
-                response.release()
-            else:
-                response.close()
+            self._connection.send(*self._request)
+            await self._connection.head()
+        except UpstreamError as error:
+            untouched = reused and not self._connection.heard
+            self._connection.abort()
+            if untouched and clock.now_s() - sent_s < STALE_WITHIN_S:
+                raise UpstreamError(Failure(Fault.STALE)) from error
+            raise
+        except BaseException:
+            self._connection.abort()
+            raise
+        return Answer(self._connection)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._connection.finish():
+            self._upstream.give(self._origin, self._connection)
 
 
 @asynccontextmanager
 async def connect(key: str) -> AsyncIterator[Upstream]:
     """The pool of connections, for as long as the edge runs."""
-    traces = aiohttp.TraceConfig()
-    traces.on_connection_reuseconn.append(_note_reuse)
-    connector = aiohttp.TCPConnector(
-        limit=0, limit_per_host=0, keepalive_timeout=KEEP_ALIVE_S, socket_factory=_socket
-    )
-    async with aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-        skip_auto_headers=("user-agent", "accept", "accept-encoding"),
-        read_bufsize=READ_BUFFER_BYTES,
-        trace_configs=[traces],
-    ) as session:
-        yield Upstream(session, key)
+    upstream = Upstream(key)
+    async with TaskRunner() as runner:
+        runner.forever("idle connections", upstream.sweep_forever())
+        try:
+            yield upstream
+        finally:
+            upstream.sweep(0.0)
 
 
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+@lru_cache(maxsize=4096)
+def _address(url: str) -> tuple[Origin, str, str]:
+    """Where to connect to; host and beginning of the path as requests name them."""
+    parts = urlsplit(url)
+    is_tls = parts.scheme == "https"
+    origin = Origin(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
+    return origin, parts.netloc.rpartition("@")[2], parts.path
+
+
+def _socket(address: Any) -> socket.socket:
     made = socket.socket(*address[:3])
-    for option in TCP_KEEP_ALIVE:
+    made.setblocking(False)
+    for option in SOCKET_OPTIONS:
         made.setsockopt(*option)
     return made
-
-
-async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: Any) -> None:
-    context.trace_request_ctx.reused = True
-
-
-def _fault(error: Exception, *, stale: bool) -> Fault:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        refused = isinstance(error.os_error, ConnectionRefusedError)
-        return Fault.REFUSED if refused else Fault.UNREACHABLE
-    if isinstance(error, (aiohttp.ConnectionTimeoutError, TimeoutError, ssl.SSLError)):
-        return Fault.UNREACHABLE
-    if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
-        return Fault.MALFORMED
-    return Fault.STALE if stale else Fault.CUT

@@ -1,7 +1,7 @@
 """Model values to wire messages and back: the only file that knows both.
 
-Rule: a model class and its message have the same name and the same field names, so one table made
-from the two converts everything. Optional fields are None when absent; enums keep their numbers,
+Rule: a model class and its message have the same name and the same field names, so converters are
+compiled from the two. Optional fields are None when absent; enums keep their numbers,
 and one that is unknown here (a newer peer's) reads as UNSPECIFIED; numbers that are not finite are
 refused, except +Inf as a bucket's bound. Errors: WireError says what, where, and what is allowed.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 import types
 import typing
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from trimtab import model, views
+from trimtab import model
 from trimtab.v1 import admin_pb2, agent_pb2, edge_pb2, types_pb2
 
 T = TypeVar("T")
@@ -31,60 +30,14 @@ class WireError(ValueError):
     """A message that a peer should not have sent."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Field:
-    name: str
-    optional: bool
-    repeated: bool
-    encode: Convert
-    decode: Convert
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether its values are the same on the wire."""
-        return self.decode is _same
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Plan:
-    message: type[Message]
-    fields: tuple[_Field, ...]
-    read: Callable[[Message], tuple[Any, ...]]
-    """All fields at once, as they are on the wire."""
-    converted: tuple[tuple[int, _Field], ...]
-    """Those that are not simply taken over, by their place."""
-    make: Callable[..., Any]
-
-
 def encode(value: object) -> Any:
     """The wire message of a model value. O(fields)."""
-    plan = _PLANS[type(value)]
-    arguments: dict[str, Any] = {}
-    for field in plan.fields:
-        item = getattr(value, field.name)
-        if field.repeated:
-            arguments[field.name] = [field.encode(part) for part in item]
-        elif item is not None:
-            arguments[field.name] = field.encode(item)
-    return plan.message(**arguments)
+    return _COMPILED[type(value)][0](value)
 
 
 def decode(message: Message, cls: type[T]) -> T:
     """The model value of a wire message; raises WireError on values no peer should send."""
-    plan = _PLANS[cls]
-    values = list(plan.read(message))
-    for place, field in plan.converted:
-        value = values[place]
-        try:
-            if field.repeated:
-                values[place] = tuple([field.decode(part) for part in value]) if value else ()
-            elif field.optional and not message.HasField(field.name):
-                values[place] = None
-            else:
-                values[place] = field.decode(value)
-        except WireError as error:
-            raise WireError(f"{cls.__name__}.{field.name}: {error}") from None
-    return typing.cast(T, plan.make(*values))
+    return typing.cast(T, _COMPILED[cls][1](message))
 
 
 def encode_body(envelope: type[T], value: object, **header: int) -> T:
@@ -103,45 +56,69 @@ def decode_body(envelope: Message) -> Any | None:
 
 
 class Parts:
-    """Bytes of what many edges are told alike: the very same snapshots and credits."""
+    """Pushes as bytes; what many edges are told alike, the very same snapshots and credits, is
+    made once.
+    """
 
     def __init__(self) -> None:
         self._held: list[object] = []  # so that no other value gets the id of one of these
         self._known: dict[int, bytes] = {}
 
-    def snapshot(self, body: model.Snapshot) -> bytes:
-        """All of it."""
+    def update(self, update: model.EdgeUpdate) -> bytes:
+        """One push, as `encode_update` would have it, of a leader that reads steady use."""
+        body = update.body
+        header = edge_pb2.EdgeUpdate(
+            term=update.term, version=update.version, nonce=update.nonce, reads_steady=True
+        )
+        content = self._credits(body) if isinstance(body, model.Credits) else self._whole(body)
+        number = _UPDATE_FIELDS[type(body)]
+        return header.SerializeToString() + _delimited(number, content)
+
+    def _whole(self, body: model.Snapshot | model.Delta) -> bytes:
+        if isinstance(body, model.Delta):
+            return _bytes(body)
         if id(body) not in self._known:
-            self._add(body, encode(body))
+            self._add(body, _bytes(body))
         return self._known[id(body)]
 
-    def credits(self, body: model.Credits) -> bytes:
+    def _credits(self, body: model.Credits) -> bytes:
         """Each credit from what is known, and what is the edge's own."""
         known = self._known
         for credit in body.credits:
             if id(credit) not in known:
-                self._add(credit, edge_pb2.Credits(credits=[encode(credit)]))
-        own = encode(model.Credits(paces=body.paces)).SerializeToString()
+                number = edge_pb2.Credits.CREDITS_FIELD_NUMBER
+                self._add(credit, _delimited(number, _bytes(credit)))
+        own = _bytes(model.Credits(paces=body.paces))
         return b"".join([*map(known.__getitem__, map(id, body.credits)), own])
 
-    def _add(self, value: object, message: Message) -> None:
+    def _add(self, value: object, content: bytes) -> None:
         self._held.append(value)
-        self._known[id(value)] = message.SerializeToString()
+        self._known[id(value)] = content
 
 
-def encode_update(update: model.EdgeUpdate, parts: Parts | None = None) -> edge_pb2.EdgeUpdate:
-    """A push on the wire; `parts` holds what it shares with others."""
+def _bytes(value: object) -> bytes:
+    return typing.cast(bytes, encode(value).SerializeToString())
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    """A field that is a message: its number and type, its length, itself."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
+def encode_update(update: model.EdgeUpdate) -> edge_pb2.EdgeUpdate:
+    """A push on the wire."""
     header = {"term": update.term, "version": update.version, "nonce": update.nonce}
-    if parts is None or isinstance(update.body, model.Delta):
-        return encode_body(edge_pb2.EdgeUpdate, update.body, **header)
-    message = edge_pb2.EdgeUpdate(term=update.term, version=update.version, nonce=update.nonce)
-    if isinstance(update.body, model.Snapshot):
-        message.snapshot.ParseFromString(parts.snapshot(update.body))
-        message.snapshot.SetInParent()
-    else:
-        message.credits.ParseFromString(parts.credits(update.body))
-        message.credits.SetInParent()
-    return message
+    return encode_body(edge_pb2.EdgeUpdate, update.body, **header)
 
 
 def decode_update(message: edge_pb2.EdgeUpdate) -> model.EdgeUpdate:
@@ -168,6 +145,39 @@ def _same(value: Any) -> Any:
     return value
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    optional: bool
+    repeated: bool
+    encode: Convert
+    decode: Convert
+
+    def writing(self) -> str:
+        """The expression for its value on the wire, where None means absent."""
+        item, name = f"value.{self.name}", self.name
+        if self.encode is _same:
+            return item
+        if self.repeated:
+            return f"[{name}_out(part) for part in {item}]"
+        return f"None if {item} is None else {name}_out({item})"
+
+    def reading(self) -> list[str]:
+        """The statements that bring its value off the wire."""
+        item, name = f"message.{self.name}", self.name
+        if self.decode is _same:
+            one, parts = item, f"tuple({name})"
+        else:
+            one, parts = f"{name}_in({item})", f"tuple([{name}_in(part) for part in {name}])"
+        if self.repeated:
+            lines = [f"{name} = {item}", f"{name} = {parts} if {name} else ()"]
+        elif self.optional:
+            lines = [f"{name} = {one} if message.HasField({name!r}) else None"]
+        else:
+            lines = [f"{name} = {one}"]
+        return lines if self.decode is _same else [f"where = {name!r}", *lines]
+
+
 def _enum_reader(cls: type[IntEnum]) -> Convert:
     members = {member.value: member for member in cls}
     unspecified = members[0]
@@ -176,7 +186,7 @@ def _enum_reader(cls: type[IntEnum]) -> Convert:
 
 def _converters(kind: Any, name: str) -> tuple[Convert, Convert]:
     if dataclasses.is_dataclass(kind):
-        return encode, lambda message: decode(message, typing.cast(type, kind))
+        return _COMPILED[typing.cast(type, kind)]
     if isinstance(kind, type) and issubclass(kind, IntEnum):
         return int, _enum_reader(kind)
     if kind is float:
@@ -191,32 +201,41 @@ def _field(name: str, hint: Any) -> _Field:
     return _Field(name, optional, repeated, *_converters(kind, name))
 
 
-def _plan(cls: type, message: type[Message]) -> _Plan:
-    hints = typing.get_type_hints(cls)
-    fields = tuple(_field(f.name, hints[f.name]) for f in dataclasses.fields(cls))
-    converted = [(i, f) for i, f in enumerate(fields) if f.repeated or f.optional or not f.is_plain]
-    return _Plan(message, fields, _reader([f.name for f in fields]), tuple(converted), _maker(cls))
-
-
-def _maker(cls: type) -> Callable[..., Any]:
-    """The class's constructor, three times as fast: what is frozen is set field by field, slowly.
-
-    So a twin with the same slots that is not frozen is made, and becomes one of them.
+def _compile(cls: type) -> tuple[Convert, Convert]:
+    """A class's two converters, as a person would write them: reading a table for each value takes
+    twice as long.
     """
-    names = [field.name for field in dataclasses.fields(cls)]
+    hints = typing.get_type_hints(cls)
+    fields = [_field(f.name, hints[f.name]) for f in dataclasses.fields(cls)]
+    names = [field.name for field in fields]
+    # What is frozen is set field by field, slowly. So a twin with the same slots that is not
+    # frozen is made, and becomes one of them.
     twin = dataclasses.make_dataclass(cls.__name__, names, slots=True)
+    reading = "\n        ".join(line for field in fields for line in field.reading())
+    source = f"""
+def encode(value):
+    return Message({", ".join(f"{field.name}={field.writing()}" for field in fields)})
 
-    def make(*values: object) -> Any:
-        made = twin(*values)
-        made.__class__ = cls
-        return made
-
-    return make
-
-
-def _reader(names: list[str]) -> Callable[[Message], tuple[Any, ...]]:
-    read = operator.attrgetter(*names)
-    return read if len(names) > 1 else lambda message: (read(message),)
+def decode(message):
+    where = ""
+    try:
+        {reading}
+    except WireError as error:
+        raise WireError(f"{cls.__name__}.{{where}}: {{error}}") from None
+    made = Twin({", ".join(names)})
+    made.__class__ = cls
+    return made
+"""
+    scope: dict[str, Any] = {
+        "Message": _MESSAGES[cls.__name__],
+        "Twin": twin,
+        "cls": cls,
+        "WireError": WireError,
+    }
+    scope |= {f"{field.name}_out": field.encode for field in fields}
+    scope |= {f"{field.name}_in": field.decode for field in fields}
+    exec(source, scope)  # noqa: S102 - of names in our own code alone
+    return scope["encode"], scope["decode"]
 
 
 def _message_classes() -> dict[str, type[Message]]:
@@ -229,11 +248,17 @@ def _message_classes() -> dict[str, type[Message]]:
 
 
 _MESSAGES = _message_classes()
-_PLANS: dict[type, _Plan] = {
-    cls: _plan(cls, _MESSAGES[name])
-    for name, cls in (vars(model) | vars(views)).items()
-    if dataclasses.is_dataclass(cls) and isinstance(cls, type) and cls is not model.EdgeUpdate
-}
+
+
+class _Compiled(dict[type, tuple[Convert, Convert]]):
+    """Made when first asked for: a program needs some of them."""
+
+    def __missing__(self, cls: type) -> tuple[Convert, Convert]:
+        self[cls] = _compile(cls)
+        return self[cls]
+
+
+_COMPILED = _Compiled()
 
 
 def _body_fields(envelope: type[Message]) -> dict[str, str]:
@@ -241,6 +266,11 @@ def _body_fields(envelope: type[Message]) -> dict[str, str]:
     return {f.message_type.name: f.name for f in fields if f.message_type is not None}
 
 
+_UPDATE_FIELDS: dict[type, int] = {
+    model.Snapshot: edge_pb2.EdgeUpdate.SNAPSHOT_FIELD_NUMBER,
+    model.Delta: edge_pb2.EdgeUpdate.DELTA_FIELD_NUMBER,
+    model.Credits: edge_pb2.EdgeUpdate.CREDITS_FIELD_NUMBER,
+}
 _BODY_FIELDS: dict[type, dict[str, str]] = {
     envelope: _body_fields(envelope)
     for envelope in (

@@ -342,12 +342,22 @@ class PoolUse:
 
 
 @dataclass(frozen=True, slots=True)
+class SteadyUse:
+    """Replicas on which attempts of one edge only go on, as columns."""
+
+    replicas: tuple[str, ...] = ()
+    inflight: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeReport:
     """What an edge does and sees."""
 
     seq: int
     replicas: tuple[ReplicaUse, ...] = ()
     pools: tuple[PoolUse, ...] = ()
+    steady: SteadyUse | None = None
 
 
 EdgeMessage = EdgeHello | Ack | EdgeReport

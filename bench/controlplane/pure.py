@@ -19,7 +19,7 @@ from controlplane.core.events import AgentSaid, EdgeSaid, Tick
 from controlplane.core.placement import Placement
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences, Subscription
-from trimtab.codec import Parts, encode_update
+from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
     Credits,
@@ -28,6 +28,7 @@ from trimtab.model import (
     EdgeUpdate,
     EngineState,
     NodeHello,
+    Report,
     Snapshot,
 )
 from trimtab.runtime.clock import cpu_s
@@ -66,11 +67,12 @@ class World:
         self._ledger = Ledger()
         self._routing = Snapshot()
         self._version = 0
+        self._reports = 0
         self._credits: dict[str, Credits] = {}
         for number, engine in enumerate(self._engines):
             if number % PER_NODE == 0:
                 self._hear(number, NodeHello(engine.node))
-            self._hear(number // PER_NODE * PER_NODE, engine.facts(), engine.report())
+            self._hear(number // PER_NODE * PER_NODE, engine.facts())
         for number, name in enumerate(self._edges):
             self._registry.handle(EdgeSaid(-1 - number, EdgeHello(name)), self._now_s)
 
@@ -80,10 +82,11 @@ class World:
         victim = self._dice.choice(self._engines) if decides else None
         if victim is not None:
             victim.state = EngineState.DEAD
-        reports = [engine.report() for engine in self._engines]
+        self._reports += 1
+        reports = [self._report(node) for node in range(0, len(self._engines), PER_NODE)]
         with self._timed("report_ms"):
             for number, report in enumerate(reports):
-                self._registry.handle(AgentSaid(number // PER_NODE * PER_NODE, report), self._now_s)
+                self._registry.handle(AgentSaid(number * PER_NODE, report), self._now_s)
         self._hear_edges()
         if victim is not None:
             self._push()
@@ -93,6 +96,12 @@ class World:
             self._split()
         self._push()
 
+    def _report(self, first: int) -> Report:
+        """A node's."""
+        parts = [engine.report() for engine in self._engines[first : first + PER_NODE]]
+        engines = tuple(sample for part in parts for sample in part.engines)
+        return Report(self._reports, engines, tuple(gpu for part in parts for gpu in part.gpus))
+
     def _hear(self, stream: int, *messages: object) -> None:
         for message in messages:
             self._registry.handle(AgentSaid(stream, message), self._now_s)  # type: ignore[arg-type]
@@ -101,7 +110,7 @@ class World:
         for number, name in enumerate(self._edges):
             told = self._credits.get(name, Credits())
             slots = {credit.replica: credit.slots for credit in told.credits}
-            message = said.edge_report(1, slots, self._dice)
+            message = said.edge_report(self._reports, slots, self._dice)
             with self._timed("edge_report_ms"):
                 self._registry.handle(EdgeSaid(-1 - number, message), self._now_s)
 
@@ -122,7 +131,7 @@ class World:
             with self._timed("subscription_ms"):
                 updates = subscription.next(1, self._next, self._routing, credit, self._now_s)
             with self._timed("encode_ms"):
-                pushes = [encode_update(update, parts).SerializeToString() for update in updates]
+                pushes = [parts.update(update) for update in updates]
             for update, push in zip(updates, pushes, strict=True):
                 subscription.ack(Ack(update.nonce), self._now_s)
                 if isinstance(update.body, Credits):

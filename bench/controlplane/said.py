@@ -10,6 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edge.core.uses import folded
 from trimtab.model import (
     Cohort,
     EdgeReport,
@@ -140,7 +141,7 @@ def edge_report(seq: int, slots: Mapping[str, int], dice: random.Random) -> Edge
     """An edge that uses its credits to LOAD."""
     uses = (_use(replica, count, dice) for replica, count in slots.items() if count)
     told = tuple(use for use in uses if use.inflight)  # as an edge leaves out what is idle
-    return EdgeReport(seq, told, tuple(_pool(number, dice) for number in range(POOLS)))
+    return folded(EdgeReport(seq, told, tuple(_pool(number, dice) for number in range(POOLS))))
 
 
 def _use(replica: str, slots: int, dice: random.Random) -> ReplicaUse:

@@ -128,11 +128,11 @@ async def _proxy(
 ) -> AsyncIterator[tuple[list[str], Callable[[], float]]]:
     """The peer's process, until the block ends: where to call it, and the CPU it has used."""
     folder = install.CACHE / "run" / peer.name
-    place = Place(folder, _free_ports(), [engine.port for engine in pair], kind)
+    place = Place(folder, free_ports(), [engine.port for engine in pair], kind)
     if not program.command:
         yield place.urls, lambda: 0.0
         return
-    log = _fresh(folder)
+    log = fresh(folder)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *leashed(*program.command, *peer.arguments(place)),
@@ -143,7 +143,7 @@ async def _proxy(
             start_new_session=True,
         )
     try:
-        yield [f"http://127.0.0.1:{place.ports[0]}"], lambda: _cpu_s(process.pid)
+        yield [f"http://127.0.0.1:{place.ports[0]}"], lambda: process_cpu_s(process.pid)
     finally:
         await _end(process)
 
@@ -178,20 +178,20 @@ async def _until_ready(asker: Client, pair: Sequence[Engine], peer: Peer) -> Non
     raise NotReadyError(f"{peer.name}: {last.end.value}, status {last.status}; see {folder}/log")
 
 
-def _fresh(folder: pathlib.Path) -> pathlib.Path:
+def fresh(folder: pathlib.Path) -> pathlib.Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder / "log"
 
 
-def _free_ports() -> tuple[int, int]:
+def free_ports() -> tuple[int, int]:
     with socket.socket() as first, socket.socket() as second:
         for probe in (first, second):
             probe.bind(("127.0.0.1", 0))
         return first.getsockname()[1], second.getsockname()[1]
 
 
-def _cpu_s(pid: int) -> float:
+def process_cpu_s(pid: int) -> float:
     """CPU time of a process and all that descend from it."""
     total = 0.0
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,6 +1,7 @@
 """What dies, how, and for how long: the rows of the matrix.
 
 A part that was killed is started again after `down_s`, as systemd would; a frozen one goes on then.
+Between what is cut off no packet passes, and nobody is told.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-How = Literal["killed", "frozen", "ended"]
+from bench.cluster.fleet import STATES
+
+How = Literal["killed", "frozen", "ended", "cut off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +23,8 @@ class Case:
     """Names as in bench/cluster; `leader` and `follower` are looked up."""
     how: How = "killed"
     down_s: float = 5.0
+    hosts: tuple[str, ...] = ()
+    """From whom the parts are cut off: hosts as in bench/cluster."""
 
 
 ALL_ETCD = ("etcd1", "etcd2", "etcd3")
@@ -38,5 +43,9 @@ CASES = (
     Case("one etcd", ("etcd1",)),
     Case("two etcds: no quorum, for 20 s", ALL_ETCD[:2], down_s=20.0),
     Case("all control planes and etcds, for 30 s", (*ALL_CP, *ALL_ETCD), down_s=30.0),
+    Case("the leader from the others, not from edges", ("leader",), "cut off", 10.0, STATES),
+    Case("an edge from all control planes", ("edge1",), "cut off", 20.0, STATES),
+    Case("an agent from all control planes", ("agent1",), "cut off", 20.0, STATES),
+    Case("an edge from one engine", ("edge1",), "cut off", 20.0, ("gpu1",)),
     Case("a whole node", ("etcd1", "cp1", "agent1", "engine1"), down_s=15.0),
 )

@@ -1,7 +1,7 @@
 """Users of the official openai client who ask all the time, and what they saw when.
 
 Rules: retries of the client are off, so that every failure is seen; half of the users stream; a
-user stays with one edge, as without a load balancer in front.
+user stays with one edge, as without a load balancer in front, until all are told to move to one.
 """
 
 from __future__ import annotations
@@ -42,12 +42,17 @@ class Load:
     tokens: int = TOKENS
     asks: list[Ask] = field(default_factory=list)
     _stopped: bool = False
+    _moved_to: int | None = None
 
     async def run(self, users: int) -> None:
         """Ask until told to stop."""
         async with asyncio.TaskGroup() as group:
             for number in range(users):
                 _ = group.create_task(self._user(number))
+
+    def move(self, edge: int) -> None:
+        """From its next request on everybody asks this one edge."""
+        self._moved_to = edge
 
     def stop(self) -> None:
         """Let every user finish."""
@@ -69,6 +74,9 @@ class Load:
             base_url=self.endpoints[edge], api_key=self.key, max_retries=0, timeout=TIMEOUT_S
         ) as client:
             while not self._stopped:
+                if self._moved_to is not None:
+                    edge = self._moved_to
+                    client.base_url = self.endpoints[edge]
                 error = await self._ask(client, f"user {number}", stream=stream)
                 self.asks.append(Ask(edge, clock.now_s(), error))
                 await asyncio.sleep(dice.uniform(*PAUSE_S))

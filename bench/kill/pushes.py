@@ -38,6 +38,13 @@ class Pushes:
         """The longest time in which an edge that was there took no update; the worst edge's."""
         return max(_longest(moments, from_s, to_s) for moments in self._moments_s.values())
 
+    def first_after_s(self, since_s: float) -> float:
+        """When the last of the edges took its first update after a moment; inf for never."""
+        return max(
+            next((moment for moment in moments if moment >= since_s), float("inf"))
+            for moments in self._moments_s.values()
+        )
+
 
 async def revisions(admins: Sequence[str]) -> list[str]:
     """What each edge has applied; "" where it does not answer."""

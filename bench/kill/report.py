@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.kill.cases import Case
 from bench.kill.load import Ask, Load, errors, longest_gap_s
 
-BEGIN = "<!-- kill matrix: written by `./run bench kill --write docs/failure.md` -->"
-END = "<!-- end of the kill matrix -->"
+MATRIX = (
+    "<!-- kill matrix: written by `./run bench kill --write docs/failure.md` -->",
+    "<!-- end of the kill matrix -->",
+)
 HEAD = (
     "| who | requests | errors that users saw | answers/s before, during, after |"
     " nobody served for at most | no push for at most |\n|---|--:|---|--:|--:|--:|"
@@ -67,15 +70,22 @@ def line(row: Row) -> str:
     )
 
 
-def render(rows: list[Row]) -> str:
-    """The table."""
-    return "\n".join([HEAD, *map(line, rows)])
+def render(lines: Mapping[str, str]) -> str:
+    """The table of these rows."""
+    return "\n".join([HEAD, *lines.values()])
 
 
-def write(path: pathlib.Path, table: str) -> None:
+def merged(path: pathlib.Path, lines: Mapping[str, str]) -> dict[str, str]:
+    """The page's rows by title, with these instead of those of the same title, or behind them."""
+    text, (begin, close) = path.read_text(), MATRIX
+    rows = text[text.index(begin) : text.index(close)].splitlines()[3:]
+    return {**{row.split(" | ")[0].removeprefix("| "): row for row in rows if row}, **lines}
+
+
+def write(path: pathlib.Path, table: str, markers: tuple[str, str] = MATRIX) -> None:
     """Put the table between the page's markers."""
-    text = path.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    text, (begin, close) = path.read_text(), markers
+    start, end = text.index(begin) + len(begin), text.index(close)
     path.write_text(f"{text[:start]}\n{table}\n{text[end:]}")
 
 

@@ -7,7 +7,7 @@ replicas (at most REPLICA_LIMIT) and never a peer's mood.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from trimtab.model import (
@@ -23,6 +23,7 @@ from trimtab.model import (
     TenantUse,
 )
 
+T = TypeVar("T")
 _TOTALS = (
     "prompt_tokens_total",
     "generation_tokens_total",
@@ -121,10 +122,7 @@ def bounded_facts(facts: EngineFacts) -> EngineFacts:
 
 def bounded_use(use: ReplicaUse) -> ReplicaUse:
     """An edge's word on a replica, of a bounded size and with numbers that can be added up."""
-    idle = not use.outcomes and not use.cohorts  # most are, and there are many
-    if idle and use.inflight <= INFLIGHT_LIMIT and max(use.dispatched, use.tokens) <= NEWS_LIMIT:
-        return use
-    return replace(
+    return _with(
         use,
         inflight=min(use.inflight, INFLIGHT_LIMIT),
         dispatched=min(use.dispatched, NEWS_LIMIT),
@@ -136,11 +134,10 @@ def bounded_use(use: ReplicaUse) -> ReplicaUse:
 
 def bounded_pool_use(use: PoolUse) -> PoolUse:
     """An edge's word on a pool, of a bounded size and with numbers that can be added up."""
-    few = use.queued <= COUNT_LIMIT and len(use.tenants) <= TENANTS_PER_POOL
-    if few and all(map(_is_bounded, use.tenants)):
-        return use  # nearly always
-    tenants = tuple(_bounded_tenant(tenant) for tenant in use.tenants[:TENANTS_PER_POOL])
-    return replace(
+    tenants = use.tenants[:TENANTS_PER_POOL]
+    if not all(map(_is_bounded, tenants)):
+        tenants = tuple(map(_bounded_tenant, tenants))
+    return _with(
         use,
         queued=min(use.queued, COUNT_LIMIT),
         oldest_wait_ms=min(use.oldest_wait_ms, AGE_LIMIT_MS),
@@ -152,12 +149,20 @@ def bounded_pool_use(use: PoolUse) -> PoolUse:
 
 def bounded_report(report: Report) -> Report:
     """A report of a bounded size."""
-    return Report(
-        seq=report.seq,
+    return _with(
+        report,
         engines=tuple(_bounded_sample(sample) for sample in report.engines[:PER_NODE_LIMIT]),
         gpus=tuple(_bounded_gpu(gpu) for gpu in report.gpus[:PER_NODE_LIMIT]),
         gpu_detail=clip(report.gpu_detail),
     )
+
+
+def _with(value: T, **fields: Any) -> T:
+    """The value with these; itself if it has them already, as nearly all that comes has."""
+    for name, wanted in fields.items():
+        if getattr(value, name) != wanted:
+            return replace(value, **fields)  # type: ignore[type-var]
+    return value
 
 
 def _is_bounded(use: TenantUse) -> bool:
@@ -171,7 +176,7 @@ def _is_bounded(use: TenantUse) -> bool:
 
 
 def _bounded_tenant(use: TenantUse) -> TenantUse:
-    return replace(
+    return _with(
         use,
         tenant=clip(use.tenant, NAME_LIMIT_CHARS),
         queued=min(use.queued, COUNT_LIMIT),
@@ -183,7 +188,7 @@ def _bounded_tenant(use: TenantUse) -> TenantUse:
 
 def _bounded_sample(sample: EngineSample) -> EngineSample:
     totals: dict[str, Any] = {name: _capped(getattr(sample, name), TOTAL_LIMIT) for name in _TOTALS}
-    return replace(
+    return _with(
         sample,
         reason=clip(sample.reason),
         state_age_ms=min(sample.state_age_ms, AGE_LIMIT_MS),
@@ -202,15 +207,17 @@ def _bounded_sample(sample: EngineSample) -> EngineSample:
 def _bounded_histogram(delta: HistogramDelta | None) -> HistogramDelta | None:
     if delta is None or len(delta.le_s) != len(delta.count):
         return None
-    return HistogramDelta(
+    count = delta.count[:BUCKETS_LIMIT]
+    return _with(
+        delta,
         le_s=delta.le_s[:BUCKETS_LIMIT],
-        count=tuple(min(count, NEWS_LIMIT) for count in delta.count[:BUCKETS_LIMIT]),
+        count=count if max(count, default=0) <= NEWS_LIMIT else tuple(map(_news, count)),
         sum_s=min(max(0.0, delta.sum_s), READING_LIMIT),
     )
 
 
 def _bounded_cohort(cohort: Cohort) -> Cohort:
-    return replace(
+    return _with(
         cohort,
         dispatched=min(cohort.dispatched, NEWS_LIMIT),
         outcomes=_bounded_outcomes(cohort.outcomes),
@@ -224,6 +231,10 @@ def _bounded_outcomes(outcomes: tuple[OutcomeCount, ...]) -> tuple[OutcomeCount,
     )
 
 
+def _news(count: int) -> int:
+    return min(count, NEWS_LIMIT)
+
+
 def _capped(value: int | None, limit: int) -> int | None:
     return None if value is None else min(value, limit)
 
@@ -234,7 +245,7 @@ def _reading(value: float | None, limit: float = READING_LIMIT) -> float | None:
 
 
 def _bounded_gpu(gpu: GpuSample) -> GpuSample:
-    return replace(
+    return _with(
         gpu,
         uuid=clip(gpu.uuid),
         name=clip(gpu.name),

@@ -82,9 +82,8 @@ class Breakers:
 
     def used(self, edge: Edge, replicas: Mapping[str, Replica], now_s: float) -> None:
         """An edge's newest report."""
-        for use in edge.uses:
-            if use.cohorts or use.outcomes or use.refused:
-                replicas[use.replica].standing.take_use(edge.hello.edge, use, now_s)
+        for use in edge.news:
+            replicas[use.replica].standing.take_use(edge.hello.edge, use, now_s)
         for pool in edge.pools.values():
             if pool.pool in self._pools:
                 self._pools[pool.pool].offered.asked(pool.requests, now_s)

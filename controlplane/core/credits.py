@@ -10,8 +10,8 @@ pool's open slots.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from controlplane.core.charges import Charges
 from controlplane.core.edges import Edge
@@ -21,6 +21,7 @@ from trimtab.policy import breaker, grants
 from trimtab.policy.grants import Demand, Leases, Room
 from trimtab.policy.work import mean_answer
 
+Offer = Callable[[int], Credit]
 REPORT_FRESH_S = 3.0  # what an edge said waits is not believed for longer
 REPORT_GRACE_S = 1.0  # for an edge's first report on a stream: two of its periods
 
@@ -55,7 +56,7 @@ def _weights(opened: Iterable[Replica], counts: Mapping[str, int]) -> dict[str, 
 class _Pool:
     """What is remembered of one pool from push to push."""
 
-    leases: Leases = field(default_factory=dict)
+    leases: Leases = field(default_factory=Leases)
     charges: Charges = field(default_factory=Charges)
 
 
@@ -65,8 +66,8 @@ class _Ask:
 
     rooms: Mapping[str, Room]
     demands: Mapping[str, Demand]
-    offers: Sequence[tuple[str, Credit]]
-    """Each replica and what an edge without a slot on it is told."""
+    offers: Sequence[tuple[str, Offer]]
+    """Each replica and what an edge with so many slots on it is told."""
     pace: float | None
     answer_tokens: float | None
 
@@ -104,8 +105,8 @@ class Ledger:
         for name in pools:
             charges, ask = self._pools[name].charges, asked[name]
             leases = yield from self._grant(name, ask)
-            for replica, none in ask.offers:
-                rows.append(_row(none, leases.get(replica), told))
+            for replica, offer in ask.offers:
+                rows.append(_row(offer, leases.get(replica) or [0] * len(told)))
                 yield
             for edge, of in paces.items():
                 of.append(PoolPace(name, ask.pace, charges.elsewhere(edge), ask.answer_tokens))
@@ -141,20 +142,23 @@ class Ledger:
                 for replica in opened
             },
             demands={name: Demand(edge.inflight, waiting[name]) for name, edge in told.items()},
-            offers=[(replica.name, _credit(replica, shares, full, now_s)) for replica in members],
+            offers=[(replica.name, _offer(replica, shares, full, now_s)) for replica in members],
             pace=_pace(opened, now, full),
             answer_tokens=mean_answer(replica.load.answers for replica in members),
         )
 
-    def _grant(self, pool: str, ask: _Ask) -> Generator[None, None, dict[str, dict[str, int]]]:
+    def _grant(self, pool: str, ask: _Ask) -> Generator[None, None, dict[str, list[int]]]:
+        """What edges are told of each open replica, in their order."""
         if not ask.demands:
             return {}
         known = self._pools[pool]
         counters = known.charges.shares.counters
         known.leases = yield from grants.granting(known.leases, ask.rooms, ask.demands, counters)
-        found: dict[str, dict[str, int]] = {}
-        for name, leases in known.leases.items():
-            found[name] = grants.whole(leases, name)
+        edges = known.leases.edges
+        order = sorted(range(len(edges)), key=edges.__getitem__)
+        found: dict[str, list[int]] = {}
+        for name, row in known.leases.rows.items():
+            found[name] = grants.whole(row, name, order)
             yield
         return found
 
@@ -189,28 +193,25 @@ def _waiting(edge: Edge, pool: str, now_s: float) -> tuple[TenantUse, ...]:
     return use.tenants
 
 
-def _row(none: Credit, leases: Mapping[str, int] | None, edges: Iterable[str]) -> list[Credit]:
+def _row(offer: Offer, counts: Sequence[int]) -> list[Credit]:
     """What each edge is told of one replica; those with as many slots are told the same thing."""
-    if leases is None:
-        return [none for _ in edges]
-    told = {count: replace(none, slots=count) for count in {*leases.values()} - {0}}
-    told[0] = none
-    return [told[leases[edge]] for edge in edges]
+    told = {count: offer(count) for count in {*counts}}
+    return [told[count] for count in counts]
 
 
-def _credit(
+def _offer(
     replica: Replica, shares: Mapping[str, float], full: Mapping[str, int], now_s: float
-) -> Credit:
-    sample, age_s = replica.sample, replica.age_s(now_s)
-    return Credit(
-        replica=replica.name,
-        slots=0,
-        weight=shares.get(replica.name, 0.0),
-        running=sample.running if sample else None,
-        waiting=sample.waiting if sample else None,
-        report_age_ms=None if age_s is None else max(0, round(age_s * 1000)),
-        limit_slots=full[replica.name],
+) -> Offer:
+    """What edges are told of one replica, by how many slots they have on it."""
+    name, sample, age_s = replica.name, replica.sample, replica.age_s(now_s)
+    rest = (
+        shares.get(name, 0.0),
+        sample.running if sample else None,
+        sample.waiting if sample else None,
+        None if age_s is None else max(0, round(age_s * 1000)),
+        full[name],
     )
+    return lambda slots: Credit(name, slots, *rest)
 
 
 def _pace(

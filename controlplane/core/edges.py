@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from controlplane.core.bounds import (
     CHARGED_LIMIT,
     EDGE_LIMIT,
+    INFLIGHT_LIMIT,
     TERM_LIMIT,
     bounded_pool_use,
     bounded_use,
@@ -23,7 +24,7 @@ from controlplane.core.events import EndStream, Noted, Refusal
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Replica
 from controlplane.core.window import Minute
-from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse, Urgency
+from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse, SteadyUse, Urgency
 from trimtab.policy.urgency import known
 
 FRESH_S = 3.0  # six of an edge's report periods: it lives
@@ -42,8 +43,8 @@ class Edge:
     heard_at_s: float
     seq: int = 0
     reported_at_s: float | None = None
-    uses: tuple[ReplicaUse, ...] = ()
-    """Its newest report's."""
+    news: tuple[ReplicaUse, ...] = ()
+    """Of its newest report, the replicas on which something began, ended or failed."""
     inflight: Mapping[str, int] = field(default_factory=dict)
     """Its attempts by replica, where there are any; replaced, never changed."""
     pools: Mapping[str, PoolUse] = field(default_factory=dict)
@@ -97,20 +98,42 @@ class Edges:
         if 0 < report.seq <= edge.seq:  # its counts would be added twice
             return [Refusal(name, Kind.ORDER, f"report {report.seq} after report {edge.seq}")]
         edge.seq, edge.heard_at_s, edge.reported_at_s = report.seq, now_s, now_s
-        known = {use.replica: use for use in report.replicas if use.replica in replicas}
-        edge.uses = tuple(map(bounded_use, known.values()))
-        self._use(edge, {use.replica: use.inflight for use in edge.uses if use.inflight})
+        self._take_uses(edge, report, replicas, now_s)
         before = edge.pools
         shares = (use for use in report.pools if use.pool in pools)
         edge.pools = {use.pool: bounded_pool_use(use) for use in shares}
-        for use in edge.uses:
-            _count_use(replicas[use.replica], use, now_s)
         for pool in edge.pools.values():
             edge.minute.add(("requests", pool.pool), pool.requests, now_s)
             edge.minute.add(("shed", pool.pool), pool.shed, now_s)
             self.waits += pool.queued > 0 and not (pool.pool in before and before[pool.pool].queued)
             _note_charges(edge.charged.setdefault(pool.pool, {}), pool)
         return []
+
+    def _take_uses(
+        self, edge: Edge, report: EdgeReport, replicas: Mapping[str, Replica], now_s: float
+    ) -> None:
+        """What it says of replicas: of most only that attempts go on, and there are many."""
+        steady = report.steady or SteadyUse()
+        inflight = dict(zip(steady.replicas, steady.inflight, strict=False))
+        if max(inflight.values(), default=0) > INFLIGHT_LIMIT or inflight.keys() - replicas.keys():
+            known = ((name, number) for name, number in inflight.items() if name in replicas)
+            inflight = {name: min(number, INFLIGHT_LIMIT) for name, number in known}
+        for name, tokens in zip(steady.replicas, steady.tokens, strict=False):
+            if tokens and name in inflight:
+                replicas[name].tokens_at_s = now_s
+        news: list[ReplicaUse] = []
+        uses = {use.replica: use for use in report.replicas if use.replica in replicas}
+        for name, use in uses.items():
+            if use.dispatched or use.outcomes or use.cohorts or use.refused:
+                news.append(bounded_use(use))
+            if use.tokens:
+                replicas[name].tokens_at_s = now_s
+            if use.inflight:
+                inflight[name] = min(use.inflight, INFLIGHT_LIMIT)
+        for use in news:
+            _count_use(replicas[use.replica], use, now_s)
+        edge.news = tuple(news)
+        self._use(edge, inflight)
 
     def inflight(self, replica: str) -> int:
         """Attempts of all edges on a replica."""
@@ -162,8 +185,6 @@ def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
     minute = replica.minute
     if use.dispatched:
         minute.add("dispatched", use.dispatched, now_s)
-    if use.tokens:
-        replica.tokens_at_s = now_s
     for outcome in use.outcomes:
         if outcome.outcome in FAILURES:
             minute.add("failures", outcome.count, now_s)

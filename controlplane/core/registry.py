@@ -55,7 +55,7 @@ from controlplane.core.records import (
 )
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import believed, combine, explain, judge
+from controlplane.core.serving import believed, combine, explain, judge, silence
 from controlplane.core.window import Minute
 from trimtab.model import (
     Bye,
@@ -351,10 +351,11 @@ class Registry:
     ) -> list[Effect]:
         """Decide anew; a Transition when the decision or the state (given as it was) changed."""
         old = replica.route
-        replica.route = self._route(replica, now_s)
-        if replica.route == old and old_state in {None, replica.state}:
+        new = replica.route = self._route(replica, now_s)
+        same = new is old or new == old
+        if same and (old_state is None or old_state is replica.state):
             return []
-        self.routing_version += replica.route != old
+        self.routing_version += not same
         return _transition(replica, old, old_state or replica.state)
 
     def _keep(self, replica: Replica, now_s: float) -> list[Effect]:
@@ -377,7 +378,17 @@ class Registry:
         return [Save(REPLICAS + replica.name, value)]
 
     def _route(self, replica: Replica, now_s: float) -> Route:
+        """As it follows from what it is made of; nearly always that is what it was."""
         facts, node = replica.facts, self.agents.by_node.get(replica.node)
+        breaker, silent = replica.standing.breaker, silence(replica, node, now_s, self._stale_s)
+        made_of = (
+            *(replica.node, replica.url, replica.loaded, facts, replica.wish, replica.health),
+            *(replica.sample is None, replica.state, replica.cause, replica.gpu_fault),
+            *(breaker.state, breaker.cause, silent),
+        )
+        if replica.route is not None and replica.route_of == made_of:
+            return replica.route
+        replica.route_of = made_of
         models = facts.served_models if facts else ()
         pool, served_as = self.placement.place(replica.name, replica.url, models)
         return Route(
@@ -386,10 +397,10 @@ class Registry:
             node=replica.node,
             url=replica.url,
             served_as=served_as,
-            serving=combine(replica.health, replica.wish.intent, replica.standing.breaker.state),
-            reason=explain(replica, node, now_s, self._stale_s),
+            serving=combine(replica.health, replica.wish.intent, breaker.state),
+            reason=explain(replica, silent),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
-            breaker=replica.standing.breaker.state,
+            breaker=breaker.state,
         )
 
 

@@ -63,6 +63,8 @@ class Replica:
     standing: Standing = field(default_factory=Standing)
     load: Load = field(default_factory=Load)
     route: Route | None = None
+    route_of: tuple[object, ...] = ()
+    """What the route was made of."""
     saved: bytes = b""
     minute: Minute = field(default_factory=Minute)
 

@@ -61,10 +61,9 @@ def combine(health: Serving, intent: Intent, breaker: BreakerState) -> Serving:
     return health if in_use or health is not Serving.OPEN else Serving.CLOSED
 
 
-def explain(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
-    """Why the decision is what it is; changes only when something did, or in steps of age."""
-    parts = [_wish(replica), _breaker(replica), replica.gpu_fault, _word(replica)]
-    parts.append(silence(replica, node, now_s, stale_s))
+def explain(replica: Replica, silent: str) -> str:
+    """Why the decision is what it is, with what `silence` says."""
+    parts = [_wish(replica), _breaker(replica), replica.gpu_fault, _word(replica), silent]
     return "; ".join(part for part in parts if part)
 
 
@@ -93,7 +92,7 @@ def _word(replica: Replica) -> str:
 
 
 def silence(replica: Replica, node: Node | None, now_s: float, stale_s: float) -> str:
-    """What its agent has not said for how long; empty while it speaks, or never did."""
+    """What its agent has not said for how long, in steps; empty while it speaks, or never did."""
     age_s = replica.age_s(now_s)
     if age_s is None or (age_s <= stale_s and node is not None and node.stream is not None):
         return ""

@@ -8,6 +8,7 @@ partition, transfer of KV blocks, ids of its own). Unknown fields survive; the e
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -112,6 +113,15 @@ def parse(path: str, content_type: str, body: bytes) -> Call | Problem:
         session=session if named else b"",
         beginning_key=_beginning_key(prompt),
     )
+
+
+def beyond_context(call: Call, routes: Iterable[Route]) -> Problem | None:
+    """Why no replica could ever take it, where that is certain without counting the prompt."""
+    lengths = [route.max_model_len_tokens for route in routes]
+    longest = max((math.inf if n is None else n for n in lengths), default=math.inf)
+    if call.max_tokens is None or call.max_tokens <= longest:
+        return None
+    return problems.answer_too_long(call.max_tokens, int(longest))
 
 
 def completion_tokens(body: bytes) -> int:

@@ -24,6 +24,9 @@ UNAVAILABLE = "service_unavailable_error"
 SERVER = "server_error"
 IN_USE_S = 2.0
 PROBE_S = 5.0  # how soon a closed pool may look different
+FULL_S = 1.0  # how soon a slot may be free
+AGAIN_S = 0.5  # another replica may do better at once
+CONTEXT_EXCEEDED = "context_length_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,27 @@ def model_required(known: Iterable[str]) -> Problem:
     """No model named, and more than one to choose from."""
     text = f"'model' is required and must be a string. Models served: {', '.join(sorted(known))}."
     return Problem(400, INVALID, "missing_required_parameter", text, param="model", retry=False)
+
+
+def answer_too_long(asked_tokens: int, longest_tokens: int) -> Problem:
+    """No replica has a context for such an answer."""
+    text = (  # in OpenAI's words, which clients look for
+        f"This model's maximum context length is {longest_tokens} tokens, for prompt and answer "
+        f"together. However, you requested {asked_tokens} output tokens alone. Ask for fewer."
+    )
+    return Problem(400, INVALID, CONTEXT_EXCEEDED, text, param="max_tokens", retry=False)
+
+
+def named(verdict: bytes) -> bytes:
+    """An engine's verdict as it is, but a prompt too long under the code that clients look for."""
+    if b"maximum context length" not in verdict:
+        return verdict
+    try:
+        fields = msgspec.json.decode(verdict, type=dict[str, dict[str, msgspec.Raw]])
+        fields["error"]["code"] = msgspec.Raw(msgspec.json.encode(CONTEXT_EXCEEDED))
+    except (msgspec.DecodeError, KeyError):
+        return verdict
+    return msgspec.json.encode(fields)
 
 
 def unknown_path(method: str, path: str, served: Iterable[str]) -> Problem:
@@ -232,13 +256,13 @@ def attempt_failed(failure: Failure, attempts: int, *, started: bool) -> Problem
         return Problem(504, SERVER, "upstream_timeout", text, retry=False if started else None)
     if failure.fault is Fault.STATUS and failure.status in {429, 503}:
         text = f"Every replica was full ({tries})."
-        return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, 1.0)
+        return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, FULL_S)
     if failure.fault is Fault.STATUS and 400 <= failure.status < 500:
         return Problem(failure.status, INVALID, "bad_request", failure.message, retry=False)
     if failure.fault is Fault.STATUS and not started:
         said = f": {failure.message[:500]}" if failure.message else "."
         text = f"The replica failed on this request ({tries}){said}"
-        return Problem(502, SERVER, "replica_error", text, None, 0.5)
+        return Problem(502, SERVER, "replica_error", text, None, AGAIN_S)
     part = " in the middle of the answer; what you have is incomplete" if started else ""
     text = f"The replica was lost{part} ({tries}: {failure.fault.name.lower()})."
-    return Problem(502, SERVER, "replica_lost", text, None, 0.5)
+    return Problem(502, SERVER, "replica_lost", text, None, AGAIN_S)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 import msgspec
 
@@ -33,14 +33,15 @@ class Kind(Enum):
     DONE = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One whole event, its blank line included."""
+class Event(NamedTuple):
+    """One whole event, its blank line included, or some of plain data."""
 
     kind: Kind
     raw: bytes
     status: int = 0
     message: str = ""
+    number: int = 1
+    """So many events."""
 
 
 class OversizedEventError(ValueError):
@@ -48,20 +49,27 @@ class OversizedEventError(ValueError):
 
 
 class Scanner:
-    """Feed chunks in, get whole events out; a chunk may end anywhere."""
+    """Feed chunks in, get whole events out; a chunk may end anywhere.
 
-    def __init__(self) -> None:
+    What is nothing but plain data comes as one, unless `singly`.
+    """
+
+    def __init__(self, *, singly: bool = False) -> None:
         self._rest = b""
+        self._singly = singly
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Events that this chunk completes; raises OversizedEventError."""
-        data = self._rest + chunk
-        events = []
-        start = 0
-        for end in _END.finditer(data):
-            events.append(read(data[start : end.end()]))
-            start = end.end()
-        self._rest = data[start:]
+        data = self._rest + chunk if self._rest else chunk
+        end = data.rfind(b"\n\n") + 2
+        if not self._singly and (number := _plain(data[:end])):
+            events = [Event(Kind.DATA, data[:end], number=number)]
+        else:
+            events, end = [], 0
+            for mark in _END.finditer(data):
+                events.append(read(data[end : mark.end()]))
+                end = mark.end()
+        self._rest = data[end:]
         if len(self._rest) > EVENT_LIMIT_BYTES:
             raise OversizedEventError(f"an event of more than {EVENT_LIMIT_BYTES} bytes")
         return events
@@ -72,6 +80,15 @@ def payloads(raw: bytes) -> Iterator[bytes]:
     for event in _END.split(raw):
         if event.startswith(b"data:") and not event.startswith(b"data: [DONE]"):
             yield event[5:]
+
+
+def _plain(raw: bytes) -> int:
+    """How many events, if all are plain data at the first glance; else 0: look at each."""
+    if b"\r" in raw or b'"error"' in raw or b'"abort"' in raw or b"data: [DONE]" in raw:
+        return 0
+    number = raw.count(b"\n\n")
+    plain = raw.startswith(b"data:") and raw.count(b"\n\ndata:") == number - 1
+    return number if plain else 0
 
 
 class _Error(msgspec.Struct):

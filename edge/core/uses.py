@@ -1,4 +1,4 @@
-"""Who waits and who was served, as an edge tells it: bounded, and nothing told twice.
+"""What an edge tells: who waits and who was served, bounded, and nothing told twice.
 
 Rules: at most USES_LIMIT entries and AGES_LIMIT ages a pool; the tenants with the most news come
 first, and charges that found no place stay for the next report.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from trimtab.model import TenantUse, Urgency
+from trimtab.model import EdgeReport, ReplicaUse, SteadyUse, TenantUse, Urgency
 from trimtab.policy.queue import Line, Queue
 
 USES_LIMIT = 64
@@ -23,6 +23,25 @@ def tenants(queue: Queue, now_s: float) -> tuple[TenantUse, ...]:
     told = most[-USES_LIMIT:]
     ages = AGES_LIMIT // max(1, sum(who in lines for who in told))
     return tuple(_use(who, lines.get(who), queue, ages, now_s) for who in reversed(told))
+
+
+def folded(report: EdgeReport) -> EdgeReport:
+    """The same, with the replicas on which attempts only go on as columns."""
+    steady = [use for use in report.replicas if _is_steady(use)]
+    return EdgeReport(
+        report.seq,
+        tuple(use for use in report.replicas if not _is_steady(use)),
+        report.pools,
+        SteadyUse(
+            tuple(use.replica for use in steady),
+            tuple(use.inflight for use in steady),
+            tuple(use.tokens for use in steady),
+        ),
+    )
+
+
+def _is_steady(use: ReplicaUse) -> bool:
+    return use == ReplicaUse(use.replica, use.inflight, tokens=use.tokens)
 
 
 def _news(line: Line | None, charged_work: float) -> tuple[float, float]:

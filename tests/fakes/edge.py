@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from aiohttp import web
 
@@ -29,6 +30,7 @@ from trimtab.model import (
     Serving,
     Snapshot,
 )
+from trimtab.runtime import clock
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
@@ -46,6 +48,35 @@ def routes(urls: Sequence[str], pool: str = MODEL) -> tuple[Route, ...]:
 
 
 @dataclass(slots=True)
+class Exchange:
+    """One request as the edge saw it; no status while it runs, or when its caller left."""
+
+    path: str
+    came_s: float
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Of the answer."""
+    ended_s: float = 0.0
+
+
+class OverheardEndpoint(Endpoint):
+    """The endpoint, and what was asked of it."""
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self.exchanges: list[Exchange] = []
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer any request."""
+        exchange = Exchange(request.path, clock.now_s())
+        self.exchanges.append(exchange)
+        response = await super().handle(request)
+        exchange.status, exchange.headers = response.status, response.headers
+        exchange.ended_s = clock.now_s()
+        return response
+
+
+@dataclass(slots=True)
 class EdgeUnderTest:
     """The edge's parts, and pushes to it."""
 
@@ -54,10 +85,15 @@ class EdgeUnderTest:
     admission: Admission
     dispatch: Dispatch
     table: RoutingTable
-    endpoint: Endpoint
+    endpoint: OverheardEndpoint
     metrics: EdgeMetrics
     snapshot: Snapshot = field(default_factory=Snapshot)
     version: int = 0
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """What was asked of it, in order."""
+        return self.endpoint.exchanges
 
     def push(self, body: Snapshot | Credits) -> None:
         """One update, which must be taken."""
@@ -98,9 +134,10 @@ async def running_edge(
         TaskRunner() as runner,
     ):
         proxy = Proxy(table, dispatch, admission, engines, metrics, outside)
-        endpoint = Endpoint(proxy, table, dispatch)
+        endpoint = OverheardEndpoint(proxy, table, dispatch)
+        connections = Server(endpoint)
         server = await asyncio.get_running_loop().create_server(
-            Server(endpoint), "127.0.0.1", 0, ssl=tls.context if tls else None
+            connections, "127.0.0.1", 0, ssl=tls.context if tls else None
         )
         runner.forever("pump", admission.pump_forever())
         runner.forever("keep-alive", proxy.keeper.run())
@@ -126,4 +163,5 @@ async def running_edge(
             yield edge
         finally:
             server.close()
+            await connections.shutdown(0.01)
             await admin.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from controlplane.store.protocol import (
@@ -28,6 +29,9 @@ class FakeStore:
         self.entries: dict[str, Entry] = {}
         self.revision = 0
         self.error = ""
+        self.answers = asyncio.Event()
+        """Clear it and what is written is not answered, as on a disk that hangs."""
+        self.answers.set()
         self.txns: list[Sequence[Op]] = []
         self._granted = 0
         self._leases: dict[int, tuple[float, float]] = {}  # its time, its end
@@ -59,6 +63,7 @@ class FakeStore:
                 self.entries[op.key] = Entry(op.key, op.value, self.revision, op.lease)
             else:
                 self.entries.pop(op.key, None)
+        await self.answers.wait()
         return TxnResult(succeeded, self.revision)
 
     def watch(self, prefix: str, from_revision: int) -> AsyncIterator[Change]:

@@ -109,6 +109,13 @@ async def test_from_a_token_to_a_node_and_out_again(fleet: Fleet, tmp_path: path
             ["agent", "n1"],
             ["edge", "e1"],
         ]
+        shown = json.loads(fleet.run("ctl", *remote, "node", "list", "-o", "json"))
+        assert (shown["apiVersion"], shown["kind"]) == ("trimtab/v1", "CertificateList")
+        assert [(one["role"], one["name"], one["revoked"]) for one in shown["items"]] == [
+            ("admin", "ada", False),
+            ("agent", "n1", False),
+            ("edge", "e1", False),
+        ]
         assert "agent n1 " in fleet.run("ctl", *remote, "node", "revoke", "n1")
         await until(lambda: "was revoked" in fleet.log("agent"), DEADLINE_S)
         out = fleet.run("ctl", *remote, "node", "revoke", "n9", code=3)

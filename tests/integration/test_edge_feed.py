@@ -32,8 +32,10 @@ from trimtab.model import (
     EdgeReport,
     EdgeUpdate,
     Pool,
+    ReplicaUse,
     Serving,
     Snapshot,
+    SteadyUse,
 )
 from trimtab.policy import autonomy
 from trimtab.policy.autonomy import Mode
@@ -132,6 +134,25 @@ async def test_hello_then_every_update_is_acked_and_reports_follow(
         await until(lambda: len(pusher.all(EdgeReport)) >= 2)
         sequence = [r.seq for r in pusher.all(EdgeReport) if isinstance(r, EdgeReport)]
         assert sequence == sorted(set(sequence))
+
+
+async def test_steady_use_is_told_as_columns_to_who_reads_them(
+    target: str, tmp_path: pathlib.Path
+) -> None:
+    async with pushing(target) as pusher, following(target, tmp_path) as (_, table, dispatch):
+
+        def told() -> list[tuple[object, object]]:
+            reports = [r for r in pusher.all(EdgeReport) if isinstance(r, EdgeReport)]
+            return [(r.replicas, r.steady) for r in reports]
+
+        pusher.push(1, 1, SNAPSHOT)
+        await until(lambda: table.ready)
+        dispatch.replica("r0").inflight = 2
+        await until(lambda: ((ReplicaUse("r0", 2),), None) in told())
+        newer = encode_update(EdgeUpdate(1, 2, 2, CREDITS))
+        newer.reads_steady = True
+        pusher.push_message(newer)
+        await until(lambda: ((), SteadyUse(("r0",), (2,), (0,))) in told())
 
 
 async def test_what_is_refused_is_said_and_changes_nothing(

@@ -133,7 +133,7 @@ async def test_what_is_not_even_http_gets_the_envelope(edge: EdgeUnderTest) -> N
 async def test_the_engines_own_verdict_passes_through(
     http: aiohttp.ClientSession, edge: EdgeUnderTest, engine: SimEngine
 ) -> None:
-    asked = {"model": MODEL, "prompt": "x", "max_tokens": 100_000}
+    asked = {"model": MODEL, "prompt": "x", "temperature": -1}
     async with http.post(f"{engine.url}/v1/completions", json=asked) as direct:
         expected = await direct.read()
     for stream in (False, True):

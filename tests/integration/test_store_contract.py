@@ -1,6 +1,7 @@
 """What every store must do, run on every adapter.
 
-An adapter joins by a harness: how to open it, open it again, compact it, and let time pass.
+An adapter joins by a harness: how to open it, open it again, compact it, let time pass, and give it
+a slow disk.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ import asyncio
 import contextlib
 import pathlib
 import signal
+import time
 from collections.abc import AsyncIterator, Iterable
 from typing import Protocol
 
 import pytest
 
+from controlplane import leader
+from controlplane.saver import Saver
 from controlplane.store.embedded import EmbeddedStore
 from controlplane.store.etcd import EtcdStore
 from controlplane.store.protocol import (
@@ -37,6 +41,7 @@ from tests.fakes.clock import FakeClock
 from trimtab.runtime.tasks import TaskRunner
 
 DEADLINE_S = 10.0
+FSYNC_S = 0.1
 
 
 class Harness(Protocol):
@@ -57,6 +62,10 @@ class Harness(Protocol):
 
     async def let_pass(self, duration_s: float) -> None:
         """Let this much time pass for leases."""
+        ...
+
+    def slow_disk(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """What is written takes its time on the way to the disk."""
         ...
 
 
@@ -97,6 +106,20 @@ class EmbeddedHarness:
         """See Harness."""
         self._clock.advance(duration_s)
 
+    @contextlib.asynccontextmanager
+    async def slow_disk(self) -> AsyncIterator[None]:
+        """See Harness: every commit waits, in the store's own thread."""
+        database = self._store._database
+        assert database is not None
+
+        def wait(statement: str) -> None:
+            if statement == "COMMIT":
+                time.sleep(FSYNC_S)
+
+        database._db.set_trace_callback(wait)
+        yield
+        database._db.set_trace_callback(None)
+
 
 class EtcdHarness:
     """The etcd adapter on a real etcd that is new; time is real."""
@@ -134,6 +157,23 @@ class EtcdHarness:
     async def let_pass(self, duration_s: float) -> None:
         """See Harness."""
         await asyncio.sleep(duration_s)
+
+    @contextlib.asynccontextmanager
+    async def slow_disk(self) -> AsyncIterator[None]:
+        """See Harness: a process that waits for its disk, most of the time."""
+        (node,) = self._cluster.nodes
+
+        async def stutter() -> None:
+            while True:
+                node.freeze()
+                await asyncio.sleep(2 * FSYNC_S)
+                node.thaw()
+                await asyncio.sleep(FSYNC_S)
+
+        async with TaskRunner() as runner:
+            runner.forever("stutter", stutter())
+            yield
+        node.thaw()
 
 
 @contextlib.asynccontextmanager
@@ -414,6 +454,26 @@ async def test_everything_outlives_a_restart(harness: Harness) -> None:
     listing = await harness.store.range("")
     assert listing.revision == revision
     assert [(entry.key, entry.value) for entry in listing.entries] == list(pairs)
+
+
+async def test_on_a_slow_disk_a_leader_keeps_its_lease_and_writes_come_late(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader, "TTL_S", 10.0)  # this machine may be slow as well
+    election = leader.StoreElection(harness.store, leader.Candidate("cp1", "cp1:1"))
+    tenure = await election.claim()
+    assert tenure is not None
+    saver = Saver(harness.store, tenure)
+    async with harness.slow_disk(), TaskRunner() as runner:
+        runner.forever("lease", election.keep(tenure))
+        runner.forever("saver", saver.run())
+        for turn in range(3):
+            for number in range(300):
+                saver.save(f"k{number:03}", b"%d" % turn)
+            renewed_s = tenure.until_s
+            await wait.until(lambda: tenure.until_s > renewed_s, DEADLINE_S)  # noqa: B023
+    await saver.flush()
+    assert {entry.value for entry in (await harness.store.range("k")).entries} == {b"2"}
 
 
 async def test_a_closed_store_says_so(harness: Harness) -> None:

@@ -59,6 +59,7 @@ def older(message: M, lacks: frozenset[str]) -> M:
 
 LACKS = frozenset({"tokens", "cohorts", "refused", "tenants", "limit_slots", "paces", "listen_url"})
 LACKS |= {"steps_total", "metrics_age_ms", "prefix_cache_hits_tokens_total", "max_num_seqs_source"}
+LACKS |= {"steady", "reads_steady"}
 
 
 def aged(message: M, age: str) -> M:

@@ -24,8 +24,8 @@ from __future__ import annotations
 import math
 import operator
 import zlib
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 from trimtab.model import TenantUse
@@ -34,8 +34,23 @@ from trimtab.policy import ranking
 PREPAID_MAX = 4.0
 T = TypeVar("T")
 
-Leases = Mapping[str, Mapping[str, float]]
-"""By replica, then by edge."""
+Row = Sequence[float]
+"""One number an edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """A pool's: by replica a row, in the order of `edges`."""
+
+    edges: tuple[str, ...] = ()
+    rows: Mapping[str, Row] = field(default_factory=dict)
+
+    def of(self, edge: str) -> dict[str, float]:
+        """One edge's, by replica."""
+        if edge not in self.edges:
+            return {}
+        place = self.edges.index(edge)
+        return {replica: row[place] for replica, row in self.rows.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +74,6 @@ class Room:
     ending: float = 0.0
 
 
-def grant(
-    leases: Leases,
-    rooms: Mapping[str, Room],
-    edges: Mapping[str, Demand],
-    counters: Mapping[str, float],
-) -> dict[str, dict[str, float]]:
-    """The next leases of one pool's open replicas. O(replicas x edges + waiting log waiting)."""
-    return finish(granting(leases, rooms, edges, counters))
-
-
 def finish(steps: Generator[None, None, T]) -> T:
     """Take all steps at once."""
     while True:
@@ -83,88 +88,99 @@ def granting(
     rooms: Mapping[str, Room],
     edges: Mapping[str, Demand],
     counters: Mapping[str, float],
-) -> Generator[None, None, dict[str, dict[str, float]]]:
-    """`grant` in steps of one replica, so that a large fleet holds nobody up.
+) -> Generator[None, None, Leases]:
+    """The next leases of one pool's open replicas. O(replicas x edges + waiting log waiting).
 
-    A replica's numbers are rows, one number an edge: that is where the time goes.
+    In steps of one replica or edge, so that a large fleet holds nobody up.
     """
-    names = list(edges)
-    running_at = [demand.inflight.get for demand in edges.values()]
-    wanted = [_wanted(edge, demand, leases, rooms) for edge, demand in edges.items()]
-    held: dict[str, list[float]] = {}
+    names = tuple(edges)
+    running = {name: [0] * len(names) for name in rooms}
+    for place, demand in enumerate(edges.values()):
+        for name, number in demand.inflight.items():
+            if name in running:
+                running[name][place] = number
+        yield
+    wanted = [
+        (place, _wanted(demand, leases.of(edge), rooms))
+        for place, (edge, demand) in enumerate(edges.items())
+        if demand.queued
+    ]
+    held: dict[str, Row] = {}
     free: dict[str, float] = {}
     for name, room in rooms.items():
-        running = [at(name, 0) for at in running_at]
-        slots = _row(leases.get(name, {}), names, running)
-        held[name], free[name] = _collect(_kept(slots, running, wanted), running, room)
+        slots = _row(leases, name, names, running[name])
+        held[name], free[name] = _collect(slots, running[name], wanted, room)
         yield
     total = sum(free.values())
-    shares = list(_parts(edges, counters, total).values()) if total > 0.0 else []
-    given: dict[str, dict[str, float]] = {}
-    for name, row in held.items():
-        room_free = free[name]
-        if shares:
-            parts = [part * room_free / total for part in shares]
-            row = list(map(operator.add, row, parts))  # noqa: PLW2901
-        given[name] = dict(zip(names, row, strict=True))
-        yield
-    return given
+    if total > 0.0:
+        shares = list(_parts(edges, counters, total).values())
+        for name, row in held.items():
+            held[name] = _add(row, shares, free[name], total)
+            yield
+    return Leases(names, held)
 
 
-def whole(leases: Mapping[str, float], replica: str) -> dict[str, int]:
-    """One replica's leases as whole numbers of the same sum, rounded down."""
-    # equal remainders are common: each replica begins with another edge, so that none has them all
-    names = sorted(leases)
-    start = zlib.crc32(replica.encode()) % max(1, len(names))
-    floors = {edge: int(slots) for edge, slots in leases.items()}
-    rest = math.floor(sum(leases.values()) + 1e-6) - sum(floors.values())
+def whole(row: Row, replica: str, order: Sequence[int]) -> list[int]:
+    """One replica's leases as whole numbers of the same sum, rounded down.
+
+    `order` is that of the edges by name: of equal remainders, which are common, the first get the
+    rest; each replica begins with another edge, so that none has them all.
+    """
+    floors = list(map(int, row))
+    rest = math.floor(sum(row) + 1e-6) - sum(floors)
     if rest > 0:
-        lost = {edge: floors[edge] - slots for edge, slots in leases.items()}
-        for edge in sorted(names[start:] + names[:start], key=lost.__getitem__)[:rest]:
-            floors[edge] += 1
+        start = zlib.crc32(replica.encode()) % len(order)
+        lost = list(map(operator.sub, floors, row))
+        for place in sorted([*order[start:], *order[:start]], key=lost.__getitem__)[:rest]:
+            floors[place] += 1
     return floors
 
 
-def _row(before: Mapping[str, float], names: list[str], running: list[int]) -> list[float]:
+def _row(leases: Leases, name: str, edges: tuple[str, ...], running: Sequence[int]) -> Row:
     """What each edge has; of an edge that is new to us: what it uses."""
-    if len(before) == len(names) and list(before) == names:
-        return list(before.values())
-    return [before.get(edge, float(used)) for edge, used in zip(names, running, strict=True)]
+    row = leases.rows.get(name)
+    if row is not None and leases.edges == edges:
+        return row
+    before = dict(zip(leases.edges, row or (), strict=False))
+    return [before.get(edge, float(used)) for edge, used in zip(edges, running, strict=True)]
 
 
-def _wanted(edge: str, demand: Demand, leases: Leases, rooms: Mapping[str, Room]) -> float:
+def _wanted(demand: Demand, leases: Mapping[str, float], rooms: Mapping[str, Room]) -> float:
     """What share of its unused leases an edge has requests for."""
-    if not demand.queued:
-        return 0.0
-    unused = sum(
-        max(0.0, leases.get(name, {}).get(edge, 0.0) - demand.inflight.get(name, 0))
-        for name in rooms
-    )
+    inflight = demand.inflight
+    unused = sum(max(0.0, leases.get(name, 0.0) - inflight.get(name, 0)) for name in rooms)
     return min(1.0, demand.queued / unused) if unused > 0.0 else 0.0
 
 
-def _kept(slots: list[float], running: list[int], wanted: list[float]) -> list[float]:
-    """What stays with each edge: what it uses, and of the rest what it has requests for."""
-    used = [h if h <= at else float(at) for h, at in zip(slots, running, strict=True)]
-    if not any(wanted):
-        return used
-    return [u + w * (held - u) for u, w, held in zip(used, wanted, slots, strict=True)]
-
-
-def _collect(kept: list[float], running: list[int], room: Room) -> tuple[list[float], float]:
+def _collect(
+    slots: Row, running: Sequence[int], wanted: Iterable[tuple[int, float]], room: Room
+) -> tuple[Row, float]:
     """What stays with each edge of one replica, and the room that there is to give."""
-    held, total = kept, sum(kept)
+    held = [h if h <= at else at for h, at in zip(slots, running, strict=True)]  # noqa: FURB136 - faster
+    taken: list[float] = [*running]
+    for place, share in wanted:
+        held[place] += share * (slots[place] - held[place])
+        taken[place] = max(held[place], running[place])
+    used, total = sum(taken), sum(held)
     prepaid = min(room.ending, PREPAID_MAX, total)
     allowed = room.limit + prepaid
-    used = sum([h if h >= at else at for h, at in zip(held, running, strict=True)])  # noqa: FURB136 - faster
     if used > allowed:  # what is not in use yet is taken back first
-        unused = sum([max(0.0, slots - at) for slots, at in zip(held, running, strict=True)])
+        unused = sum([max(0.0, h - at) for h, at in zip(held, running, strict=True)])
         left = max(0.0, 1.0 - (used - allowed) / unused) if unused > 0.0 else 0.0
-        held = _kept(held, running, [left] * len(held))
+        held = [at + left * (h - at) if h > at else h for h, at in zip(held, running, strict=True)]
         total = sum(held)
     stays = max(0.0, min(total - prepaid, room.limit))
     ratio = stays / total if total > 0.0 else 0.0
     return [ratio * slots for slots in held], max(0.0, allowed - used)
+
+
+def _add(row: Row, shares: Row, free: float, total: float) -> Row:
+    """A replica's row with its part of what each edge gets."""
+    first = shares[0]
+    if shares.count(first) == len(shares):  # nobody waits: all get the same
+        part = first * free / total
+        return [slots + part for slots in row]
+    return [slots + share * free / total for slots, share in zip(row, shares, strict=True)]
 
 
 def _parts(

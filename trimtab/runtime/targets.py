@@ -2,8 +2,9 @@
 
 Rules: one that does not lead names the one that does, and that is tried at once, but only
 HOPS_LIMIT times in a row: two who name each other must not be believed for ever. Otherwise the
-next of the list is tried, after the caller's back-off. Whoever was lost last is told to those who
-are asked next: they need not name it again.
+next of the list is tried, after the caller's back-off. A leader that was lost, one that served us
+or was named, is told to who is asked next: he need not name it again. Only to him: after that
+it may lead again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Targets:
         self._next = 0
         self._hops = 0
         self._lost = ""
+        self._leads = True  # nobody said otherwise
         self.current = self.listed[0]
 
     def __len__(self) -> int:
@@ -35,6 +37,10 @@ class Targets:
         """What a call to `current` should carry."""
         return ((LOST_METADATA, self._lost),) if self._lost else ()
 
+    def served(self) -> None:
+        """`current` leads: it has answered as only a leader does."""
+        self._leads = True
+
     def move(self, leader: str | None = None) -> bool:
         """A try has ended: choose the next; True when it can be made at once.
 
@@ -42,10 +48,11 @@ class Targets:
         """
         if leader and leader != self.current and self._hops < HOPS_LIMIT:
             self._hops += 1
+            self._leads = True
             self.current = leader
             return True
-        if leader is None:
-            self._lost = self.current
+        self._lost = self.current if self._leads and leader is None else ""
+        self._leads = False
         self._hops = 0
         self._next = (self._next + 1) % len(self.listed)
         self.current = self.listed[self._next]

@@ -343,6 +343,7 @@ class EdgeReport(_message.Message):
     SEQ_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
+    STEADY_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Counts up from 1 within a stream."""
     @_builtins.property
@@ -353,20 +354,65 @@ class EdgeReport(_message.Message):
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolUse]:
         """One entry a pool of its table."""
 
+    @_builtins.property
+    def steady(self) -> Global___SteadyUse:
+        """The replicas of which there is nothing to tell but attempts that go on; they have no entry above.
+        Only for a control plane that says reads_steady.
+        """
+
     def __init__(
         self,
         *,
         seq: _builtins.int = ...,
         replicas: _abc.Iterable[Global___ReplicaUse] | None = ...,
         pools: _abc.Iterable[Global___PoolUse] | None = ...,
+        steady: Global___SteadyUse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["steady", b"steady"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools", "replicas", b"replicas", "seq", b"seq"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools", "replicas", b"replicas", "seq", b"seq", "steady", b"steady"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EdgeReport: _TypeAlias = EdgeReport  # noqa: Y015
+
+@_typing.final
+class SteadyUse(_message.Message):
+    """Replicas on which nothing began, ended or failed since the last report, as columns: most are such,
+    and there are many.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    INFLIGHT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The replicas."""
+
+    @_builtins.property
+    def inflight(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """ReplicaUse.inflight of each."""
+
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """ReplicaUse.tokens of each."""
+
+    def __init__(
+        self,
+        *,
+        replicas: _abc.Iterable[_builtins.str] | None = ...,
+        inflight: _abc.Iterable[_builtins.int] | None = ...,
+        tokens: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inflight", b"inflight", "replicas", b"replicas", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SteadyUse: _TypeAlias = SteadyUse  # noqa: Y015
 
 @_typing.final
 class EdgeUpdate(_message.Message):
@@ -377,6 +423,7 @@ class EdgeUpdate(_message.Message):
     TERM_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
+    READS_STEADY_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
@@ -386,6 +433,8 @@ class EdgeUpdate(_message.Message):
     """Counts up within a term with every update of any kind."""
     nonce: _builtins.int
     """Identifies this message on this stream; acked with the same."""
+    reads_steady: _builtins.bool
+    """Whether the leader reads EdgeReport.steady; an older one does not."""
     @_builtins.property
     def snapshot(self) -> Global___Snapshot:
         """The whole routing state."""
@@ -404,13 +453,14 @@ class EdgeUpdate(_message.Message):
         term: _builtins.int = ...,
         version: _builtins.int = ...,
         nonce: _builtins.int = ...,
+        reads_steady: _builtins.bool = ...,
         snapshot: Global___Snapshot | None = ...,
         delta: Global___Delta | None = ...,
         credits: Global___Credits | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credits", b"credits", "delta", b"delta", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credits", b"credits", "delta", b"delta", "nonce", b"nonce", "snapshot", b"snapshot", "term", b"term", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credits", b"credits", "delta", b"delta", "nonce", b"nonce", "reads_steady", b"reads_steady", "snapshot", b"snapshot", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["snapshot", "delta", "credits"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from controlplane import loop as loop_module
+from controlplane import saver
 from controlplane.core.placement import Placement
 from controlplane.leader import DeposedError, Tenure
 from controlplane.loop import ControlLoop, Settings
@@ -96,6 +97,30 @@ async def test_a_broken_store_stops_no_push() -> None:
             await control.flush()
         store.error = ""
         await until(lambda: "trimtab/replicas/r1" in store.entries)
+
+
+async def test_a_store_that_hangs_stops_no_push_and_what_it_refused_stays_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(saver, "WRITE_DEADLINE_S", 0.01)
+    store = FakeStore()
+    async with running(make(store)) as control:
+        store.answers.clear()
+        serve(control)
+        taken = Taken(control, connect(control))
+        await until(lambda: taken.holds("r1", Serving.OPEN))
+        with pytest.raises(StoreError, match=r"not answered in 0 s: is its disk slow\?"):
+            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+        store.answers.set()
+        await until(lambda: "trimtab/replicas/r1" in store.entries)
+        await control.flush()
+        store.answers.clear()
+        with pytest.raises(StoreError, match="not answered"):
+            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+        assert "trimtab/intents/r1" in store.entries, "it came through, and nobody was told"
+        store.answers.set()
+        await until(lambda: "trimtab/intents/r1" not in store.entries)
+        assert control.fleet().replicas[0].intent is Intent.ACTIVE
 
 
 async def test_a_snapshot_that_contradicts_itself_is_not_published(

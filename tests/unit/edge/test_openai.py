@@ -217,6 +217,29 @@ def test_the_cache_key_counts_before_the_prompt() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("asked", "lengths", "refused"),
+    [
+        ('"max_tokens":101', (100, 50), True),
+        ('"max_completion_tokens":101', (100,), True),
+        ('"max_tokens":100', (100, 50), False),
+        ('"max_tokens":101', (100, None), False),
+        ('"max_tokens":101', (), False),
+        ('"max_tokens":null', (100,), False),
+    ],
+)
+def test_an_answer_longer_than_any_context_is_refused_here(
+    asked: str, lengths: tuple[int | None, ...], refused: bool
+) -> None:
+    routes = [Route("r", "m", "n", "u", "m", max_model_len_tokens=n) for n in lengths]
+    problem = openai.beyond_context(parsed(b"{%s}" % asked.encode()), routes)
+    assert (problem is not None) == refused
+    if problem is not None:
+        assert problem.code == "context_length_exceeded"
+        assert "101 output tokens" in problem.message
+        assert "100 tokens" in problem.message
+
+
 def test_a_model_card_promises_what_every_replica_can_take() -> None:
     routes = [
         Route("a", "m", "n", "u", "m", max_model_len_tokens=8192),

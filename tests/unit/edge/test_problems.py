@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import re
 
 import pytest
 
@@ -10,8 +12,10 @@ from edge.core import problems
 from edge.core.problems import Problem
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.deadline import Deadline
+from trimtab.policy.poison import Incident, Way
 from trimtab.policy.queue import Refusal
 
+PAGE = pathlib.Path(__file__).parents[3] / "docs" / "errors.md"
 KEY = "sk-secret-of-somebody-1234"
 ALL = [
     problems.no_key(),
@@ -21,12 +25,17 @@ ALL = [
     problems.too_large(10),
     problems.unknown_model("gpt", ["gpt-4", "demo"]),
     problems.model_required(["a"]),
+    problems.answer_too_long(200, 100),
     problems.unknown_path("GET", "/v1/files", ["POST /v1/completions"]),
     problems.wrong_method("GET", "/v1/completions", "POST"),
     problems.bad_request("x"),
+    problems.too_slow("body", 30),
+    problems.quarantined(Incident("inc", Way.DIED, ("r0", "r1"), 60.0)),
     problems.overloaded(Refusal(7, 12.0, 3.2)),
     problems.no_replica("m", 2),
     problems.key_reused(),
+    problems.key_in_use(45.0),
+    problems.fallback_broke(),
     problems.too_late(Deadline(60.0, "this model allows"), started=False),
     problems.not_ready(),
     problems.stopping(),
@@ -54,7 +63,7 @@ def test_what_can_pass_says_when_and_what_cannot_says_no(problem: Problem) -> No
     if problem.status == 503:
         assert 1 <= int(headers["retry-after"]) <= 120
         assert int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
-    if problem.status < 500:
+    if problem.status < 500 and problem.status not in {408, 409}:
         assert headers["x-should-retry"] == "false"
     assert (problem.status == 401) == ("www-authenticate" in headers)
 
@@ -111,3 +120,28 @@ def test_failed_attempts(failure: Failure, status: int, code: str) -> None:
 
 def test_an_incomplete_answer_says_so() -> None:
     assert "incomplete" in problems.attempt_failed(Failure(Fault.CUT), 1, started=True).message
+
+
+TOO_LONG = b'{"error":{"message":"This model\'s maximum context length is 100 tokens.","code":400}}'
+
+
+@pytest.mark.parametrize(
+    ("verdict", "named"),
+    [
+        (TOO_LONG, TOO_LONG.replace(b"400", b'"context_length_exceeded"')),
+        (b'{"error":{"message":"other","code":400}}',) * 2,
+        (b"maximum context length",) * 2,
+        (b'{"detail":{"msg":"maximum context length"}}',) * 2,
+    ],
+    ids=["too long", "other", "no JSON", "another shape"],
+)
+def test_an_engines_verdict_is_named_where_clients_look_for_a_name(
+    verdict: bytes, named: bytes
+) -> None:
+    assert problems.named(verdict) == named
+
+
+def test_the_page_lists_what_there_is() -> None:
+    rows = re.findall(r"^\|.*\| (\d+) \| `(\w+)` / `(\w+)`", PAGE.read_text(), re.MULTILINE)
+    said = {(int(status), kind, code) for status, kind, code in rows}
+    assert said == {(p.status, p.type, p.code) for p in ALL}

@@ -30,16 +30,47 @@ def body_of(recording: str) -> bytes:
     return body
 
 
+def feed(scanner: Scanner, stream: bytes, cuts: list[int]) -> list[sse.Event]:
+    """In pieces."""
+    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    pieces = [stream[start:end] for start, end in itertools.pairwise(edges)]
+    return [event for piece in pieces for event in scanner.feed(piece)]
+
+
 @given(st.lists(st.integers(0, 400), max_size=20))
 def test_splits_anywhere_change_nothing(cuts: list[int]) -> None:
     stream = b": keep-alive\n\n" + CHUNK * 2 + ERROR + sse.DONE
-    scanner, events = Scanner(), []
-    edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    for start, end in itertools.pairwise(edges):
-        events += scanner.feed(stream[start:end])
+    events = feed(Scanner(singly=True), stream, cuts)
     kinds = [event.kind for event in events]
     assert kinds == [Kind.COMMENT, Kind.DATA, Kind.DATA, Kind.ERROR, Kind.DONE]
     assert b"".join(event.raw for event in events) == stream
+
+
+PARTS = [
+    *(b": keep-alive\n\n", CHUNK, CHUNK, CHUNK, ERROR, sse.DONE, b"data: a\ndata: b\n\n"),
+    *(b"data:\n\n", b"data: crlf\r\n\r\n", b"event: x\ndata: {}\n\n", b"id: 1\n\n"),
+    b'data: {"choices":[{"text":"","finish_reason":"abort"}]}\n\n',
+    b'data: {"choices":[{"text":"\\"error\\" \\"abort\\" data: [DONE]"}]}\n\n',
+]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=8), st.lists(st.integers(0, 1_000), max_size=20))
+def test_plain_data_that_comes_as_one_is_what_it_is_singly(
+    parts: list[bytes], cuts: list[int]
+) -> None:
+    stream = b"".join(parts)
+    singly = feed(Scanner(singly=True), stream, cuts)
+    assert [event.raw for event in singly] == parts
+    kinds: list[Kind] = []
+    for event in feed(Scanner(), stream, cuts):
+        assert event.number == 1 or event.kind is Kind.DATA
+        assert event.raw == b"".join(parts[len(kinds) : len(kinds) + event.number])
+        kinds += [event.kind] * event.number
+    assert kinds == [event.kind for event in singly]
+
+
+def test_plain_data_comes_as_one() -> None:
+    assert [event.number for event in Scanner().feed(CHUNK * 5 + CHUNK[:9])] == [5]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from edge.core.uses import AGES_LIMIT, USES_LIMIT, tenants
-from trimtab.model import TenantUse, Urgency
+from edge.core.uses import AGES_LIMIT, USES_LIMIT, folded, tenants
+from trimtab.model import EdgeReport, PoolUse, ReplicaUse, SteadyUse, TenantUse, Urgency
 from trimtab.policy.queue import Queue, Ticket
 
 
@@ -52,3 +52,12 @@ def test_many_tenants_are_told_over_several_reports() -> None:
     }
     assert sum(use.charged_work for use in (*first, *second)) == sum(range(1, 101))
     assert tenants(queue, 3.0) == ()
+
+
+def test_only_replicas_on_which_nothing_happened_become_columns() -> None:
+    news = (ReplicaUse("b", 2, dispatched=1), ReplicaUse("d", suspect=True))
+    steady = (ReplicaUse("a", 3, tokens=45), ReplicaUse("c", tokens=1))
+    pools = (PoolUse("m"),)
+    report = EdgeReport(7, (steady[0], *news, steady[1]), pools)
+    columns = SteadyUse(("a", "c"), (3, 0), (45, 1))
+    assert folded(report) == EdgeReport(7, news, pools, columns)

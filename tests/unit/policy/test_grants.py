@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,27 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from trimtab.model import TenantUse
-from trimtab.policy.grants import PREPAID_MAX, Demand, Room, grant, whole
+from trimtab.policy import grants
+from trimtab.policy.grants import PREPAID_MAX, Demand, Leases, Room
+
+Table = Mapping[str, Mapping[str, float]]
+
+
+def grant(
+    before: Table, rooms: dict[str, Room], edges: dict[str, Demand], counters: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """The next leases by replica and edge."""
+    known = tuple(dict.fromkeys(edge for row in before.values() for edge in row))
+    rows = {name: [row[edge] for edge in known] for name, row in before.items()}
+    leases = grants.finish(grants.granting(Leases(known, rows), rooms, edges, counters))
+    return {name: dict(zip(leases.edges, row, strict=True)) for name, row in leases.rows.items()}
+
+
+def whole(row: Mapping[str, float], replica: str) -> dict[str, int]:
+    """By edge."""
+    edges = list(row)
+    order = sorted(range(len(edges)), key=edges.__getitem__)
+    return dict(zip(edges, grants.whole([*row.values()], replica, order), strict=True))
 
 
 def demand(running: int = 0, ages_ms: tuple[int, ...] = (), replica: str = "r") -> Demand:

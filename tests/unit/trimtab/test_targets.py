@@ -43,10 +43,26 @@ def test_who_names_himself_is_not_followed() -> None:
     assert not Targets("a,b").move("a")
 
 
-def test_whoever_was_lost_is_told_to_the_next() -> None:
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([None], "a"),
+        ([None, None], ""),  # a may be back, and b was nobody's leader
+        ([None, ""], ""),  # b has let us wait for as long as a's lease could last
+        (["b", None], "b"),
+        (["b", None, "c"], "b"),  # c was named by who knows that b is lost
+    ],
+)
+def test_a_lost_leader_is_told_to_the_next_only(answers: list[str | None], told: str) -> None:
+    targets = Targets("a,b,c,d")
+    for answer in answers:
+        targets.move(answer)
+    assert targets.metadata == (((LOST_METADATA, told),) if told else ())
+
+
+def test_who_served_was_the_leader() -> None:
     targets = Targets("a,b,c")
-    told = [targets.metadata]
-    for named in (None, "", None):  # b answers that it knows of nobody: it is not lost
-        targets.move(named)
-        told.append(targets.metadata)
-    assert told == [(), *(((LOST_METADATA, lost),) for lost in ("a", "a", "c"))]
+    targets.move()
+    targets.served()
+    targets.move()
+    assert targets.metadata == ((LOST_METADATA, "b"),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controlplane.core import edges as edges_module
+from controlplane.core.bounds import INFLIGHT_LIMIT
 from controlplane.core.edges import Edges
 from controlplane.core.events import EndStream
 from controlplane.core.replica import Replica
@@ -15,6 +16,7 @@ from trimtab.model import (
     OutcomeCount,
     PoolUse,
     ReplicaUse,
+    SteadyUse,
     TenantUse,
     Urgency,
 )
@@ -68,6 +70,26 @@ def test_only_what_is_known_is_kept_and_counted() -> None:
     assert len(edge.hello.edge_version) == 300
     assert dict(replica.minute.totals(101.0)) == {"dispatched": 8, "failures": 3, "overloads": 1}
     assert dict(edge.minute.totals(101.0)) == {("requests", "m"): 3, ("shed", "m"): 1}
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        EdgeReport(1, (ReplicaUse("r1", 2**31, tokens=9), ReplicaUse("r2", 1), ReplicaUse("x", 1))),
+        EdgeReport(1, steady=SteadyUse(("r1", "r2", "x"), (2**31, 1, 1), (9, 0, 3))),
+        EdgeReport(
+            1, (ReplicaUse("r2", 1),), steady=SteadyUse(("r2", "r1", "x"), (8, 2**31), (0, 9))
+        ),
+    ],
+)
+def test_steady_use_as_entries_and_as_columns(report: EdgeReport) -> None:
+    edges = Edges()
+    replicas = {name: Replica(name, "http://h:1", known_since_s=0.0) for name in ("r1", "r2")}
+    edges.hello(1, EdgeHello("e1"), 100.0)
+    assert edges.report(1, report, replicas, set(), 101.0) == []
+    assert edges.by_name["e1"].inflight == {"r1": INFLIGHT_LIMIT, "r2": 1}
+    assert edges.inflight("r2") == 1
+    assert [replica.tokens_at_s for replica in replicas.values()] == [101.0, None]
 
 
 def test_charges_add_up_until_they_are_taken() -> None:

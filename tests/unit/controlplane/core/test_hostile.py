@@ -200,7 +200,7 @@ def test_an_edges_million_of_everything_is_held_as_little() -> None:
         mine = ReplicaUse("r1", inflight=U32, dispatched=U64, tokens=U64)
         fleet.edge(EdgeReport(seq, (*uses, mine), (*pools, PoolUse("empty", tenants=tenants))))
     edge = fleet.registry.edges.by_name["e1"]
-    (use,) = edge.uses
+    (use,) = edge.news
     assert (use.replica, use.inflight) == ("r1", bounds.INFLIGHT_LIMIT)
     assert set(edge.pools) == {"empty"}
     assert len(edge.charged["empty"]) == bounds.CHARGED_LIMIT

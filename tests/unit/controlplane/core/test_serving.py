@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.core.records import Wish
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import believed, combine, explain, judge
+from controlplane.core.serving import believed, combine, explain, judge, silence
 from controlplane.core.standing import Standing
 from trimtab.model import BreakerState, EngineSample, EngineState, Intent, NodeHello, Serving
 from trimtab.policy.breaker import SERVING, Breaker, Cause
@@ -170,10 +170,10 @@ GONE_MUTE = Node(NodeHello("n"), heard_at_s=0.0, bye="")
     ],
 )
 def test_explain(known: Replica, node: Node | None, now_s: float, text: str) -> None:
-    assert explain(known, node, now_s, stale_s=2.0) == text
+    assert explain(known, silence(known, node, now_s, stale_s=2.0)) == text
 
 
 def test_a_reason_changes_rarely_while_an_agent_is_silent() -> None:
     known = replica(**HEARD)
-    texts = {explain(known, LOST_AGENT, 100.0 + age_s, 2.0) for age_s in range(4 * 3600)}
+    texts = {silence(known, LOST_AGENT, 100.0 + age_s, 2.0) for age_s in range(4 * 3600)}
     assert len(texts) <= 10

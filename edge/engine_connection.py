@@ -1,0 +1,215 @@
+"""One connection to an engine: a request at a time, its answer as it comes.
+
+Rules: what comes is parsed by llhttp, strictly, and taken in at most READ_BUFFER_BYTES ahead of its
+reader; what is no body has an end (OVERHEAD_LIMIT_BYTES); interim answers (1xx) are skipped. A
+connection goes on only after an answer that ended by itself, with nothing behind it and all of the
+request taken: whatever else happens, and any byte that nobody asked for, ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import httptools
+
+from trimtab.policy.classify import Failure, Fault
+
+READ_BUFFER_BYTES = 256 * 1024
+OVERHEAD_LIMIT_BYTES = 64 * 1024  # heads, trailers, chunk extensions, between two parts of a body
+JOIN_BYTES = 64 * 1024  # a larger body is not copied behind its head
+
+
+class UpstreamError(Exception):
+    """An attempt that failed; carries how."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.fault.name)
+        self.failure = failure
+
+
+class Connection(asyncio.Protocol):
+    """A protocol for asyncio on one side; `send`, `head`, `read`, `finish` on the other."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._parser = httptools.HttpResponseParser(self)
+        self._wake: asyncio.Future[None] | None = None
+        self._paused = False
+        self._may_go_on = True
+        """False once it can't have another request."""
+        self.idle_since_s = 0.0
+        self._begin(busy=False)
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent."""
+        return self._may_go_on and not self._busy
+
+    def _begin(self, *, busy: bool) -> None:
+        self._busy = busy
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._parts: list[bytes] = []
+        self._parts_bytes = self._overhead_bytes = 0
+        self._interim = self._until_close = self._has_head = False
+        self._fault: Fault | None = None
+        self.status = 0
+        self.heard = False
+        """Whether any byte of the answer came."""
+        self.ended = False
+        """Whether the answer is whole; some of it may still have to be read."""
+
+    # For who asks
+
+    def send(self, head: bytes, body: bytes) -> None:
+        """A request, on a usable connection."""
+        self._begin(busy=True)
+        if len(body) <= JOIN_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
+
+    async def head(self) -> None:
+        """Wait for status and headers; raises UpstreamError."""
+        while not self._has_head:
+            if self._fault is not None:
+                raise UpstreamError(Failure(self._fault))
+            await self._wait()
+
+    def header(self, name: bytes) -> str:
+        """The first of that name, in small letters; empty if there is none."""
+        found = (value for each, value in self._headers if each.lower() == name)
+        return next(found, b"").decode("latin-1")
+
+    async def read(self) -> bytes:
+        """What has come of the body, at least something; empty at its end.
+
+        Raises UpstreamError when it is cut, after what came before.
+        """
+        while not self._parts:
+            if self.ended:
+                return b""
+            if self._fault is not None:
+                raise UpstreamError(Failure(self._fault))
+            await self._wait()
+        parts = self._parts
+        self._parts, self._parts_bytes = [], 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def finish(self) -> bool:
+        """The asker has what it wanted; whether the connection is usable. Else it is closed."""
+        whole = self.ended and not self._parts
+        if whole and self._may_go_on and not self._transport.get_write_buffer_size():
+            self._busy = False
+            return True
+        self.abort()
+        return False
+
+    def abort(self) -> None:
+        """End it now; an engine that computes an answer notices."""
+        self._may_go_on = False
+        self._transport.abort()
+
+    async def _wait(self) -> None:
+        self._wake = self._loop.create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
+    # For asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is closed."""
+        self._fail(Fault.CUT)
+
+    def eof_received(self) -> None:
+        """The engine sends no more: so an answer ends that has no other end."""
+        if self._until_close and self._fault is None:
+            self.ended = True
+        self._fail(Fault.CUT)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes came."""
+        if not self._busy or self.ended:
+            self.abort()  # nobody asked for them
+            return
+        self.heard = True
+        before_bytes = self._parts_bytes
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._malformed()
+        if self._parts_bytes > before_bytes:
+            self._overhead_bytes = 0
+            if self._parts_bytes > READ_BUFFER_BYTES and not (self._paused or self.ended):
+                self._paused = True
+                self._transport.pause_reading()
+        else:
+            self._overhead_bytes += len(data)
+            if self._overhead_bytes > OVERHEAD_LIMIT_BYTES:
+                self._malformed()
+        self._rouse()
+
+    def _fail(self, fault: Fault) -> None:
+        self._may_go_on = False
+        if not self.ended and self._fault is None:
+            self._fault = fault
+        self._rouse()
+
+    def _malformed(self) -> None:
+        self._fail(Fault.MALFORMED)  # unless the answer was whole before
+        self._transport.abort()
+
+    def _rouse(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    # For the parser
+
+    def on_message_begin(self) -> None:
+        """An answer begins, or what comes behind it without being asked for."""
+        if self.ended:
+            self._may_go_on = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header, or trailer."""
+        if not self._has_head:
+            self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The head has come, or an interim one."""
+        if self.ended:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._interim = True
+            return
+        self.status, self._has_head = status, True
+        coding = self.header(b"transfer-encoding").lower()
+        bounded = "chunked" in coding or status in {204, 304}
+        self._until_close = not bounded and (bool(coding) or not self.header(b"content-length"))
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if not self.ended:
+            self._parts.append(body)
+            self._parts_bytes += len(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole, or the interim one."""
+        if self._interim:
+            self._interim = False
+            self._headers.clear()
+        elif not self.ended:
+            self.ended = True
+            self._may_go_on = self._may_go_on and self._parser.should_keep_alive()
