@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 from trimtab.policy.pick import Candidate
 
-QUANTILE = 0.95
+QUANTILE = 0.99  # at 0.95 calm times spend the whole share, and nothing is left for a stutter
 SAMPLES = 128  # of a replica: what "lately" is
-SAMPLES_MIN = 20  # fewer say nothing about a twentieth
+SAMPLES_MIN = 20  # fewer say nothing about what is rare
 FRESHEN = 8  # new samples after which the quantile is taken again
 STEP_TOKENS = 2_048.0  # of a prompt, computed in the time of about one step
 SHARE = 0.05
