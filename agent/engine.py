@@ -26,6 +26,7 @@ asking anew too early would throw away the answer that proves the engine alive."
 KEEP_ALIVE_S = 3.0
 """Below the 5 s after which vLLM closes an idle connection."""
 MODELS_LIMIT = 64
+ADAPTERS_LIMIT = 128  # as the proto promises
 TEXT_LIMIT_CHARS = 256
 T = TypeVar("T")
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
@@ -63,10 +64,11 @@ class Probed:
 
 
 class Model(msgspec.Struct, frozen=True):
-    """An entry of /v1/models."""
+    """An entry of /v1/models; a LoRA adapter names the model it belongs to as its parent."""
 
     id: str
     max_model_len: Tokens | None = None
+    parent: str | None = None
 
 
 class _Models(msgspec.Struct, frozen=True):
@@ -111,12 +113,18 @@ class EngineClient:
         return await self._ask("GET", "/health", session=self._fresh)
 
     async def models(self) -> tuple[Model, ...]:
-        """The models it serves, the one it was started with first; empty when it does not say."""
+        """What it serves: models, the one it was started with first, then their LoRA adapters.
+
+        Empty when it does not say. What adapters are made of, a path, is not read.
+        """
         result = await self._ask("GET", "/v1/models", headers=self._key_headers)
         listing = _decode(result, _Models)
         if listing is None:
             return ()
-        return tuple(m for m in listing.data[:MODELS_LIMIT] if 0 < len(m.id) <= TEXT_LIMIT_CHARS)
+        named = [m for m in listing.data if 0 < len(m.id) <= TEXT_LIMIT_CHARS]
+        models = [m for m in named if not m.parent]
+        adapters = [m for m in named if m.parent]
+        return (*models[:MODELS_LIMIT], *adapters[:ADAPTERS_LIMIT])
 
     async def version(self) -> str:
         """vLLM's version; empty when it does not say."""

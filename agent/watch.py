@@ -121,7 +121,7 @@ class EngineWatch:
         return EngineFacts(
             replica=self._config.replica,
             url=self._config.url,
-            served_models=tuple(model.id for model in self._models),
+            served_models=tuple(model.id for model in self._models if not model.parent),
             max_model_len_tokens=self._models[0].max_model_len if self._models else None,
             max_num_seqs=limit,
             max_num_seqs_source=source,
@@ -129,6 +129,7 @@ class EngineWatch:
             vllm_version=self._version,
             epoch=self._track.epoch,
             uptime_ms=max(int((clock.wall_s() - started_s) * 1000), 0) if started_s else None,
+            adapters=tuple(model.id for model in self._models if model.parent),
         )
 
     def should_learn(self) -> bool:

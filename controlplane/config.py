@@ -121,7 +121,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         report_period_s=base.report_period_s,
         pools=tuple(_pool(pool) for pool in base.pools),
         engines=tuple(_engines(base, node)),
-        keys=tuple(ApiKey(_sha256(key), key.name, fallback=key.fallback) for key in base.keys),
+        keys=tuple(_key(key) for key in base.keys),
         policy=_policy(base.edge),
         etcd=etcd,
         admin_socket=_admin_socket(args.admin_socket, listen, state_dir, store),
@@ -233,6 +233,10 @@ def _pool(pool: file.Pool) -> Pool:
         idle_timeout_ms=round(1000 * (pool.idle_timeout_s or 0.0)),
         hedge=pool.hedge,
     )
+
+
+def _key(key: file.Key) -> ApiKey:
+    return ApiKey(_sha256(key), key.name, models=key.models or (), fallback=key.fallback)
 
 
 def _sha256(key: file.Key) -> bytes:

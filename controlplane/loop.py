@@ -1,10 +1,11 @@
 """The shell around the registry: its one writer, its clock, its pushes.
 
-Rules: everything that happens goes through `_handle`, in the order it came; a change is published
-COALESCE_S after it, together with what came in between, and credits after that and at every tick,
-so that an edge hears from us twice a second; the store is written behind all that. (term, version)
-only grow: an edge that has seen a higher one (the store was lost) makes us go on above it. One loop
-is one term: it pushes, directs and stores nothing once its tenure does not hold.
+Rules: everything that happens goes through `_handle`, in the order it came, but what time alone
+does, and what edges may have, is worked out a slice at a time; a change is published at once, but
+COALESCE_S after the one before, together with what came in between, and credits after that and at
+every tick, so that an edge hears from us twice a second; the store is written behind all that.
+(term, version) only grow: an edge that has seen a higher one (the store was lost) makes us go on
+above it. One loop is one term: it pushes, directs and stores nothing once its tenure does not hold.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -39,7 +40,6 @@ from controlplane.core.events import (
     Noted,
     Refusal,
     Save,
-    Tick,
     Transition,
 )
 from controlplane.core.journal import Journal
@@ -50,6 +50,7 @@ from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.leader import Tenure
 from controlplane.saver import Saver
+from controlplane.slices import sliced
 from controlplane.store.protocol import Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
 from trimtab.codec import Parts
@@ -71,8 +72,9 @@ from trimtab.runtime.tasks import TaskRunner
 from trimtab.views import Explanation, Fleet, StateHeader
 
 TICK_S = 0.5
-COALESCE_S = 0.05  # half of the 100 ms that a decision may take to an edge
-SLICE_S = 0.005  # of work on credits, between two looks at what else there is to do
+COALESCE_S = (
+    0.05  # between two publications: half of the 100 ms that a decision may take to an edge
+)
 TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
 EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
@@ -331,7 +333,10 @@ class ControlLoop:
         self._changed.set()
 
     def _handle(self, event: Event) -> None:
-        for effect in self._registry.handle(event, clock.now_s()):
+        self._follow(self._registry.handle(event, clock.now_s()))
+
+    def _follow(self, effects: Iterable[Effect]) -> None:
+        for effect in effects:
             self._carry_out(effect)
         if self._registry.routing_version != self._routing_version:
             self._changed.set()
@@ -365,10 +370,10 @@ class ControlLoop:
         """Routing as soon as it has changed; it never waits for credits."""
         while True:
             await self._changed.wait()
-            await asyncio.sleep(COALESCE_S)
             self._changed.clear()
             self._publish_routing()
             self._split_due.set()
+            await asyncio.sleep(COALESCE_S)
 
     async def _tick_forever(self) -> None:
         """Credits at every tick and after changes, while that leaves time for everything else."""
@@ -381,9 +386,7 @@ class ControlLoop:
             self._split_due.clear()
             if clock.now_s() >= tick_at_s:
                 tick_at_s = max(tick_at_s + TICK_S, clock.now_s())
-                self._handle(Tick())
-                self._end_the_stuck()
-                self._publish_routing()
+                await self._tick()
             worked_s, ended_s = await self._split(), clock.now_s()
             early_at_s = ended_s + EARLY_REST * worked_s
             tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
@@ -399,27 +402,25 @@ class ControlLoop:
         for stream in self._edges.values():
             stream.wake.set()
 
-    async def _split(self) -> float:
-        """Make the newest credits, a slice at a time; how long that took without the rest."""
-        began_s = slice_s = clock.now_s()
-        worked_s = 0.0
+    async def _tick(self) -> None:
+        """Let what time alone decides be decided."""
         registry = self._registry
-        steps = self._ledger.splitting(registry.replicas.values(), registry.edges.by_name, began_s)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                self._credits = end.value
-                break
-            now_s = clock.now_s()
-            if now_s - slice_s >= SLICE_S:
-                worked_s += now_s - slice_s
-                await asyncio.sleep(0)
-                slice_s = clock.now_s()
+        effects, _ = await sliced(registry.ticking(clock.now_s()))
+        if registry is self._registry:  # else the state was restored meanwhile
+            self._follow(effects)
+        self._end_the_stuck()
+        self._publish_routing()
+
+    async def _split(self) -> float:
+        """Make the newest credits; how long that took."""
+        replicas, edges = self._registry.replicas.values(), self._registry.edges.by_name
+        steps = self._ledger.splitting(replicas, edges, clock.now_s())
+        self._credits, worked_s = await sliced(steps)
         self.parts = Parts()
-        for stream in self._edges.values():
+        for stream in [*self._edges.values()]:  # one at a time: decisions overtake credits
             stream.wake.set()
-        return worked_s + clock.now_s() - slice_s
+            await asyncio.sleep(0)
+        return worked_s
 
     def _take(self, candidate: Snapshot) -> None:
         faults = snapshot.faults(candidate)

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-import trimtab  # noqa: F401  # before gRPC: see there
+import controlplane.experiments  # noqa: F401  # both before gRPC: see there
+import trimtab  # noqa: F401
 
 # isort: split
 import grpc

@@ -11,16 +11,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.core import problems
+from edge.core import models, problems
 from edge.core.decisions import Notes
 from edge.core.dispatch import Dispatch, Placement
 from edge.core.problems import Problem
 from edge.core.table import RoutingTable
 from trimtab.model import Credits, EdgeUpdate, Outcome, Route, Serving
-from trimtab.policy.queue import Ticket
+from trimtab.policy.queue import Refusal, Ticket
 from trimtab.runtime import clock
 
+BORROWED_MAX = 128  # cheap requests at once: each has a body in memory and a connection
 PUMP_PERIOD_S = 0.25  # doubts expire by themselves; nothing else would tell the queues
+
+
+class AdapterGoneError(Exception):
+    """No replica has the adapter any more for which the request waited."""
 
 
 class RefusedError(Exception):
@@ -49,14 +54,25 @@ class Permit:
     """Its request is answered by another attempt."""
     began: bool = False
     """Its first data has come; known where there may be another attempt."""
+    whole: bool = False
+    """The caller of a stream has all of it: what comes after matters to nobody."""
+    borrowed: bool = False
+    """Takes no slot: nothing is accounted."""
     on_began: Callable[[], None] = lambda: None
     """Called when the first data of a stream has come."""
+    on_made: Callable[[str], None] = lambda _id: None
+    """Called with the id of the answer, where others may ask for it later."""
     on_lost: Callable[[], None] | None = None
 
     @property
     def route(self) -> Route:
         """The replica."""
         return self.placement.route
+
+    @property
+    def served_as(self) -> str:
+        """The name of the model there."""
+        return self.placement.ticket.adapter or self.route.served_as
 
     @property
     def source(self) -> tuple[str, str]:
@@ -79,6 +95,7 @@ class Admission:
         self._waiting: dict[int, asyncio.Future[Placement]] = {}
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
         self._finished: Counter[tuple[str, str]] = Counter()  # tokens of attempts that are over
+        self._borrowed = 0
         self._released = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
@@ -88,12 +105,12 @@ class Admission:
     ) -> Permit:
         """Wait for a replica; `again` for a request that was admitted before.
 
-        Raises RefusedError when there is no room, now or in time. One whose answer was cut waits
-        even where no replica is open.
+        Raises RefusedError when there is no room, now or in time, AdapterGoneError when there never
+        will be. One whose answer was cut waits even where no replica is open.
         """
         now_s = clock.now_s()
-        if not ticket.was_cut and not self._dispatch.has_open(pool):
-            raise RefusedError(problems.no_replica(pool, len(self._table.routes(pool))))
+        if not ticket.was_cut and not self._dispatch.has_open(pool, ticket.adapter):
+            raise RefusedError(self._no_replica(pool, ticket))
         if again:
             self._dispatch.requeue(pool, ticket)
         else:
@@ -108,9 +125,28 @@ class Admission:
         placement = self._dispatch.beside(permit.placement, clock.now_s())
         return self._permit(placement, is_hedge=True) if placement else None
 
+    def borrow(self, pool: str, ticket: Ticket) -> Permit:
+        """A replica for a cheap request, without a wait and without a slot.
+
+        Raises RefusedError when there is none, or too many ask at once.
+        """
+        if self._borrowed >= BORROWED_MAX:
+            raise RefusedError(problems.overloaded(Refusal(self._borrowed, 0.0, 1.0)))
+        placement = self._dispatch.borrow(pool, ticket, clock.now_s())
+        if placement is None:
+            raise RefusedError(self._no_replica(pool, ticket))
+        self._borrowed += 1
+        permit = Permit(placement, borrowed=True)
+        self._running[permit.route.replica].add(permit)
+        return permit
+
     def release(self, permit: Permit, outcome: Outcome) -> None:
         """The attempt ended so."""
         self._running[permit.route.replica].discard(permit)
+        if permit.borrowed:
+            self._borrowed -= 1
+            self._released.set()
+            return
         self._finished[permit.source] += permit.tokens - permit.counted
         now_s, refused = clock.now_s(), permit.refused
         self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
@@ -124,6 +160,8 @@ class Admission:
             self._dispatch.resize()
             if isinstance(update.body, Credits):
                 self._dispatch.hear(clock.now_s())
+            else:
+                self._refuse_orphans()
             for route in self._table.snapshot.routes:
                 if route.serving is Serving.LOST:
                     for permit in list(self._running[route.replica]):
@@ -143,7 +181,7 @@ class Admission:
 
     async def idle(self) -> None:
         """Wait until nothing waits or runs."""
-        while any(self._dispatch.totals()):
+        while self._borrowed or any(self._dispatch.totals()):
             self._released.clear()
             await self._released.wait()
 
@@ -162,6 +200,8 @@ class Admission:
         tokens, self._finished = self._finished, Counter()
         for permits in self._running.values():
             for permit in permits:
+                if permit.borrowed:
+                    continue
                 tokens[permit.source] += permit.tokens - permit.counted
                 permit.counted = permit.tokens
         self._dispatch.streamed(tokens, elapsed_s, clock.now_s())
@@ -174,12 +214,15 @@ class Admission:
 
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()
-        within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
         future: asyncio.Future[Placement] = loop.create_future()
         self._waiting[ticket.number] = future
-        timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
         self.pump()
-        if not future.done() and len(self._waiting) == 1:
+        if future.done():  # most of the time
+            del self._waiting[ticket.number]
+            return future.result()
+        within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
+        timer = loop.call_later(max(0.0, within_s), self._expire, pool, ticket)
+        if len(self._waiting) == 1:
             self.on_wait()
         try:
             return await future
@@ -194,13 +237,24 @@ class Admission:
             self._released.set()
             del self._waiting[ticket.number]
 
+    def _refuse_orphans(self) -> None:
+        for pool, ticket in list(self._dispatch.orphans()):
+            self._dispatch.withdraw(pool, ticket.number)
+            future = self._waiting[ticket.number]
+            if not future.done():
+                future.set_exception(AdapterGoneError())
+
+    def _no_replica(self, pool: str, ticket: Ticket) -> Problem:
+        routes = [r for r in self._table.routes(pool) if models.has(r, ticket.adapter)]
+        return problems.no_replica(ticket.adapter or pool, len(routes))
+
     def _expire(self, pool: str, ticket: Ticket) -> None:
         future = self._waiting[ticket.number]
         if future.done():
             return
         refusal = self._dispatch.expire(pool, ticket, clock.now_s())
-        if self._dispatch.has_open(pool):
+        if self._dispatch.has_open(pool, ticket.adapter):
             problem = problems.overloaded(refusal, ticket.patience_s)
         else:
-            problem = problems.no_replica(pool, len(self._table.routes(pool)))
+            problem = self._no_replica(pool, ticket)
         future.set_exception(RefusedError(problem))

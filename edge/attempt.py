@@ -1,9 +1,10 @@
 """One attempt of one request on one replica: send it, relay the answer, say how it ended.
 
-Rules: nothing reaches the caller before the first data event; a stream is whole only when `[DONE]`
-follows data, with no error and no abort in between; one watchdog guards every wait, and is pulled
-early when the control plane says that the replica is lost. An attempt that goes on with an answer
-begins in the middle of the caller's stream; it counts as begun only by data of its own.
+Rules: nothing reaches the caller before the first data event; a stream is whole only when its
+dialect's end follows data, with no error and no abort in between; one watchdog guards every wait,
+and is pulled early when the control plane says that the replica is lost. An attempt that goes on
+with an answer begins in the middle of the caller's stream; it counts as begun only by data of its
+own.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import msgspec
 
 from edge.admission import Permit
 from edge.client import ClientStream
-from edge.core import openai, sse
-from edge.core.continuation import Rest
+from edge.core import dialects, naming, openai, sse
 from edge.core.openai import Call
+from edge.core.passage import Passage
+from edge.core.sse import Kind
+from edge.core.surface import Cost, Dialect
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.work import pass_work
 
 COUNT_TIMEOUT_S = 5.0
 TAIL_S = 1.0  # how long to wait for the end of a stream after [DONE], to keep its connection
@@ -128,22 +132,21 @@ async def run(
     idle_s: float,
 ) -> Result:
     """Do it; `stream` for a streamed call, `idle_s` is the longest wait for a sign of life."""
-    body = call.body_for(permit.route.served_as)
+    body = call.body_for(permit.served_as)
     try:
         async with (
             Watchdog(permit, idle_s) as watchdog,
-            upstream.post(permit.route, call.path, body, headers) as answer,
+            upstream.post(permit.route, call.path, body, headers, method=call.method) as answer,
         ):
             if answer.status != 200:
                 return _verdict(answer, await answer.read())
             if stream is None:
-                whole = await answer.read()
-                permit.tokens = openai.completion_tokens(whole)
-                return _whole(answer, whole)
-            return await _relay(answer, stream, watchdog, permit, idle_s)
+                return _whole(answer, await answer.read(), call, permit)
+            passage = Passage(call, stream.rest, started=stream.started)
+            return await _relay(answer, stream, passage, watchdog, permit, idle_s)
     except UpstreamError as error:
-        return error.failure
-    except (sse.OversizedEventError, msgspec.DecodeError):
+        return Whole() if permit.whole else error.failure
+    except (sse.OversizedEventError, msgspec.DecodeError, UnicodeDecodeError):
         return Failure(Fault.MALFORMED)
 
 
@@ -153,7 +156,7 @@ async def count_tokens(upstream: Upstream, permit: Permit, text: str) -> int | N
     try:
         async with (
             asyncio.timeout(COUNT_TIMEOUT_S),
-            upstream.post(permit.route, "/tokenize", openai.encode(fields), {}) as answer,
+            upstream.post(permit.route, "/tokenize", [openai.encode(fields)], {}) as answer,
         ):
             body = await answer.read()
             return openai.token_count(body) if answer.status == 200 else None
@@ -162,70 +165,63 @@ async def count_tokens(upstream: Upstream, permit: Permit, text: str) -> int | N
 
 
 def _verdict(answer: Answer, body: bytes) -> Result:
-    event = sse.read(b"data: " + body)
-    failure = Failure(Fault.STATUS, answer.status, event.message)
+    failure = Failure(Fault.STATUS, answer.status, dialects.message(body))
     if 400 <= answer.status < 500 and answer.status not in {401, 403, 429}:
         return Rejected(failure, body, answer.content_type)
     return failure
 
 
-def _whole(answer: Answer, body: bytes) -> Result:
-    if sse.aborted(body):
+def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
+    entry, usage = call.entry, dialects.usage(body)
+    if entry.cost is Cost.ANSWER and dialects.aborted(entry.dialect, body):
         return Failure(Fault.ABORTED)
-    return Whole(body, answer.content_type)
+    if entry.dialect is Dialect.RESPONSES and (made := dialects.response_id(body)):
+        permit.on_made(made)
+    # a pass over a prompt makes no token: it counts as so many as it delays those of others
+    prompt_tokens = usage.prompt_tokens or call.prompt_tokens
+    permit.tokens = pass_work(prompt_tokens) if entry.cost is Cost.PASS else usage.made_tokens
+    return Whole(naming.whole(body, call.answers_as), answer.content_type)
 
 
 async def _relay(
-    answer: Answer, stream: ClientStream, watchdog: Watchdog, permit: Permit, idle_s: float
+    answer: Answer,
+    stream: ClientStream,
+    passage: Passage,
+    watchdog: Watchdog,
+    permit: Permit,
+    idle_s: float,
 ) -> Result:
-    scanner = sse.Scanner(singly=stream.rest is not None)
-    end: Failure | None = Failure(Fault.CUT)
-    began = ended = False
+    scanner = sse.Scanner(passage.read, singly=passage.singly)
     async for chunk in answer.chunks():
-        if ended:
+        if passage.last is not None:
             continue  # nothing but the end of the HTTP body follows
         watchdog.within(idle_s)
         events = scanner.feed(chunk)
         permit.tokens += sum([event.number for event in events])  # an event a token, nearly
-        if not began and any(event.kind is sse.Kind.DATA for event in events):
-            began = True
+        began = passage.began
+        passing = passage.feed(events)
+        if passage.answer_id and not began:
+            permit.on_made(passage.answer_id)
+        if passage.began and not began:
             permit.on_began()
-        passing, last = _sort(events, stream.rest, started=stream.started)
         if passing:
             watchdog.waits_for_client = True
             await stream.send(passing)
             watchdog.waits_for_client = False
-        if last is not None:
-            end = _fate(last, started=began)
-            if end is not None:
-                break
-            ended = True
-            await stream.send(sse.DONE)
+        if passage.last is not None:
+            permit.tokens = max(permit.counted, passage.tokens or permit.tokens)
+            if failure := _failure(passage):
+                return failure
+            await stream.send(passage.end())
+            permit.whole = True
             watchdog.within(TAIL_S)
-    return end or Whole()
+    return Whole() if passage.last is not None else Failure(Fault.CUT)
 
 
-def _sort(
-    events: list[sse.Event], rest: Rest | None, *, started: bool
-) -> tuple[bytes, sse.Event | None]:
-    """Bytes to pass on, and the event that ends the stream, if one does."""
-    if rest is None and len(events) == 1 and events[0].kind is sse.Kind.DATA:
-        return events[0].raw, None
-    passing = bytearray()
-    for event in events:
-        if event.kind is sse.Kind.DATA:
-            passing += event.raw if rest is None else rest.join(event.raw)
-            started = True
-        elif event.kind is sse.Kind.COMMENT:
-            passing += event.raw if started else b""
-        else:
-            return bytes(passing), event
-    return bytes(passing), None
-
-
-def _fate(last: sse.Event, *, started: bool) -> Failure | None:
-    if last.kind is sse.Kind.ERROR:
+def _failure(passage: Passage) -> Failure | None:
+    last = passage.last
+    if last is not None and last.kind is Kind.ERROR:
         return Failure(Fault.STATUS, last.status, last.message)
-    if last.kind is sse.Kind.ABORT:
+    if last is not None and last.kind is Kind.ABORT:
         return Failure(Fault.ABORTED)
-    return None if started else Failure(Fault.EMPTY)
+    return Failure(Fault.EMPTY) if passage.is_empty else None

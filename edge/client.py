@@ -15,11 +15,13 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from edge.core import continuation, sse
+from edge.answers import complete
+from edge.core import continuation, envelopes, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.replay import Recording
+from edge.core.surface import Dialect
 from trimtab.runtime import clock
 
 RECORDING = web.RequestKey("recording", Recording)
@@ -36,13 +38,15 @@ STREAM_HEADERS = {
 class ClientStream:
     """A streamed answer to one caller."""
 
-    def __init__(self, request: web.BaseRequest, request_id: str) -> None:
+    def __init__(self, request: web.BaseRequest, dialect: Dialect, request_id: str) -> None:
         self._request = request
-        self._response = web.StreamResponse(headers={**STREAM_HEADERS, "x-request-id": request_id})
+        self._dialect = dialect
+        self._request_id = request_id
+        self._response = web.StreamResponse(headers=STREAM_HEADERS)
         self._lock = asyncio.Lock()
         self._quiet = True
         self._recording = request.get(RECORDING)
-        self._prepared = False
+        self._prepared = self._flows = False
         self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
@@ -66,7 +70,12 @@ class ClientStream:
             self.transcript.sent(data)
         if self._recording is not None:
             self._recording.sent(data)
-        await self._response.write(data)
+        transport = self._request.transport
+        if not self._flows or transport is None or transport.is_closing() or self._stands():
+            await self._response.write(data)
+            self._flows = self._response.headers.get("transfer-encoding") == "chunked"
+        else:  # what aiohttp would do, in a fifth of its time: the head is out, nothing waits
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     async def mark(self, headers: Mapping[str, str]) -> None:
         """Say something about the answer: in headers, or in comments when these are out."""
@@ -105,9 +114,10 @@ class ClientStream:
 
     async def fail(self, problem: Problem) -> web.StreamResponse:
         """The answer will never be whole; only after something was sent."""
+        event = envelopes.event(problem, self._dialect, self._request_id)
         with contextlib.suppress(TimeoutError):  # who does not read will not hear it
             async with asyncio.timeout(FAIL_WITHIN_S):
-                await self._response.write(problem.event())
+                await self._response.write(event)
         if self._request.transport is not None:
             self._request.transport.close()  # flushes, then ends without the last chunk
         return self._response
@@ -116,6 +126,7 @@ class ClientStream:
         async with self._lock:
             if not self.committed:
                 self.committed = True
+                complete(self._request, self._response)
                 await self._response.prepare(self._request)
                 self._prepared = True
 

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.answers import AnswerHeaders
+from edge.core import surface
 from edge.core.outside import Target
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
@@ -34,7 +36,9 @@ class EdgeConfig:
     tls: file.Certificate | None = None
     fallbacks: Mapping[str, Target] = field(default_factory=dict)
     """By pool."""
+    headers: AnswerHeaders = field(default_factory=AnswerHeaders)
     shares_port: bool = False
+    extra_paths: tuple[str, ...] = ()
 
     @property
     def listen_url(self) -> str:
@@ -85,12 +89,23 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         fallbacks={
             pool.name: _target(pool.fallback) for pool in base.pools if pool.fallback is not None
         },
+        headers=AnswerHeaders(base.edge.route_headers, frozenset(base.edge.cors_origins)),
         shares_port=args.worker is not None,
+        extra_paths=_extra_paths(base),
     )
 
 
 def _target(there: file.Fallback) -> Target:
     return Target(there.url, there.model, there.max_requests, file.resolve(there.key))
+
+
+def _extra_paths(base: file.Config) -> tuple[str, ...]:
+    for path in base.edge.extra_paths:
+        if surface.never(path):
+            raise ConfigError(
+                f"edge.extra_paths: {path} steers engines or shows their inside: never served"
+            )
+    return base.edge.extra_paths
 
 
 def _upstream_key(base: file.Config) -> str:

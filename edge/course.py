@@ -10,33 +10,39 @@ once with the attempt's outcome.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 from aiohttp import web
 
 from edge import attempt
-from edge.admission import Admission, Permit, RefusedError
+from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, problems, sse
+from edge.core import continuation, headers, models, problems, sse, surface
 from edge.core.decisions import Attempt, Notes
 from edge.core.dispatch import Dispatch, with_tried
+from edge.core.headers import Journey
+from edge.core.makers import Maker, Makers
+from edge.core.models import Target
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Cost
 from edge.core.table import RoutingTable
 from edge.failures import Failures
-from edge.fallback import SERVED_OUTSIDE, Fallbacks
+from edge.fallback import SERVED_OUTSIDE
 from edge.hedging import Hedger
 from edge.quarantine import Quarantine
-from edge.upstream import Upstream
-from trimtab.model import Outcome, Pool
+from edge.ways import Ways
+from trimtab.model import ApiKey, Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
 from trimtab.policy.deadline import Deadline
 from trimtab.policy.queue import Ticket
-from trimtab.policy.retry import History, Move, next_move
+from trimtab.policy.retry import REQUEUES_MAX, History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -45,32 +51,73 @@ GONE = Failure(Fault.CLIENT_GONE)
 OUTRUN = Failure(Fault.OUTRUN)
 
 
+class Passing(Protocol):
+    """What passes between a caller and a replica piece by piece."""
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether another replica can be tried."""
+
+    @property
+    def response(self) -> web.StreamResponse | None:
+        """The whole answer, if it was made on the way."""
+
+    async def attempt(
+        self,
+        permit: Permit,
+        call: Call,
+        headers: Mapping[str, str],
+        stream: ClientStream | None,
+        idle_s: float,
+    ) -> Result:
+        """One attempt, as in edge/attempt."""
+
+
 @dataclass(slots=True)
 class Job:
     """One request on its way."""
 
     call: Call
-    pool: Pool
+    target: Target
+    key: ApiKey
     ticket: Ticket
     idle_s: float
     stream: ClientStream | None
-    request_id: str
-    deadline: Deadline
-    may_leave: bool = False
-    """Whether its answer may come from outside of the fleet."""
+    journey: Journey
+    caller: Mapping[str, str]
+    """Its headers."""
+    deadline: Deadline | None
+    """None: it may take for ever."""
     history: History = field(default_factory=History)
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
     """What last broke its stream."""
+    passing: Passing | None = None
+    """What it is, if it is no JSON."""
+
+    @property
+    def pool(self) -> Pool:
+        """Where it runs."""
+        return self.target.pool
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether its answer may come from outside of the fleet, where nobody has its adapters."""
+        return self.key.fallback and not self.target.adapter
 
     @property
     def due_s(self) -> float:
         """When its answer must be whole."""
-        return self.ticket.since_s + self.deadline.within_s
+        return self.ticket.since_s + (self.deadline.within_s if self.deadline else math.inf)
 
     def left(self, now_s: float) -> Failure:
         """What it leaves behind when it ends in the middle of an attempt."""
         return Failure(Fault.LATE) if now_s >= self.due_s else GONE
+
+    @property
+    def request_id(self) -> str:
+        """What its caller knows it by."""
+        return self.journey.request_id
 
     @property
     def started(self) -> bool:
@@ -95,16 +142,17 @@ class Course:
         table: RoutingTable,
         dispatch: Dispatch,
         admission: Admission,
-        upstream: Upstream,
+        ways: Ways,
+        makers: Makers,
         metrics: EdgeMetrics,
-        fallbacks: Fallbacks,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
         self._admission = admission
-        self._upstream = upstream
+        self._upstream = ways.engines
+        self._makers = makers
         self._metrics = metrics
-        self._fallbacks = fallbacks
+        self._fallbacks = ways.outside
         self._hedger = Hedger(table, admission, metrics)
         self._failures = Failures()
         self._quarantine = Quarantine(dispatch)
@@ -112,44 +160,50 @@ class Course:
 
     async def run(self, job: Job) -> web.StreamResponse:
         """Answer it; raises RefusedError while an error status is still possible."""
-        async with self._kept(job):
-            timer = asyncio.timeout(max(0.0, job.due_s - clock.now_s()))
-            try:
-                async with timer:
-                    return await self._answered(job)
-            except RefusedError as error:
-                raise await _refusal(job, error.problem) from error
-            except TimeoutError:
-                if not timer.expired():
-                    raise
-                problem = problems.too_late(job.deadline, started=job.started)
-                raise await _refusal(job, problem) from None
+        if job.stream is None:
+            return await self._in_time(job)
+        with self._kept(job, job.stream):
+            return await self._in_time(job)
 
-    async def _answered(self, job: Job) -> web.StreamResponse:
+    async def _in_time(self, job: Job) -> web.StreamResponse:
+        within_s = max(0.0, job.due_s - clock.now_s()) if job.deadline else None
+        timer = asyncio.timeout(within_s)
         try:
-            return await self._try(job)
+            async with timer:
+                return await self._somewhere(job)
+        except RefusedError as error:
+            raise await _refusal(job, error.problem) from error
+        except TimeoutError:
+            if job.deadline is None or not timer.expired():
+                raise
+            problem = problems.too_late(job.deadline, started=job.started)
+            raise await _refusal(job, problem) from None
+
+    async def _somewhere(self, job: Job) -> web.StreamResponse:
+        try:
+            return await self._follow(job)
         except RefusedError as error:
             return await self._answer(job, await self._fallbacks.answer(job, error))
 
-    async def _try(self, job: Job) -> web.StreamResponse:
+    async def _follow(self, job: Job) -> web.StreamResponse:
         while True:
             result, replica = await self._attempt(job)
             if isinstance(result, Whole):
                 return await self._answer(job, result)
             if isinstance(result, Rejected):
-                return await self._pass_on(job, result)
+                if not job.target.adapter or result.failure.status != 404:
+                    return await self._pass_on(job, result)
+                if not self._is_elsewhere(job, replica):
+                    raise RefusedError(self._gone(job))
+                continue
             if not self._goes_on(job, result, replica):
                 return await self._give_up(job, result)
             if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
                 await job.stream.send(sse.DONE)
                 return await self._answer(job, Whole())
 
-    @asynccontextmanager
-    async def _kept(self, job: Job) -> AsyncIterator[None]:
-        stream = job.stream
-        if stream is None:
-            yield
-            return
+    @contextmanager
+    def _kept(self, job: Job, stream: ClientStream) -> Iterator[None]:
         self.keeper.watch(stream, clock.now_s() + self._table.policy.head_hold_ms / 1000)
         try:
             yield
@@ -161,16 +215,16 @@ class Course:
                 )
 
     async def _attempt(self, job: Job) -> tuple[Result, str]:
-        again = job.history.attempts > 0
+        again, asked_s = job.history.attempts > 0, clock.now_s()
         if problem := self._poison(job):
             raise RefusedError(problem)
         try:
-            permit = await self._admission.acquire(
-                job.pool.name, job.ticket, job.notes, again=again
-            )
-        except RefusedError as error:
-            raise error if job.cut is None else RefusedError(_cut_short(job, job.cut)) from error
-        self._metrics.queue_wait.labels(job.pool.name).observe(clock.now_s() - job.ticket.since_s)
+            permit = await self._admit(job, again=again)
+        except (RefusedError, AdapterGoneError) as error:
+            problem = error.problem if isinstance(error, RefusedError) else self._gone(job)
+            problem = problem if job.cut is None else _cut_short(job, job.cut)
+            raise RefusedError(problem) from error
+        job.journey.placed(permit.route.replica, clock.now_s() - asked_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
@@ -184,16 +238,29 @@ class Course:
             failure = attempt.failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
-            if failure is not None and (job.cut is not None or not job.started):
+            innocent = permit.borrowed or (job.started and job.cut is None)
+            if failure is not None and not innocent and job.passing is None:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
             if failure is GONE:
                 failure = OUTRUN if permit.outrun else job.left(clock.now_s())
+            failure = None if permit.whole else failure  # who leaves now has all
             outcome = classify(failure)
             self._admission.release(permit, outcome)
             self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
             self._note(job, permit, outcome, failure)
+
+    async def _admit(self, job: Job, *, again: bool) -> Permit:
+        pool, ticket = job.pool.name, job.ticket
+        if job.call.entry.cost is Cost.CHEAP:
+            return self._admission.borrow(pool, ticket)
+        permit = await self._admission.acquire(pool, ticket, job.notes, again=again)
+        self._metrics.queue_wait.labels(pool).observe(clock.now_s() - ticket.since_s)
+        if job.call.path == surface.RESPONSES:
+            maker = Maker(ticket.tenant, permit.route.replica, job.call.answers_as, ticket.since_s)
+            permit.on_made = lambda response_id: self._makers.note(response_id, maker)
+        return permit
 
     def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:
         rest = job.stream.rest if job.stream else None
@@ -213,9 +280,7 @@ class Course:
             self._failures.tell(job.request_id, ended)
 
     async def _send(self, job: Job, permit: Permit) -> Result:
-        # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
-        number = f"{job.history.attempts}{'h' if permit.is_hedge else ''}"
-        headers = {"x-request-id": f"{job.request_id}-{number}"}
+        to_engine = headers.to_engine(job.caller, job.request_id, job.journey.attempts)
         call, stream = job.call, job.stream
         if job.cut is not None and stream is not None and stream.transcript is not None:
             text = stream.transcript.text
@@ -227,13 +292,19 @@ class Course:
                 await stream.send(sse.DONE)
                 return Whole()
             call = replace(call, body=rest.body)
-        return await attempt.run(self._upstream, permit, call, headers, stream, job.idle_s)
+        if job.passing is not None:
+            return await job.passing.attempt(permit, call, to_engine, stream, job.idle_s)
+        return await attempt.run(self._upstream, permit, call, to_engine, stream, job.idle_s)
 
     def _poison(self, job: Job) -> Problem | None:
+        if job.passing is not None:
+            return None  # who has it only in part can't know it again
         return self._quarantine.refusal(job.ticket.tenant, job.call)
 
     def _goes_on(self, job: Job, failure: Failure, replica: str) -> bool:
         started = job.started
+        if job.passing is not None and not job.passing.can_retry:
+            return False
         if started and not self._can_continue(job, failure):
             return False
         budget, now_s = self._dispatch.pool(job.pool.name).budget, clock.now_s()
@@ -262,7 +333,8 @@ class Course:
         if job.stream is None or classify(failure) is Outcome.CLIENT:
             return False
         if job.stream.transcript is None:
-            self._failed_over(job, "off", "off")
+            off = job.pool.no_failover
+            self._failed_over(job, "off" if off else "inexact", "off" if off else "dialect")
             return False
         if why := continuation.flaw(job.call, job.stream.transcript):
             self._failed_over(job, "inexact", why)
@@ -275,17 +347,30 @@ class Course:
     async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
         if job.stream is not None:
             return await job.stream.finish()
-        headers = {"content-type": whole.content_type, "x-request-id": job.request_id}
-        headers |= SERVED_OUTSIDE if job.notes.outside else {}
-        return web.Response(body=whole.body, headers=headers)
+        if job.passing is not None and job.passing.response is not None:
+            return job.passing.response
+        kind = {"content-type": whole.content_type}
+        marks = SERVED_OUTSIDE if job.notes.outside else {}
+        return web.Response(body=whole.body, headers={**kind, **marks})
+
+    def _gone(self, job: Job) -> Problem:
+        return models.unknown(self._table.targets, job.key, job.target.name)
+
+    def _is_elsewhere(self, job: Job, replica: str) -> bool:
+        """Whether others may have the adapter that this replica turned out to have no more."""
+        job.history.tried.add(replica)
+        job.history.requeues += 1
+        job.ticket = with_tried(job.ticket, job.history.tried)
+        routes = self._table.routes(job.pool.name)
+        having = {route.replica for route in routes if models.has(route, job.target.adapter)}
+        return job.history.requeues <= REQUEUES_MAX and not having <= job.history.tried
 
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
-        headers = {"content-type": rejected.content_type, "x-request-id": job.request_id}
-        status = rejected.failure.status
+        kind, status = {"content-type": rejected.content_type}, rejected.failure.status
         body = problems.named(rejected.body)
-        return web.Response(body=body, status=status, headers=headers)
+        return web.Response(body=body, status=status, headers=kind)
 
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:

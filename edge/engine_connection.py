@@ -9,15 +9,17 @@ request taken: whatever else happens, and any byte that nobody asked for, ends i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import cast
 
 import httptools
 
+from edge.core.splice import Pieces
 from trimtab.policy.classify import Failure, Fault
 
 READ_BUFFER_BYTES = 256 * 1024
 OVERHEAD_LIMIT_BYTES = 64 * 1024  # heads, trailers, chunk extensions, between two parts of a body
-JOIN_BYTES = 64 * 1024  # a larger body is not copied behind its head
+PIECE_BYTES = 256 * 1024  # of a large body: what the transport has not sent yet it may hold again
 
 
 class UpstreamError(Exception):
@@ -36,7 +38,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._wake: asyncio.Future[None] | None = None
-        self._paused = False
+        self._paused = self._write_paused = False
         self._may_go_on = True
         """False once it can't have another request."""
         self.idle_since_s = 0.0
@@ -49,7 +51,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, *, busy: bool) -> None:
         self._busy = busy
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers: dict[bytes, bytes] = {}
         self._parts: list[bytes] = []
         self._parts_bytes = self._overhead_bytes = 0
         self._interim = self._until_close = self._has_head = False
@@ -65,11 +67,18 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes) -> None:
         """A request, on a usable connection."""
         self._begin(busy=True)
-        if len(body) <= JOIN_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
-            self._transport.write(body)
+        self._transport.write(head + body)
+
+    async def upload(self, head: bytes, body: Pieces) -> None:
+        """A large one, no faster than the engine takes it; an early answer leaves the rest."""
+        self.send(head, b"")
+        for part in _cut(body):
+            while self._write_paused and self._fault is None and not self._has_head:
+                await self._wait()
+            if self._has_head or self._fault is not None:
+                self._may_go_on = False
+                return
+            self._transport.write(part)
 
     async def head(self) -> None:
         """Wait for status and headers; raises UpstreamError."""
@@ -79,9 +88,8 @@ class Connection(asyncio.Protocol):
             await self._wait()
 
     def header(self, name: bytes) -> str:
-        """The first of that name, in small letters; empty if there is none."""
-        found = (value for each, value in self._headers if each.lower() == name)
-        return next(found, b"").decode("latin-1")
+        """That of a name in small letters, of several a list; empty if there is none."""
+        return self._headers.get(name, b"").decode("latin-1")
 
     async def read(self) -> bytes:
         """What has come of the body, at least something; empty at its end.
@@ -160,6 +168,15 @@ class Connection(asyncio.Protocol):
                 self._malformed()
         self._rouse()
 
+    def pause_writing(self) -> None:
+        """The engine reads slower than we send."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._write_paused = False
+        self._rouse()
+
     def _fail(self, fault: Fault) -> None:
         self._may_go_on = False
         if not self.ended and self._fault is None:
@@ -184,7 +201,9 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, or trailer."""
         if not self._has_head:
-            self._headers.append((name, value))
+            name = name.lower()
+            before = self._headers.get(name)
+            self._headers[name] = value if before is None else b"%b, %b" % (before, value)
 
     def on_headers_complete(self) -> None:
         """The head has come, or an interim one."""
@@ -213,3 +232,10 @@ class Connection(asyncio.Protocol):
         elif not self.ended:
             self.ended = True
             self._may_go_on = self._may_go_on and self._parser.should_keep_alive()
+
+
+def _cut(body: Pieces) -> Iterator[memoryview]:
+    for piece in body:
+        whole = memoryview(piece)
+        for at in range(0, len(whole), PIECE_BYTES):
+            yield whole[at : at + PIECE_BYTES]

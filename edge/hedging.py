@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge.admission import Admission, Permit
 from edge.attempt import Result
+from edge.core import surface
 from edge.core.table import RoutingTable
 from trimtab.model import Outcome
 from trimtab.policy.classify import Failure
@@ -40,12 +41,12 @@ class Hedger:
 
     async def run(self, job: Job, permit: Permit, attempt: Try) -> Tried:
         """The result of `attempt`, or of another one beside it, and which replica gave it."""
-        if not job.pool.hedge or job.stream is None or job.started:
+        if not job.pool.hedge or job.stream is None or not _is_hedged(job, permit):
             return await attempt(permit)
         hedging = self._pools.setdefault(job.pool.name, Hedging())
         if not job.history.attempts:
             hedging.deposit()
-        _watch(permit, hedging)
+        _watch(job, permit, hedging)
         delay_s = hedging.delay_s(permit.placement.ticket.prompt_tokens)
         if delay_s is None:
             return await attempt(permit)
@@ -87,8 +88,15 @@ class Hedger:
         hedge = self._admission.beside(permit) if hedging.tokens >= 1.0 else None
         if hedge is not None:
             hedging.withdraw()
-            _watch(hedge, hedging)
+            job.journey.placed(hedge.route.replica, 0.0)
+            _watch(job, hedge, hedging)
         return hedge
+
+
+def _is_hedged(job: Job, permit: Permit) -> bool:
+    """Only what is asked for the first time, and whose answer no replica has to remember."""
+    special = permit.borrowed or job.passing is not None or job.call.path == surface.RESPONSES
+    return not special and not job.started
 
 
 async def _first_answer(permits: dict[asyncio.Task[Tried], Permit]) -> Tried:
@@ -111,12 +119,13 @@ async def _first_answer(permits: dict[asyncio.Task[Tried], Permit]) -> Tried:
     return failed
 
 
-def _watch(permit: Permit, hedging: Hedging) -> None:
-    """Learn from when it begins."""
+def _watch(job: Job, permit: Permit, hedging: Hedging) -> None:
+    """Learn from when it begins, and that its answer is the caller's."""
     told = permit.on_began
 
     def began() -> None:
         permit.began = True
+        job.journey.replica = permit.route.replica
         _observe(permit, hedging)
         told()
 

@@ -35,18 +35,18 @@ class Once:
         self._runs: dict[bytes, asyncio.Event] = {}
 
     async def serve(
-        self, request: web.BaseRequest, call: Call, caller: bytes, request_id: str, serve: Serve
+        self, request: web.BaseRequest, call: Call, caller: bytes, serve: Serve
     ) -> web.StreamResponse:
         """Serve it, or replay what was served; `caller` is the hash of his key."""
         name = request.headers.get("idempotency-key", "")
-        if not name:
+        if not name or call.method != "POST":
             return await serve()
         key = digest(caller, name.encode(errors="replace"))
         answer = await self._earlier(key, call, openai.patience_s(request.headers))
         if answer is not None:
             self._metrics.replays.labels("replayed").inc()
-            headers = {"x-request-id": request_id, "x-trimtab-replayed": "true"}
-            return web.Response(body=answer.body, headers={**answer.headers, **headers})
+            headers = {**answer.headers, "x-trimtab-replayed": "true"}
+            return web.Response(body=answer.body, headers=headers)
         recording = request[RECORDING] = Recording()
         over = self._runs[key] = asyncio.Event()
         response: web.StreamResponse | None = None

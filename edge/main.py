@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from edge import fallback, upstream
+from edge import ways
 from edge.admission import Admission
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
@@ -44,14 +44,12 @@ async def serve(config: EdgeConfig) -> None:
     feed = Feed(config, table, dispatch, admission, metrics)
     feed.restore()
     async with AsyncExitStack() as stack:
-        engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
-        outside = await stack.enter_async_context(fallback.connect(config.fallbacks, metrics))
-        proxy = Proxy(table, dispatch, admission, engines, metrics, outside)
-        endpoint = Endpoint(proxy, table, dispatch)
+        leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
+        proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
+        endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config, tls)
-        admin = admin_app(endpoint, metrics, proxy.decisions)
-        admin_runner = web.AppRunner(admin, access_log=None)
+        admin_runner = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)
         await admin_runner.setup()
         stack.push_async_callback(admin_runner.cleanup)
         await _listen_app(admin_runner, config.admin_host, config.admin_port)
@@ -69,6 +67,7 @@ async def serve(config: EdgeConfig) -> None:
             if tls is not None:
                 runner.forever("certificate", tls.follow())
             await feed.settle()
+            service.rarely_collect()
             await public.start_serving()
             runner.forever("status", _tell_status(feed, endpoint, dispatch))
             await stop.wait()
@@ -76,6 +75,7 @@ async def serve(config: EdgeConfig) -> None:
             notify(stopping=True)
             public.close()
             await _drain(admission, config.drain_s)
+            await proxy.tunnels.close()
 
 
 def _tls(config: EdgeConfig) -> ListenerTls | None:

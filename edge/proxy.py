@@ -9,33 +9,37 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import uuid
+from functools import partial
 
 from aiohttp import web
 
+from edge import bodies
 from edge.admission import Admission, RefusedError
+from edge.answers import JOURNEY
 from edge.client import ClientStream
-from edge.core import openai, problems
+from edge.core import envelopes, headers, models, multipart, openai, problems, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
+from edge.core.makers import Makers
+from edge.core.models import Target
+from edge.core.multipart import MalformedError
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.surface import Cost, Found, ModelIn
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
-from edge.fallback import Fallbacks
 from edge.idempotency import Once
-from edge.upstream import Upstream
-from trimtab.model import ApiKey, Pool
+from edge.tunnel import Tunnel, Tunnels, is_websocket
+from edge.upload import Carried, Upload
+from edge.ways import Ways
+from trimtab.model import ApiKey, Pool, Serving
 from trimtab.policy.deadline import deadline
 from trimtab.policy.queue import Ticket
+from trimtab.policy.work import pass_work
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
-BODY_IDLE_S = 30.0
-"""Between two parts of a body: a caller that is silent for longer has gone or means harm."""
-BODY_TOTAL_S = 300.0
-"""For a whole body: the largest allowed by default, over 2 Mbit/s."""
 CALLER = web.RequestKey("caller", ApiKey)
 
 
@@ -47,18 +51,20 @@ class Proxy:
         table: RoutingTable,
         dispatch: Dispatch,
         admission: Admission,
-        upstream: Upstream,
+        ways: Ways,
         metrics: EdgeMetrics,
-        fallbacks: Fallbacks,
     ) -> None:
         self._table = table
+        self._carriers = ways.carriers
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
-        self._course = Course(table, dispatch, admission, upstream, metrics, fallbacks)
+        self._makers = Makers()
+        self._course = Course(table, dispatch, admission, ways, self._makers, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
         self._once = Once(metrics)
+        self.tunnels = Tunnels()
 
     def authorize(self, request: web.BaseRequest) -> None:
         """Learn who calls; raises RefusedError unless the fleet knows the caller's key."""
@@ -72,42 +78,99 @@ class Proxy:
             raise RefusedError(problems.bad_key(key))
         request[CALLER] = caller
 
-    async def serve(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+    async def serve(
+        self, request: web.BaseRequest, found: Found, _request_id: str
+    ) -> web.StreamResponse:
         """Answer one request; raises RefusedError while an error status is still possible."""
-        call = await self._read(request)
-        pool = self._pool(call)
-        if problem := openai.beyond_context(call, self._table.routes(pool.name)):
+        if found.entry.model is ModelIn.SOCKET:
+            return await self._converse(request, found)
+        if found.entry.model is ModelIn.FORM:
+            return await self._run(await self._carry(request, found))
+        call = await self._read(request, found)
+        call, target, only = self._bind(call, request[CALLER])
+        if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
         return await self._once.serve(
-            *(request, call, request[CALLER].sha256, request_id),
-            lambda: self._serve(request, call, pool, request_id),
+            *(request, call, request[CALLER].sha256),
+            lambda: self._answer(request, call, target, only),
         )
 
-    async def _serve(
-        self, request: web.BaseRequest, call: Call, pool: Pool, request_id: str
+    async def _answer(
+        self, request: web.BaseRequest, call: Call, target: Target, only: str
     ) -> web.StreamResponse:
-        job = self._job(request, call, pool, request_id, clock.now_s())
-        self._metrics.requests_in_flight.labels(pool.name).inc()
+        job = self._job(request, call, target, clock.now_s())
+        job.ticket = job.ticket._replace(only=only)
+        return await self._run(job)
+
+    async def _carry(self, request: web.BaseRequest, found: Found) -> Job:
+        """Begin to read a form with a file."""
+        content_type = request.headers.get("content-type", "")
+        try:
+            mark = multipart.boundary(content_type)
+        except MalformedError as error:
+            raise RefusedError(problems.bad_form(str(error))) from None
+        upload = Upload(bodies.parts(request, self._table.policy.body_limit_bytes), mark)
+        await upload.peek()
+        target = self._target(request[CALLER], upload.model)
+        call = Call(found.entry, found.path, b"", stream=upload.streams, answers_as=target.name)
+        job = self._job(request, call, target, clock.now_s())
+        job.passing = Carried(upload, self._carriers.carrier(content_type, upload, target.adapter))
+        return job
+
+    async def _converse(self, request: web.BaseRequest, found: Found) -> web.StreamResponse:
+        """Answer a request for a session, which may be long."""
+        if not is_websocket(request):
+            raise RefusedError(problems.not_a_websocket())
+        tunnel, key = Tunnel(request, self._carriers), request[CALLER]
+        self.tunnels.add(tunnel)
+        try:
+            model = request.query.get("model")
+            target = models.find(self._table.targets, key, model)
+            if isinstance(target, Problem):
+                target = self._target(key, model or await tunnel.asked())
+            tunnel.may_name = partial(self._means, key, target)
+            call = Call(found.entry, found.path, b"", answers_as=target.name)
+            job = self._job(request, call, target, clock.now_s())
+            job.idle_s = self._table.policy.idle_timeout_ms / 1000
+            job.deadline = None  # a session may be long
+            job.passing = tunnel
+            return await self._run(job)
+        except RefusedError as error:
+            response = await tunnel.fail(error.problem)
+            if response is None:
+                raise
+            return response
+        finally:
+            self.tunnels.remove(tunnel)
+
+    def _means(self, key: ApiKey, target: Target, name: str) -> bool:
+        found = models.find(self._table.targets, key, name)
+        return isinstance(found, Target) and found[1:] == target[1:]
+
+    async def _run(self, job: Job) -> web.StreamResponse:
+        self._metrics.requests_in_flight.labels(job.pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
         try:
             response = await self._course.run(job)
             ending = Ending("ok" if response.status < 400 else "client_error", response.status)
         except RefusedError as error:
-            ending = self._ending(error.problem, error.problem.status)
+            status = envelopes.status(error.problem, job.call.entry.dialect)
+            ending = self._ending(job, error.problem, status)
             raise
         except BrokenStreamError as error:
             response = error.response
-            ending = self._ending(error.problem, response.status)
+            ending = self._ending(job, error.problem, response.status)
         except (asyncio.CancelledError, ConnectionError):
-            ending = Ending("client_disconnect")
+            ending = Ending("ok", 200) if job.notes.answered else Ending("client_disconnect")
             raise
         finally:
             self._end(job, ending)
         return response
 
-    def _ending(self, problem: Problem, status: int) -> Ending:
-        outcome = self._metrics.outcome_of(problem.code)
-        return Ending(outcome, status, problem.code, problem.retry_after_s)
+    def _ending(self, job: Job, problem: Problem, status: int) -> Ending:
+        outcome, wait_s = self._metrics.outcome_of(problem.code), problem.retry_after_s
+        told_s = None if wait_s is None else headers.retry_after_s(wait_s, job.request_id)
+        return Ending(outcome, status, problem.code, told_s)
 
     def _end(self, job: Job, ending: Ending) -> None:
         ticket, ended_s = job.ticket, clock.now_s()
@@ -125,35 +188,43 @@ class Proxy:
             first_byte_s=job.stream.started_s if job.stream else None,
             ended_s=ended_s,
             ending=ending,
+            caller_id=headers.caller_id(job.caller),
         )
         self.decisions.add(record)
 
-    async def _read(self, request: web.BaseRequest) -> Call:
-        limit_bytes = self._table.policy.body_limit_bytes
-        if (request.content_length or 0) > limit_bytes:
-            raise RefusedError(problems.too_large(limit_bytes))
-        body = await _body(request, limit_bytes)
-        call = openai.parse(request.path, request.headers.get("content-type", ""), body)
+    async def _read(self, request: web.BaseRequest, found: Found) -> Call:
+        body = await bodies.read(request, self._table.policy.body_limit_bytes)
+        if found.entry.model is ModelIn.ID:
+            return openai.about(found, request.method, request.query)
+        call = openai.parse(found, request.headers.get("content-type", ""), body)
         if isinstance(call, Problem):
             raise RefusedError(call)
         return call
 
-    def _pool(self, call: Call) -> Pool:
-        names = [pool.name for pool in self._table.snapshot.pools]
-        if call.model is None:
-            pool = self._table.only_pool()
-            if pool is None:
-                raise RefusedError(problems.model_required(names))
-            return pool
-        pool = self._table.pool(call.model)
-        if pool is None:
-            raise RefusedError(problems.unknown_model(call.model, names))
-        return pool
+    def _bind(self, call: Call, key: ApiKey) -> tuple[Call, Target, str]:
+        """The call under the name its answer gets, its target, and the replica it is bound to."""
+        by_id = call.entry.model is ModelIn.ID
+        target = None if by_id else self._target(key, call.model)
+        if target is not None and not call.previous:
+            return call.answering_as(target.name), target, ""
+        routes = self._table.routes(target.pool.name) if target else self._table.snapshot.routes
+        found = self._makers.find(call.previous, key.name, routes, clock.now_s())
+        if isinstance(found, Problem):
+            raise RefusedError(found)
+        route, model = found
+        target = target or self._target(key, model or route.pool)
+        if target.pool.name != route.pool or (not by_id and route.serving is not Serving.OPEN):
+            raise RefusedError(problems.replica_away(call.previous))
+        return call.answering_as(call.model or model or target.name), target, route.replica
 
-    def _job(
-        self, request: web.BaseRequest, call: Call, pool: Pool, request_id: str, now_s: float
-    ) -> Job:
-        policy, caller = self._table.policy, request[CALLER]
+    def _target(self, key: ApiKey, model: str | None) -> Target:
+        target = models.find(self._table.targets, key, model)
+        if isinstance(target, Problem):
+            raise RefusedError(target)
+        return target
+
+    def _job(self, request: web.BaseRequest, call: Call, target: Target, now_s: float) -> Job:
+        policy, caller, pool = self._table.policy, request[CALLER], target.pool
         patience_s = openai.patience_s(request.headers)
         within = deadline(
             patience_s,
@@ -165,38 +236,24 @@ class Proxy:
             number=next(self._numbers),
             since_s=now_s,
             patience_s=min(within.within_s, patience_s or math.inf),
-            work=self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens),
-            prompt_tokens=call.prompt_tokens,
+            work=self._work(pool, call),
+            prompt_tokens=call.prompt_tokens if call.entry.cost is Cost.ANSWER else 0,
             tenant=caller.name,
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
+            adapter=target.adapter,
         )
+        journey = request[JOURNEY]
         # a plain answer is silent until it is whole, so only the whole can be bounded
         stream, idle_s = None, within.within_s
         if call.stream:
             idle_s = (pool.idle_timeout_ms or policy.idle_timeout_ms) / 1000
-            stream = ClientStream(request, request_id)
-            if not pool.no_failover:
+            stream = ClientStream(request, call.entry.dialect, journey.request_id)
+            if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
                 stream.transcript = Transcript()
-        may_leave = caller.fallback
-        return Job(call, pool, ticket, idle_s, stream, request_id, within, may_leave)
+        return Job(call, target, caller, ticket, idle_s, stream, journey, request.headers, within)
 
-
-async def _body(request: web.BaseRequest, limit_bytes: int) -> bytes:
-    """The whole body; raises RefusedError when it is too large or comes too slowly."""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TOTAL_S):
-            while not request.content.at_eof():
-                async with asyncio.timeout(BODY_IDLE_S):
-                    body += await request.content.readany()
-                if len(body) > limit_bytes:
-                    raise RefusedError(problems.too_large(limit_bytes))
-    except TimeoutError:
-        raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
-    return bytes(body)
-
-
-def new_request_id() -> str:
-    """An id for one request, unique over the fleet."""
-    return f"req_{uuid.uuid4().hex}"
+    def _work(self, pool: Pool, call: Call) -> float:
+        if call.entry.cost is Cost.ANSWER:
+            return self._dispatch.work(pool.name, call.prompt_tokens, call.max_tokens)
+        return pass_work(call.prompt_tokens)

@@ -9,73 +9,93 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import unquote
+from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from edge.admission import RefusedError
-from edge.core import decisions, openai, problems
+from edge.answers import AnswerHeaders, complete, respond
+from edge.connection import FIELD_LIMIT_BYTES, FIELDS_MAX, URL_LIMIT_BYTES, Connection
+from edge.core import anthropic, decisions, envelopes, models, openai, problems, surface
 from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
+from edge.core.models import Target
 from edge.core.problems import Problem
+from edge.core.surface import Dialect, Found, Surface
 from edge.core.table import RoutingTable
-from edge.proxy import Proxy, new_request_id
+from edge.proxy import CALLER, Proxy
 from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
-HEADER_LIMIT_BYTES = 32 * 1024  # aiohttp's 8 KiB refuses long JWTs and cookies
-HEAD_LIMIT_S = 30.0  # for a new connection's first request line and headers
 KEEP_ALIVE_S = 75.0  # longer than common load balancers in front of us
-MODEL_PREFIX = "/v1/models/"
 DECISIONS_SHOWN = 20
 DECISIONS_SHOWN_MAX = 1_000
 NO_DECISION = "No such record here: too old, another edge's, or turned away before the queue.\n"
-SERVED = ("POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models")
 log = logging.getLogger("edge.server")
 
-Handler = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest, Found, str], Awaitable[web.StreamResponse]]
 
 
 class Endpoint:
     """The one address that clients know."""
 
-    def __init__(self, proxy: Proxy, table: RoutingTable, dispatch: Dispatch) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        table: RoutingTable,
+        dispatch: Dispatch,
+        headers: AnswerHeaders,
+        extra_paths: Iterable[str] = (),
+    ) -> None:
+        self._headers = headers
         self._proxy = proxy
         self._table = table
         self._dispatch = dispatch
         self._created = int(clock.wall_s())
         self.draining = False
-        self._routes: dict[str, dict[str, Handler]] = {
-            "/": {"GET": self._root, "HEAD": self._root},
-            "/healthz": {"GET": self._alive, "HEAD": self._alive},
-            "/health": {"GET": self._alive, "HEAD": self._alive},
-            "/readyz": {"GET": self._ready, "HEAD": self._ready},
-            "/v1/models": {"GET": self._models},
-            **{path: {"POST": proxy.serve} for path in openai.COMPLETION_PATHS},
+        self._surface = Surface(extra_paths)
+        self._own: dict[str, Handler] = {
+            surface.ROOT: self._root,
+            surface.ALIVE: self._alive,
+            surface.ALIVE_ALIAS: self._alive,
+            surface.READY: self._ready,
+            surface.MODELS: self._models,
+            surface.MODEL: self._model,
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer any request."""
-        request_id = new_request_id()
+        found = self._surface.find(request.method, request.path)
+        dialect = surface.dialect(found, request.headers)
+        request_id = self._headers.begin(request, dialect).request_id
+        preflight = self._headers.preflight(request)
+        response = preflight or await self._answer(request, found, dialect, request_id)
+        if not response.prepared:
+            complete(request, response)
+        return response
+
+    async def _answer(
+        self, request: web.BaseRequest, found: Found | Problem, dialect: Dialect, request_id: str
+    ) -> web.StreamResponse:
         try:
-            handler = self._handler(request)
-            if request.path.startswith("/v1/"):
+            if isinstance(found, Problem):
+                return respond(found, request_id, dialect)
+            if not found.entry.open:
                 if self.draining:
-                    return respond(problems.stopping(), request_id)
+                    return respond(problems.stopping(), request_id, dialect)
                 self._proxy.authorize(request)
-            return await handler(request, request_id)
+            handler = self._own.get(found.entry.path, self._proxy.serve)
+            return await handler(request, found, request_id)
         except RefusedError as error:
-            return respond(error.problem, request_id)
+            return respond(error.problem, request_id, dialect)
         except ConnectionError:
             if request.transport is not None:
                 request.transport.abort()
             raise
         except Exception:  # a bug must not reach the caller as HTML, nor stop the edge
             log.exception("request failed", extra={"fields": {"request_id": request_id}})
-            return respond(problems.internal(), request_id)
+            return respond(problems.internal(), request_id, dialect)
 
     def readiness(self) -> str:
         """Why this edge can't serve; empty when it can."""
@@ -83,27 +103,14 @@ class Endpoint:
             return "draining"
         return "" if self._table.ready else "waiting for the first snapshot"
 
-    def _handler(self, request: web.BaseRequest) -> Handler:
-        path = request.path
-        methods = self._routes.get(path)
-        if methods is None and path.startswith(MODEL_PREFIX):
-            methods = {"GET": self._model}
-        if methods is None:
-            raise RefusedError(problems.unknown_path(request.method, path, SERVED))
-        handler = methods.get(request.method)
-        if handler is None:
-            allowed = ", ".join(methods)
-            raise RefusedError(problems.wrong_method(request.method, path, allowed))
-        return handler
-
-    async def _root(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+    async def _root(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
         body = b'{"service":"trimtab","openai_base_url":"/v1"}'
         return _json(200, body, request_id)
 
-    async def _alive(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+    async def _alive(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
         return _json(200, b'{"status":"ok"}', request_id)
 
-    async def _ready(self, _request: web.BaseRequest, request_id: str) -> web.Response:
+    async def _ready(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
         reason = self.readiness()
         inflight, queued = self._dispatch.totals()
         body = f'{{"ready":{str(not reason).lower()},"reason":"{reason}",'
@@ -111,22 +118,28 @@ class Endpoint:
         body += f'"inflight":{inflight},"queued":{queued}}}'
         return _json(503 if reason else 200, body.encode(), request_id)
 
-    async def _models(self, _request: web.BaseRequest, request_id: str) -> web.Response:
-        cards = [self._card(pool.name) for pool in self._table.snapshot.pools]
-        return _json(200, openai.model_list(cards), request_id)
+    async def _models(
+        self, request: web.BaseRequest, found: Found, request_id: str
+    ) -> web.Response:
+        dialect = surface.dialect(found, request.headers)
+        seen = models.visible(self._table.targets, request[CALLER])
+        if dialect is Dialect.ANTHROPIC:
+            body = anthropic.model_list([target.name for target in seen])
+        else:
+            body = openai.model_list(map(self._card, seen))
+        return _json(200, body, request_id, dialect)
 
-    async def _model(self, request: web.BaseRequest, request_id: str) -> web.Response:
-        name = unquote(request.path.removeprefix(MODEL_PREFIX))
-        if self._table.pool(name) is None:
-            known = [pool.name for pool in self._table.snapshot.pools]
-            raise RefusedError(problems.unknown_model(name, known))
-        return _json(200, openai.encode(self._card(name)), request_id)
+    async def _model(self, request: web.BaseRequest, found: Found, request_id: str) -> web.Response:
+        dialect = surface.dialect(found, request.headers)
+        target = models.find(self._table.targets, request[CALLER], found.id)
+        if isinstance(target, Problem):
+            raise RefusedError(target)
+        theirs = dialect is Dialect.ANTHROPIC
+        card = anthropic.model_card(target.name) if theirs else self._card(target)
+        return _json(200, openai.encode(card), request_id, dialect)
 
-    def _card(self, name: str) -> dict[str, object]:
-        pool = self._table.pool(name)
-        if pool is None:
-            raise KeyError(name)
-        return openai.model_card(pool, self._table.routes(pool.name), self._created)
+    def _card(self, target: Target) -> dict[str, object]:
+        return models.card(target, self._table.routes(target.pool.name), self._created)
 
 
 class Server(web.Server):
@@ -138,54 +151,15 @@ class Server(web.Server):
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=KEEP_ALIVE_S,
-            max_line_size=HEADER_LIMIT_BYTES,
-            max_field_size=HEADER_LIMIT_BYTES,
+            max_line_size=URL_LIMIT_BYTES,
+            max_field_size=FIELD_LIMIT_BYTES,
+            max_headers=FIELDS_MAX,
+            auto_decompress=False,
         )
 
     def __call__(self) -> RequestHandler:
         """A handler for one connection."""
-        return _Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
-
-
-class _Connection(RequestHandler):
-    """One caller's connection; its later heads have KEEP_ALIVE_S, as aiohttp closes idle ones."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give the first head its time."""
-        super().connection_made(transport)
-        loop = asyncio.get_running_loop()
-        self._head_limit = loop.call_later(HEAD_LIMIT_S, self._end_if_silent)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Nothing to wait for any more."""
-        self._head_limit.cancel()
-        super().connection_lost(exc)
-
-    def _end_if_silent(self) -> None:
-        if self._request_count or not isinstance(self.transport, asyncio.Transport):
-            return
-        problem = problems.too_slow("request line and headers", HEAD_LIMIT_S)
-        body = problem.body()
-        head = f"HTTP/1.1 408 Request Timeout\r\ncontent-length: {len(body)}\r\n"
-        head += "content-type: application/json\r\nconnection: close\r\n"
-        head += f"x-request-id: {new_request_id()}\r\n\r\n"
-        self.transport.write(head.encode() + body)
-        self.transport.close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What could not be read as HTTP gets our envelope too."""
-        problem = (
-            problems.internal() if status >= 500 else problems.bad_request(str(exc or message))
-        )
-        response = respond(problem, new_request_id())
-        response.force_close()
-        return response
+        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
 
 
 def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.Application:
@@ -226,15 +200,8 @@ def _plain_json(value: object) -> web.Response:
     return web.Response(body=openai.encode(value), content_type="application/json")
 
 
-def respond(problem: Problem, request_id: str) -> web.Response:
-    """A problem as a whole answer."""
-    headers = problem.headers() | {"x-request-id": request_id}
-    response = web.Response(status=problem.status, body=problem.body(), headers=headers)
-    if problem.status == 408:
-        response.force_close()  # what is left of its body would be read as the next request
-    return response
-
-
-def _json(status: int, body: bytes, request_id: str) -> web.Response:
-    headers: dict[str, Any] = {"content-type": "application/json", "x-request-id": request_id}
+def _json(
+    status: int, body: bytes, request_id: str, dialect: Dialect = Dialect.OPENAI
+) -> web.Response:
+    headers = {"content-type": "application/json", **envelopes.ids(dialect, request_id)}
     return web.Response(status=status, body=body, headers=headers)

@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from edge.engine_connection import Connection, UpstreamError
+from edge.core.splice import Pieces
+from edge.engine_connection import PIECE_BYTES, Connection, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
 from trimtab.runtime import clock
@@ -40,7 +41,6 @@ SWEEP_PERIOD_S = 1.0
 STALE_WITHIN_S = 0.5  # a closed kept-alive connection shows at once; what ends later was taken
 ANSWER_LIMIT_BYTES = 256 * 1024 * 1024
 _TARGET = re.compile(r"/[!-~]*")
-_HEADER = re.compile(r"[^\r\n\0]*")
 
 
 class Origin(NamedTuple):
@@ -89,23 +89,21 @@ class Upstream:
         self,
         route: Route,
         path: str,
-        body: bytes,
+        body: Pieces,
         headers: Mapping[str, str],
         *,
         method: str = "POST",
     ) -> AbstractAsyncContextManager[Answer]:
         """Send and wait for the head; leaving the block early aborts the request in the engine."""
-        origin, host, prefix = _address(route.url)
-        target = prefix + path
-        if not _TARGET.fullmatch(target):
-            raise ValueError(f"not a path: {target!r}")
-        lines = [f"{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n"]
-        for name, value in {**self._headers, **headers}.items():
-            if not _HEADER.fullmatch(value):
-                raise ValueError(f"a line end in the header {name}")
-            lines.append(f"{name}: {value}\r\n")
-        head = "".join([*lines, "\r\n"]).encode("utf-8", "surrogateescape")
-        return Exchange(self, origin, head, body)
+        origin, opening = _opening(method, route.url, path)
+        size_bytes = sum(map(len, body))
+        lines = [opening, f"content-length: {size_bytes}\r\n"]
+        lines += [f"{name}: {value}\r\n" for name, value in {**self._headers, **headers}.items()]
+        head = "".join([*lines, "\r\n"])
+        if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
+            raise ValueError("a line end in a header")
+        sent = head.encode("utf-8", "surrogateescape")
+        return Exchange(self, origin, sent, body, is_large=size_bytes > PIECE_BYTES)
 
     async def take(self, origin: Origin) -> tuple[Connection, bool]:
         """A connection, and whether it was used before; raises UpstreamError."""
@@ -177,7 +175,10 @@ class Upstream:
 class Exchange:
     """One request and its answer: `async with upstream.post(…) as answer`."""
 
-    def __init__(self, upstream: Upstream, origin: Origin, head: bytes, body: bytes) -> None:
+    def __init__(
+        self, upstream: Upstream, origin: Origin, head: bytes, body: Pieces, *, is_large: bool
+    ) -> None:
+        self._is_large = is_large
         self._upstream = upstream
         self._origin = origin
         self._request = head, body
@@ -187,7 +188,11 @@ class Exchange:
         self._connection, reused = await self._upstream.take(self._origin)
         sent_s = clock.now_s()
         try:
-            self._connection.send(*self._request)
+            head, body = self._request
+            if self._is_large:
+                await self._connection.upload(head, body)
+            else:
+                self._connection.send(head, b"".join(body))
             await self._connection.head()
         except UpstreamError as error:
             untouched = reused and not self._connection.heard
@@ -223,12 +228,16 @@ async def connect(key: str) -> AsyncIterator[Upstream]:
 
 
 @lru_cache(maxsize=4096)
-def _address(url: str) -> tuple[Origin, str, str]:
-    """Where to connect to; host and beginning of the path as requests name them."""
+def _opening(method: str, url: str, path: str) -> tuple[Origin, str]:
+    """Where to connect to, and how such a request begins: two lines."""
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
     origin = Origin(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
-    return origin, parts.netloc.rpartition("@")[2], parts.path
+    target = parts.path + path
+    if not _TARGET.fullmatch(target):
+        raise ValueError(f"not a path: {target!r}")
+    host = parts.netloc.rpartition("@")[2]
+    return origin, f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n"
 
 
 def _socket(address: Any) -> socket.socket:

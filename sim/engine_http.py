@@ -48,6 +48,8 @@ async def _serve(args: argparse.Namespace, spec: EngineSpec) -> None:
         version=args.vllm_version,
         fingerprint=f"vllm-{args.vllm_version}-{hashlib.sha256(seed).hexdigest()[:8]}",
         api_keys=tuple(args.api_key),
+        adapters=dict(module.split("=", 1) for module in args.lora_modules),
+        keeps_responses=args.keep_responses,
     )
     driver = Driver(spec, models[0], args.busy_status)
     api = HttpApi(driver, identity, random.Random(args.seed))
@@ -103,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--control-port", type=int, default=0, help="for /sim/faults; 0 takes any free one")
     add("--model", default="sim-8b", help="also shown as the model's root")
     add("--served-model-name", nargs="+")
+    add("--lora-modules", nargs="+", default=[], metavar="NAME=PATH")
     add("--api-key", nargs="+", default=[])
     add("--max-num-seqs", type=int)
     add("--max-num-batched-tokens", type=int)
@@ -116,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--preset", choices=sorted(_PRESETS), default="demo")
     add("--speed", type=float, default=1.0, help="every step this many times as fast")
     add("--cold-start-s", type=float, default=0.0, help="refuse this long, then run slowly as long")
+    add("--keep-responses", action="store_true", help="VLLM_ENABLE_RESPONSES_API_STORE")
     add("--seed", type=int, default=0, help="of the error_rate fault's dice")
     add("--vllm-version", default="0.32.0")
     return parser

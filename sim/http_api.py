@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from uuid import uuid4
 
 import msgspec
 from aiohttp import web
 
-from sim import openai_answer
+from sim import audio, openai_answer, realtime
+from sim.dialect_api import DialectApi
 from sim.driver import Driver, Live, request_error
 from sim.metrics_text import CONTENT_TYPE, HttpExchange
 from sim.openai_answer import DONE, Writer, usage_of
@@ -32,7 +33,7 @@ _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 _UNCOUNTED = ("/metrics", "/health", "/load", "/ping", "/version")
 _HEADER_ORDER = (
     *("date", "server", "allow", "content-length", "content-type", "vary"),
-    *("connection", "transfer-encoding"),
+    *("upgrade", "connection", "sec-websocket-accept", "transfer-encoding"),
 )
 _BODY_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -48,6 +49,14 @@ class Identity:
     version: str
     fingerprint: str
     api_keys: tuple[str, ...] = ()
+    keeps_responses: bool = False
+    adapters: dict[str, str] = field(default_factory=dict)
+    """LoRA adapters, name to path; they come and go while it runs."""
+
+    @property
+    def names(self) -> list[str]:
+        """What may be asked for."""
+        return [*self.models, *self.adapters]
 
 
 class HttpApi:
@@ -57,6 +66,9 @@ class HttpApi:
         self._driver = driver
         self._identity = identity
         self._dice = dice
+        self._dialects = DialectApi(
+            driver, identity.models, self._check_admission, identity.keeps_responses
+        )
 
     def app(self) -> web.Application:
         """Routes, middlewares and the last hand on the headers."""
@@ -71,10 +83,16 @@ class HttpApi:
             ("GET", "/metrics", self._metrics),
             ("GET", "/metrics/", self._metrics),
             ("GET", "/v1/models", self._models),
+            ("POST", "/v1/load_lora_adapter", self._load_adapter),
+            ("POST", "/v1/unload_lora_adapter", self._unload_adapter),
             ("POST", "/v1/completions", self._completions),
             ("POST", "/v1/chat/completions", self._chat_completions),
+            ("POST", "/v1/audio/transcriptions", self._transcribe),
+            ("POST", "/v1/audio/translations", self._transcribe),
+            ("GET", "/v1/realtime", self._realtime),
             ("POST", "/tokenize", self._tokenize),
             ("POST", "/detokenize", self._detokenize),
+            *self._dialects.routes(),
         ]
         for method, path, handler in routes:
             app.router.add_route(method, path, handler)
@@ -144,13 +162,32 @@ class HttpApi:
         return web.Response(body=body, headers={"content-type": CONTENT_TYPE})
 
     async def _models(self, _request: web.Request) -> web.StreamResponse:
-        names, root = self._identity.models, self._identity.root
-        max_model_len = self._driver.engine.spec.max_model_len
-        return _json(openai_answer.model_list(names, root, int(wall_s()), max_model_len))
+        who, length = self._identity, self._driver.engine.spec.max_model_len
+        created = int(wall_s())
+        listing = openai_answer.model_list(who.models, who.root, who.adapters, created, length)
+        return _json(listing)
+
+    async def _load_adapter(self, request: web.Request) -> web.StreamResponse:
+        """As with VLLM_ALLOW_RUNTIME_LORA_UPDATING."""
+        data = parse_object(await request.read(), request.content_type)
+        name, path = data.get("lora_name"), data.get("lora_path")
+        if not name or not path:
+            message = "Both 'lora_name' and 'lora_path' must be provided."
+            raise ApiError(400, "InvalidUserInput", message)
+        self._identity.adapters[name] = path
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
+
+    async def _unload_adapter(self, request: web.Request) -> web.StreamResponse:
+        data = parse_object(await request.read(), request.content_type)
+        name = str(data.get("lora_name"))
+        if self._identity.adapters.pop(name, None) is None:
+            message = f"The lora adapter '{name}' cannot be found."
+            raise ApiError(404, "NotFoundError", message)
+        return web.Response(text=f"Success: LoRA adapter '{name}' removed successfully.")
 
     async def _tokenize(self, request: web.Request) -> web.StreamResponse:
         data = parse_object(await request.read(), request.content_type)
-        check_model(data, self._identity.models)
+        check_model(data, self._identity.names)
         chat = "messages" in data
         tokens = tokenize(render_chat(data) if chat else str(data.get("prompt", "")).encode())
         spec = self._driver.engine.spec
@@ -162,6 +199,28 @@ class HttpApi:
         tokens = [token_of_id(number) or b"" for number in data.get("tokens", [])]
         return _json({"prompt": b"".join(tokens).decode(errors="replace")})
 
+    async def _transcribe(self, request: web.Request) -> web.StreamResponse:
+        form = await audio.read(request)
+        call = audio.call(form, self._identity.names, self._driver.engine.spec.max_model_len)
+        self._check_admission(call)
+        writer = audio.Writer(form, request.path, self._identity.models[0], int(wall_s()))
+        with self._driver.admit(call) as live:
+            if not call.stream:
+                text = "".join([piece async for piece in audio.pieces(live)])
+                return _json(writer.body(text))
+            response = await _open_stream(request)
+            async for piece in audio.pieces(live):
+                await response.write(writer.event(piece, live.choices[0].finish_reason))
+            await response.write(DONE)
+            await response.write_eof()
+            return response
+
+    async def _realtime(self, request: web.Request) -> web.StreamResponse:
+        if request.headers.get("upgrade", "").lower() != "websocket":
+            raise web.HTTPNotFound
+        models, length = self._identity.names, self._driver.engine.spec.max_model_len
+        return await realtime.converse(request, self._driver, models, length)
+
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, chat=False)
 
@@ -171,7 +230,7 @@ class HttpApi:
     async def _generate(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         data = parse_object(await request.read(), request.content_type)
         max_model_len = self._driver.engine.spec.max_model_len
-        models = self._identity.models
+        models = self._identity.names
         call = parse_call(data, chat=chat, models=models, max_model_len=max_model_len)
         request_id = request.headers.get("X-Request-Id") or call.request_id or uuid4().hex[:16]
         writer = Writer(

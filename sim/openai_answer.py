@@ -111,23 +111,27 @@ def usage_of(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
     }
 
 
-def model_list(models: list[str], root: str, created: int, max_model_len: int) -> dict[str, Any]:
-    """The body of /v1/models."""
+def model_list(
+    models: list[str], root: str, adapters: dict[str, str], created: int, max_model_len: int
+) -> dict[str, Any]:
+    """The body of /v1/models: all names of the model, then its LoRA adapters."""
+    cards = [_card(name, root, None, created, max_model_len) for name in models]
+    cards += [_card(name, path, models[0], created, None) for name, path in adapters.items()]
+    return {"object": "list", "data": cards}
+
+
+def _card(
+    name: str, root: str, parent: str | None, created: int, max_model_len: int | None
+) -> dict[str, Any]:
     return {
-        "object": "list",
-        "data": [
-            {
-                "id": model,
-                "object": "model",
-                "created": created,
-                "owned_by": "vllm",
-                "root": root,
-                "parent": None,
-                "max_model_len": max_model_len,
-                "permission": [_permission(model, created)],
-            }
-            for model in models
-        ],
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "vllm",
+        "root": root,
+        "parent": parent,
+        "max_model_len": max_model_len,
+        "permission": [_permission(name, created)],
     }
 
 

@@ -12,6 +12,7 @@ import signal
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.service import EXIT_CONFIG
 
+WAIT_MAX_S = 5.0
 STABLE_S = 30.0
 """Up this long, and the next death is a new story: the back-off starts over."""
 FIRST_TRIES = 3

@@ -64,7 +64,7 @@ class Child:
         self.ready = asyncio.Event()
         self.log = state.log(spec.name)
         self._socket = state.notify_socket(spec.name)
-        self._backoff = Backoff(dice)
+        self._backoff = Backoff(dice, cap_s=restart.WAIT_MAX_S)
         self._audience = audience
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None

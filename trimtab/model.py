@@ -167,6 +167,7 @@ class EngineFacts:
     vllm_version: str = ""
     epoch: int = 0
     uptime_ms: int | None = None
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +389,7 @@ class Route:
     reason: str = ""
     max_model_len_tokens: int | None = None
     breaker: BreakerState = BreakerState.UNSPECIFIED
+    adapters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +399,7 @@ class ApiKey:
     sha256: bytes
     name: str = ""
     urgency: Urgency = Urgency.DEFAULT
+    models: tuple[str, ...] = ()
     fallback: bool = False
 
 

@@ -42,6 +42,8 @@ NAME_LIMIT_CHARS = 128
 URL_LIMIT_CHARS = 512
 TEXT_LIMIT_CHARS = 300
 MODEL_NAMES_LIMIT = 64
+ADAPTERS_LIMIT = 128  # as the proto promises
+ADAPTER_NAME_LIMIT_CHARS = 256
 PER_NODE_LIMIT = 64  # engines and GPUs of one node, as the proto promises
 XID_LIMIT = 8
 TENANTS_PER_POOL = 64  # as the proto promises, and so are the ages
@@ -117,7 +119,13 @@ def bounded_facts(facts: EngineFacts) -> EngineFacts:
         max_model_len_tokens=_capped(facts.max_model_len_tokens, TOTAL_LIMIT),
         kv_cache_tokens=_capped(facts.kv_cache_tokens, TOTAL_LIMIT),
         uptime_ms=_capped(facts.uptime_ms, AGE_LIMIT_MS),
+        adapters=tuple(filter(_is_adapter_name, facts.adapters[:ADAPTERS_LIMIT])),
     )
+
+
+def _is_adapter_name(name: str) -> bool:
+    """Whether requests can name it so; one that is cut would be another's name."""
+    return 0 < len(name) <= ADAPTER_NAME_LIMIT_CHARS and name.isprintable()
 
 
 def bounded_use(use: ReplicaUse) -> ReplicaUse:
@@ -127,7 +135,7 @@ def bounded_use(use: ReplicaUse) -> ReplicaUse:
         inflight=min(use.inflight, INFLIGHT_LIMIT),
         dispatched=min(use.dispatched, NEWS_LIMIT),
         outcomes=_bounded_outcomes(use.outcomes),
-        cohorts=tuple(_bounded_cohort(cohort) for cohort in use.cohorts[:COHORTS_LIMIT]),
+        cohorts=tuple(map(_bounded_cohort, use.cohorts[:COHORTS_LIMIT])),
         tokens=min(use.tokens, NEWS_LIMIT),
     )
 
@@ -225,10 +233,7 @@ def _bounded_cohort(cohort: Cohort) -> Cohort:
 
 
 def _bounded_outcomes(outcomes: tuple[OutcomeCount, ...]) -> tuple[OutcomeCount, ...]:
-    return tuple(
-        one if one.count <= NEWS_LIMIT else replace(one, count=NEWS_LIMIT)
-        for one in outcomes[:OUTCOMES_LIMIT]
-    )
+    return tuple([_with(one, count=_news(one.count)) for one in outcomes[:OUTCOMES_LIMIT]])
 
 
 def _news(count: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controlplane.core.credits import full_slots
@@ -104,19 +104,17 @@ class Breakers:
         seen = self._evidence(replica, node, now_s)
         return self._step(replica, _ruled(seen, ruling, replica.name), now_s)
 
-    def tick(
+    def ticking(
         self, replicas: Iterable[Replica], nodes: Mapping[str, Node], now_s: float
-    ) -> list[Effect]:
-        """Decide on all of them, and ask for the probes that are due."""
-        effects: list[Effect] = []
+    ) -> Generator[list[Effect], None, None]:
+        """Decide on all of them, and ask for the probes that are due; a pool is one step."""
         pools: defaultdict[str, list[Replica]] = defaultdict(list)
         for replica in replicas:
             pools[_pool(replica)].append(replica)
         for name, members in pools.items():
-            effects += self._tick_pool(name, members, nodes, now_s)
+            yield self._tick_pool(name, members, nodes, now_s)
         for gone in [name for name in self._pools if name not in pools]:
             del self._pools[gone]
-        return effects
 
     def _tick_pool(
         self, name: str, replicas: Sequence[Replica], nodes: Mapping[str, Node], now_s: float

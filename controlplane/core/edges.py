@@ -62,6 +62,7 @@ class Edges:
         """Counts up when requests begin to wait at an edge."""
         self._names: dict[int, str] = {}
         self._inflight: dict[str, int] = {}
+        self._tokens_at_s: dict[str, float] = {}
 
     def hello(self, stream: int, hello: EdgeHello, now_s: float) -> list[EndStream | Noted]:
         """An edge introduces itself."""
@@ -115,25 +116,36 @@ class Edges:
         """What it says of replicas: of most only that attempts go on, and there are many."""
         steady = report.steady or SteadyUse()
         inflight = dict(zip(steady.replicas, steady.inflight, strict=False))
-        if max(inflight.values(), default=0) > INFLIGHT_LIMIT or inflight.keys() - replicas.keys():
+        if (
+            max(inflight.values(), default=0) > INFLIGHT_LIMIT
+            or not inflight.keys() <= replicas.keys()
+        ):
             known = ((name, number) for name, number in inflight.items() if name in replicas)
             inflight = {name: min(number, INFLIGHT_LIMIT) for name, number in known}
+        tokens_at_s = self._tokens_at_s
         for name, tokens in zip(steady.replicas, steady.tokens, strict=False):
             if tokens and name in inflight:
-                replicas[name].tokens_at_s = now_s
+                tokens_at_s[name] = now_s
         news: list[ReplicaUse] = []
-        uses = {use.replica: use for use in report.replicas if use.replica in replicas}
-        for name, use in uses.items():
+        for name, use in {u.replica: u for u in report.replicas if u.replica in replicas}.items():
             if use.dispatched or use.outcomes or use.cohorts or use.refused:
                 news.append(bounded_use(use))
             if use.tokens:
-                replicas[name].tokens_at_s = now_s
+                tokens_at_s[name] = now_s
             if use.inflight:
                 inflight[name] = min(use.inflight, INFLIGHT_LIMIT)
         for use in news:
             _count_use(replicas[use.replica], use, now_s)
         edge.news = tuple(news)
         self._use(edge, inflight)
+
+    def tokens_at_s(self, replica: str) -> float | None:
+        """When edges last told of tokens from a replica."""
+        return self._tokens_at_s.get(replica)
+
+    def forget(self, replica: str) -> None:
+        """There is no such replica any more."""
+        self._tokens_at_s.pop(replica, None)
 
     def inflight(self, replica: str) -> int:
         """Attempts of all edges on a replica."""
@@ -154,11 +166,13 @@ class Edges:
 
     def _use(self, edge: Edge, inflight: Mapping[str, int]) -> None:
         """An edge's attempts are these now."""
-        total = self._inflight
+        total, before = self._inflight, edge.inflight
         for name, number in inflight.items():
-            total[name] = total.get(name, 0) + number
-        for name, number in edge.inflight.items():
-            total[name] -= number
+            was = before.get(name, 0)
+            if number != was:  # most are what they were
+                total[name] = total.get(name, 0) + number - was
+        for name in before.keys() - inflight.keys():
+            total[name] -= before[name]
             if not total[name]:
                 del total[name]
         edge.inflight = inflight

@@ -13,7 +13,7 @@ and has not named it for ABANDONED_S; one that is configured is CLOSED then, and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 from controlplane.core.agents import Agents
@@ -71,6 +71,7 @@ from trimtab.model import (
 )
 from trimtab.policy.capacity import Capacity
 from trimtab.policy.dice import Dice
+from trimtab.policy.grants import finish
 
 STALE_S = 2.0  # a report older than this is silence (four of the default periods)
 BLACKOUT_S = 3.0
@@ -121,7 +122,7 @@ class Registry:
             case Loaded():
                 return self._load(event, now_s)
             case Tick():
-                return self._tick(now_s)
+                return finish(self.ticking(now_s))
 
     def settled(self, now_s: float) -> bool:
         """Whether edges that are served by what they have may be told something new."""
@@ -249,7 +250,7 @@ class Registry:
         self, replica: Replica, node: Node, sample: EngineSample, now_s: float
     ) -> Sequence[Effect]:
         before, old_state, old_health = replica.sample, replica.state, replica.health
-        sample = believed(sample, replica.tokens_at_s, now_s)
+        sample = believed(sample, self.edges.tokens_at_s(replica.name), now_s)
         _count(replica.minute, before, sample, now_s)
         self.breakers.sampled(replica, before, sample, now_s)
         if replica.facts is not None:
@@ -299,21 +300,30 @@ class Registry:
             effects += self._review(replica, now_s)
         return effects
 
-    def _tick(self, now_s: float) -> Sequence[Effect]:
-        effects = self.breakers.tick(self.replicas.values(), self.agents.by_node, now_s)
+    def ticking(self, now_s: float) -> Generator[None, None, list[Effect]]:
+        """What a Tick does, in steps of a pool or a replica, between which events may come."""
+        effects: list[Effect] = []
+        for some in self.breakers.ticking(self.replicas.values(), self.agents.by_node, now_s):
+            effects += some
+            yield
         for replica in list(self.replicas.values()):
-            abandoned = self._abandoned(replica, now_s)
-            if not replica.configured and (abandoned or replica.unheard_s(now_s) >= FORGET_S):
-                effects += self._forget(replica)
-                continue
-            if abandoned:
-                replica.health, replica.sample, replica.sampled_at_s = Serving.CLOSED, None, None
-                replica.cause = "its agent does not watch it any more"
-                replica.standing.unsaved = True
-            effects += self._review(replica, now_s)
-            effects += self._keep(replica, now_s) if replica.standing.unsaved else []
+            if self.replicas.get(replica.name) is replica:  # a namesake may have taken its place
+                effects += self._passed(replica, now_s)
+                yield
         self.agents.forget(FORGET_S, now_s)
         return effects
+
+    def _passed(self, replica: Replica, now_s: float) -> list[Effect]:
+        """What time alone does to a replica."""
+        abandoned = self._abandoned(replica, now_s)
+        if not replica.configured and (abandoned or replica.unheard_s(now_s) >= FORGET_S):
+            return self._forget(replica)
+        if abandoned:
+            replica.health, replica.sample, replica.sampled_at_s = Serving.CLOSED, None, None
+            replica.cause = "its agent does not watch it any more"
+            replica.standing.unsaved = True
+        effects = self._review(replica, now_s)
+        return effects + self._keep(replica, now_s) if replica.standing.unsaved else effects
 
     def _abandoned(self, replica: Replica, now_s: float) -> bool:
         """Whether its own agent reports, and has not named it for long: a word, not silence."""
@@ -338,6 +348,7 @@ class Registry:
 
     def _forget(self, replica: Replica) -> list[Effect]:
         del self.replicas[replica.name]
+        self.edges.forget(replica.name)
         self._own(replica, "")
         self.routing_version += 1
         return [
@@ -401,6 +412,7 @@ class Registry:
             reason=explain(replica, silent),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=breaker.state,
+            adapters=facts.adapters if facts else (),
         )
 
 
@@ -423,6 +435,7 @@ def _with_models_known(facts: EngineFacts, before: EngineFacts | None) -> Engine
         facts,
         served_models=before.served_models,
         max_model_len_tokens=before.max_model_len_tokens,
+        adapters=before.adapters,
     )
 
 

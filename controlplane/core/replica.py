@@ -53,7 +53,6 @@ class Replica:
     facts_at_s: float = 0.0
     sample: EngineSample | None = None
     sampled_at_s: float | None = None
-    tokens_at_s: float | None = None  # when edges last told of tokens from it
     health: Serving = Serving.CLOSED
     cause: str = ""  # the agent's words when the state began; the live ones change too often
     gpu_fault: str = ""  # what makes its GPU useless

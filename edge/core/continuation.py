@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from edge.core import openai, sse
-from edge.core.openai import CHAT, Call
+from edge.core.openai import Call
+from edge.core.surface import CHAT
 
 FOLD_BYTES = 32 * 1024
 TEXT_LIMIT_CHARS = 1024 * 1024

@@ -63,6 +63,11 @@ class Notes:
     outside: bool = False
     """Whether the external fallback was asked."""
 
+    @property
+    def answered(self) -> bool:
+        """Whether the caller got all of an answer."""
+        return bool(self.attempts) and self.attempts[-1].outcome is Outcome.OK
+
 
 class Record(NamedTuple):
     """One request, from its arrival to its end."""
@@ -77,6 +82,8 @@ class Record(NamedTuple):
     first_byte_s: float | None
     ended_s: float
     ending: Ending
+    caller_id: str = ""
+    """What the caller calls it."""
 
     @property
     def odd(self) -> bool:
@@ -144,6 +151,7 @@ def view(record: Record) -> dict[str, object]:
     lasted_s = record.ended_s - record.since_s
     return {
         "request_id": record.request_id,
+        "caller_id": record.caller_id,
         "pool": record.pool,
         "tenant": record.tenant,
         "urgency": record.urgency.name.lower(),

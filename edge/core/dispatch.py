@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from edge.core import uses
+from edge.core.models import has
 from edge.core.table import RoutingTable
 from trimtab.model import (
     BreakerState,
@@ -75,6 +77,7 @@ class ReplicaState:
 class _Offer(NamedTuple):
     """A replica that may get requests, and how many it may have in all."""
 
+    route: Route
     credit: Credit
     state: ReplicaState
     slots: int
@@ -126,7 +129,9 @@ class Dispatch:
         """A new request wants in; queued, or refused for want of room."""
         state = self.pool(pool)
         state.requests += 1
-        refusal = state.queue.offer(ticket, now_s, self._dice, lambda: self._has_room(pool, now_s))
+        refusal = state.queue.offer(
+            ticket, now_s, self._dice, lambda: self._has_room(pool, ticket.adapter, now_s)
+        )
         if refusal:
             state.shed += 1
         else:
@@ -153,9 +158,19 @@ class Dispatch:
         state.shed += 1
         return refusal
 
-    def has_open(self, pool: str) -> bool:
+    def has_open(self, pool: str, adapter: str = "") -> bool:
         """Whether any replica of the pool may get requests, now or after a moment of doubt."""
-        return any(route.serving is Serving.OPEN for route in self._table.routes(pool))
+        routes = self._table.routes(pool)
+        return any(route.serving is Serving.OPEN and has(route, adapter) for route in routes)
+
+    def orphans(self) -> Iterator[tuple[str, Ticket]]:
+        """Requests that wait for an adapter which no replica has any more, by pool."""
+        for pool, state in self._pools.items():
+            routes = self._table.routes(pool)
+            for _, _, line in state.queue.lines():
+                for ticket in line.tickets.values():
+                    if ticket.adapter and not any(has(route, ticket.adapter) for route in routes):
+                        yield pool, ticket
 
     def place(self, now_s: float) -> Iterator[Placement]:
         """Requests that can run now; each one yielded is counted in flight."""
@@ -167,11 +182,11 @@ class Dispatch:
         """A second attempt beside one under way, counted in flight, where there is idle room."""
         pool, ticket = placement.pool, placement.ticket
         queue = self.pool(pool).queue
-        if len(queue):
+        if len(queue) or ticket.only:
             return None
         used = {placement.route.replica, *ticket.tried}
-        others = [offer for offer in self._open(pool, now_s) if offer.credit.replica not in used]
-        candidates = [self._candidate(offer, now_s) for offer in others]
+        offers = [offer for offer in self._open(pool, now_s) if offer.credit.replica not in used]
+        candidates = _fit(ticket, offers, [self._candidate(offer, now_s) for offer in offers])
         replica = pick([c for c in candidates if hedge.is_idle(c)], (), self._dice)
         if replica is None:
             return None
@@ -179,6 +194,13 @@ class Dispatch:
         health = self._start(replica, now_s)
         route = next(r for r in self._table.routes(pool) if r.replica == replica)
         return Placement(pool, ticket, route, now_s, candidates, health)
+
+    def borrow(self, pool: str, ticket: Ticket, now_s: float) -> Placement | None:
+        """The replica for a request that takes none of its slots: the least busy one."""
+        routes = [route for route in self._table.routes(pool) if _may_ask(route, ticket)]
+        fresh = [route for route in routes if route.replica not in ticket.tried] or routes
+        route = min(fresh, key=lambda route: self._business(route.replica, now_s), default=None)
+        return Placement(pool, ticket, route, now_s, ()) if route else None
 
     def began(self, placement: Placement, now_s: float) -> None:
         """The first data of a stream came."""
@@ -242,7 +264,8 @@ class Dispatch:
         """The pool's accounting, with the limits of the newest policy."""
         state = self._pools.get(name)
         if state is None:
-            state = self._pools[name] = PoolState(Queue(0))
+            queue = Queue(0, part_of=partial(self._part_of, name))
+            state = self._pools[name] = PoolState(queue)
         policy = self._table.policy
         state.queue.limit = policy.queue_limit
         state.queue.budgets.long_s = policy.queue_wait_ms / 1000
@@ -313,20 +336,28 @@ class Dispatch:
             if not any(offer.has_room for offer in offers):
                 return
             candidates = [self._candidate(offer, now_s) for offer in offers]
-            for ticket in queue.head(LOOK_AHEAD, now_s):
-                replica, at_home = self._choose(queue, ticket, candidates)
+            free = {name for offer in offers if offer.has_room for name in offer.route.adapters}
+            for ticket in queue.head(LOOK_AHEAD, now_s, free):
+                fit = _fit(ticket, offers, candidates)
+                replica, at_home = self._choose(queue, ticket, fit)
                 if replica is not None:
                     queue.depart(ticket)
                     health = self._start(replica, now_s)
                     route = next(r for r in self._table.routes(pool) if r.replica == replica)
-                    yield Placement(pool, ticket, route, now_s, candidates, health, at_home)
+                    yield Placement(pool, ticket, route, now_s, fit, health, at_home)
                     placed = True
                     break
+
+    def _business(self, replica: str, now_s: float) -> tuple[bool, int]:
+        state = self.replica(replica)
+        return state.suspicion.active(now_s), state.inflight
 
     def _choose(
         self, queue: Queue, ticket: Ticket, candidates: list[Candidate]
     ) -> tuple[str | None, bool | None]:
         """The replica, if any, and whether the ticket is at home there."""
+        if ticket.only:
+            return pick([c for c in candidates if c.replica == ticket.only], (), self._dice), True
         if not ticket.affinity:
             return pick(candidates, ticket.tried, self._dice), None
         fresh = [c for c in candidates if c.replica not in ticket.tried]
@@ -345,8 +376,19 @@ class Dispatch:
         state.tally.started(now_s)
         return health
 
-    def _has_room(self, pool: str, now_s: float) -> bool:
-        return any(offer.has_room for offer in self._open(pool, now_s))
+    def _part_of(self, pool: str, adapter: str) -> float:
+        slots = having = 0
+        for route in self._table.routes(pool):
+            credit = self._table.credits.get(route.replica)
+            if credit is not None and route.serving is Serving.OPEN:
+                most = max(credit.slots, credit.limit_slots)  # this edge's own may be none just now
+                slots += most
+                having += most if has(route, adapter) else 0
+        return having / slots if slots else 1.0
+
+    def _has_room(self, pool: str, adapter: str, now_s: float) -> bool:
+        offers = self._open(pool, now_s)
+        return any(offer.has_room and has(offer.route, adapter) for offer in offers)
 
     def _open(self, pool: str, now_s: float) -> list[_Offer]:
         """The replicas that may get requests now; the others are no home for a while."""
@@ -358,11 +400,11 @@ class Dispatch:
                 state.unsettled_until_s = now_s + affinity.AWAY_S
             credit = self._table.credits.get(route.replica)
             if is_open and credit is not None:
-                found.append(_Offer(credit, state, state.room(credit.slots, now_s)))
+                found.append(_Offer(route, credit, state, state.room(credit.slots, now_s)))
         return found
 
     def _candidate(self, offer: _Offer, now_s: float) -> Candidate:
-        credit, state, slots = offer
+        _, credit, state, slots = offer
         fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
         fresh = fresh and self.mode is not Mode.AUTONOMOUS  # it was, when it was pushed
         return Candidate(
@@ -390,6 +432,21 @@ class Dispatch:
         state.dispatched = state.refused = state.tokens = 0
         state.outcomes.clear()
         return use
+
+
+def _fit(ticket: Ticket, offers: list[_Offer], candidates: list[Candidate]) -> list[Candidate]:
+    """Those of the candidates that have what a request needs."""
+    if not ticket.adapter:
+        return candidates
+    pairs = zip(offers, candidates, strict=True)
+    return [candidate for offer, candidate in pairs if has(offer.route, ticket.adapter)]
+
+
+def _may_ask(route: Route, ticket: Ticket) -> bool:
+    """Whether a cheap request may go there; what only one has may be asked for while it drains."""
+    if ticket.only:
+        return route.replica == ticket.only and route.serving is not Serving.LOST
+    return route.serving is Serving.OPEN and has(route, ticket.adapter)
 
 
 def with_tried(ticket: Ticket, tried: set[str]) -> Ticket:

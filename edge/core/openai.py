@@ -1,28 +1,32 @@
-"""OpenAI's HTTP dialect: what the edge reads of a request, owns in it, and makes itself.
+"""JSON requests: what the edge reads of one, owns in it, and makes itself.
 
-Rules: a body passes through byte for byte except for what the edge owns: the model's name, and the
-fields by which a caller could help himself (vLLM honours all of them: priority over others, cache
-partition, transfer of KV blocks, ids of its own). Unknown fields survive; the engine validates.
+Rules: a body passes through byte for byte except for what the edge owns: the model's name, whether
+a stream tells its usage, and the fields by which a caller could help himself (vLLM honours all of
+them: priority over others, cache partition, transfer of KV blocks, ids of its own). Unknown fields
+survive; the engine validates.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import msgspec
 
-from edge.core import problems
+from edge.core import problems, splice, surface
 from edge.core.problems import Problem
-from trimtab.model import Pool, Route
+from edge.core.surface import CHAT, TEXT, Cost, Entry, Found
+from trimtab.model import Route
 from trimtab.policy import affinity
 from trimtab.policy.work import BYTES_PER_TOKEN
 
 PRIVILEGED_FIELDS = ("priority", "cache_salt", "kv_transfer_params", "vllm_xargs", "request_id")
-CHAT = "/v1/chat/completions"
-COMPLETION_PATHS = (CHAT, "/v1/completions")
+FIELDS_LIMIT = 250_000  # names in one body; only looked at where it is large
+LARGE_BODY_BYTES = 1024 * 1024
 DEADLINE_HEADERS = ("x-stainless-read-timeout", "x-stainless-timeout")
 DEADLINE_MAX_S = 3_600.0
 KEY_LIMIT_CHARS = 512
@@ -32,6 +36,8 @@ BEGINNING_MIN_BYTES = 2_048  # a shorter prompt is computed in 14 ms: nothing to
 BEGINNING_MAX_BYTES = 16_384  # read of a conversation: its system prompt and first question
 HEAD_BYTES = 1_024  # read of any other prompt, which may grow at its end
 _TRUE = frozenset({b"true", b"1", b'"true"', b'"True"', b'"1"'})  # pydantic's, as vLLM reads it
+_USAGE = b'{"include_usage":true}'
+_NAME = re.compile(rb'"[ \t\r\n]*:')
 
 
 class _Body(msgspec.Struct):
@@ -47,14 +53,10 @@ class _Body(msgspec.Struct):
     prompt_cache_key: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     prompt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-class _Usage(msgspec.Struct):
-    completion_tokens: int = 0
-
-
-class _Answer(msgspec.Struct):
-    usage: _Usage = msgspec.field(default_factory=_Usage)
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    max_output_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    previous_response_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Count(msgspec.Struct):
@@ -65,54 +67,84 @@ class _Count(msgspec.Struct):
 class Call:
     """One request as far as the edge reads it. `model` is None when none was named."""
 
+    entry: Entry
     path: str
     body: bytes
-    model: str | None
-    stream: bool
-    privileged: bool
+    model: str | None = None
+    stream: bool = False
+    privileged: bool = False
     max_tokens: int | None = None
     session: bytes = b""
     """What the body calls the session, as it stands there."""
     beginning_key: bytes = b""
     """Of what a prompt's later versions begin with too."""
+    previous: str = ""
+    """The answer that it goes on from, or is about: only the replica that made it has it."""
+    add_usage: bytes = b""
+    """The stream_options to ask for, where the caller asked for no usage; empty if he did."""
+    answers_as: str = ""
+    """What the model is called in the answer."""
+    method: str = "POST"
 
     @property
     def prompt_tokens(self) -> int:
         """A guess: the edge has no tokenizer."""
         return len(self.body) // BYTES_PER_TOKEN
 
-    def body_for(self, served_as: str) -> bytes:
+    def answering_as(self, name: str) -> Call:
+        """The same call, whose answer is to call the model so."""
+        return replace(self, answers_as=name)
+
+    def body_for(self, served_as: str) -> splice.Pieces:
         """The bytes to send to a replica that knows the model by this name."""
-        if not self.privileged and (self.model is None or self.model == served_as):
-            return self.body
-        fields = msgspec.json.decode(self.body, type=dict[str, msgspec.Raw])
-        for name in PRIVILEGED_FIELDS:
-            fields.pop(name, None)
-        if self.model is not None:
-            fields["model"] = msgspec.Raw(msgspec.json.encode(served_as))
-        return msgspec.json.encode(fields)
+        changes: dict[str, bytes | None] = {}
+        if self.privileged:
+            changes = dict.fromkeys(PRIVILEGED_FIELDS)
+        if self.model is not None and self.model != served_as:
+            changes["model"] = encode(served_as)
+        if self.add_usage:
+            changes["stream_options"] = self.add_usage
+        return splice.pieces(self.body, changes) if changes else [self.body]
 
 
-def parse(path: str, content_type: str, body: bytes) -> Call | Problem:
+def parse(found: Found, content_type: str, body: bytes) -> Call | Problem:
     """Read what routing needs."""
     if content_type.partition(";")[0].strip().lower() != "application/json":
         return problems.bad_content_type(content_type)
+    if len(body) > LARGE_BODY_BYTES and any(islice(_NAME.finditer(body), FIELDS_LIMIT, None)):
+        return problems.bad_json(f"more than {FIELDS_LIMIT} names in it")
     try:
         fields = msgspec.json.decode(body, type=_Body)
-        model = _text(fields.model)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        model, previous = _text(fields.model), _text(fields.previous_response_id)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return problems.bad_json(str(error))
-    stream = fields.stream is not msgspec.UNSET and bytes(fields.stream) in _TRUE
-    owned = any(getattr(fields, name) is not msgspec.UNSET for name in PRIVILEGED_FIELDS)
-    most = whole_number(fields.max_completion_tokens) or whole_number(fields.max_tokens)
+    entry = found.entry
+    stream = entry.streams and _is_true(fields.stream)
+    tells_usage = stream and entry.path in {CHAT, TEXT}
+    most = (fields.max_completion_tokens, fields.max_tokens, fields.max_output_tokens)
     session = _head(fields.prompt_cache_key, SESSION_LIMIT_BYTES)
     named = session.startswith(b'"') and session != b'""'
-    prompt = fields.prompt if fields.messages is msgspec.UNSET else fields.messages
+    prompts = (fields.messages, fields.prompt, fields.input)
+    prompt = next((raw for raw in prompts if raw is not msgspec.UNSET), msgspec.UNSET)
     return Call(
-        *(path, body, model, stream, owned, most),
+        *(entry, found.path, body, model, stream),
+        privileged=any(getattr(fields, name) is not msgspec.UNSET for name in PRIVILEGED_FIELDS),
+        max_tokens=next(filter(None, map(whole_number, most)), None),
         session=session if named else b"",
-        beginning_key=_beginning_key(prompt),
+        beginning_key=_beginning_key(prompt) if entry.cost is Cost.ANSWER else b"",
+        previous=(previous or "") if entry.path == surface.RESPONSES else "",
+        add_usage=_add_usage(fields.stream_options) if tells_usage else b"",
     )
+
+
+def about(found: Found, method: str, query: Mapping[str, str]) -> Call:
+    """A request about an answer that some replica keeps: it has no body."""
+    stream = found.entry.streams and query.get("stream", "").lower() in {"true", "1"}
+    after = query.get("starting_after", "")
+    path = f"{found.path}?stream=true" if stream else found.path
+    if stream and after.isdecimal() and len(after) < 10:
+        path += f"&starting_after={after}"
+    return Call(found.entry, path, b"", stream=stream, previous=found.id, method=method)
 
 
 def beyond_context(call: Call, routes: Iterable[Route]) -> Problem | None:
@@ -122,14 +154,6 @@ def beyond_context(call: Call, routes: Iterable[Route]) -> Problem | None:
     if call.max_tokens is None or call.max_tokens <= longest:
         return None
     return problems.answer_too_long(call.max_tokens, int(longest))
-
-
-def completion_tokens(body: bytes) -> int:
-    """How many tokens a whole answer has, as it says itself; 0 if it does not."""
-    try:
-        return max(0, msgspec.json.decode(body, type=_Answer).usage.completion_tokens)
-    except msgspec.DecodeError:
-        return 0
 
 
 def token_count(body: bytes) -> int | None:
@@ -173,18 +197,6 @@ def patience_s(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def model_card(pool: Pool, routes: Iterable[Route], created: int) -> dict[str, object]:
-    """A pool as /v1/models shows it; the longest context that every replica can take."""
-    lengths = [r.max_model_len_tokens for r in routes if r.max_model_len_tokens is not None]
-    card: dict[str, object] = {
-        "id": pool.name,
-        "object": "model",
-        "created": created,
-        "owned_by": "trimtab",
-    }
-    return card | ({"max_model_len": min(lengths)} if lengths else {})
-
-
 def model_list(cards: Iterable[dict[str, object]]) -> bytes:
     """The body of GET /v1/models."""
     return encode({"object": "list", "data": list(cards)})
@@ -199,6 +211,24 @@ def whole_number(raw: msgspec.Raw | msgspec.UnsetType) -> int | None:
 def encode(value: object) -> bytes:
     """Compact JSON, as vLLM writes it."""
     return msgspec.json.encode(value)
+
+
+def _is_true(raw: msgspec.Raw | msgspec.UnsetType) -> bool:
+    return raw is not msgspec.UNSET and bytes(raw) in _TRUE
+
+
+def _add_usage(raw: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    if raw is msgspec.UNSET or bytes(raw) == b"null":
+        return _USAGE
+    try:
+        options = splice.fields(bytes(raw))
+    except msgspec.DecodeError:
+        return b""  # the engine will say what is wrong with it
+    if _is_true(options.get("include_usage", msgspec.UNSET)):
+        return b""
+    # without the other it had no effect
+    changes = {"include_usage": b"true", "continuous_usage_stats": None}
+    return splice.splice(bytes(raw), changes)
 
 
 def _head(raw: msgspec.Raw | msgspec.UnsetType, limit_bytes: int) -> bytes:

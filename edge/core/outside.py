@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from edge.core import openai
+from edge.core import surface
 from edge.core.openai import Call
 from edge.core.problems import Problem
 
@@ -30,10 +30,11 @@ class Target:
 def may_leave(call: Call, problem: Problem, *, allowed: bool, started: bool) -> bool:
     """Whether a request that the fleet refuses so may be asked elsewhere."""
     refused = problem.code in REFUSALS and not started
-    return allowed and refused and call.path in openai.COMPLETION_PATHS
+    return allowed and refused and call.path in {surface.CHAT, surface.TEXT}
 
 
 def elsewhere(call: Call) -> Call:
-    """The call as its new address has it: its base URL has the version in it, and it needs a name
-    for the model."""
-    return replace(call, path=call.path.removeprefix("/v1"), model=call.model or "")
+    """The call as its new address has it: its base URL has the version in it, it needs a name for
+    the model, and nobody there counts usage for us."""
+    path = call.path.removeprefix("/v1")
+    return replace(call, path=path, model=call.model or "", add_usage=b"")

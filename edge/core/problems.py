@@ -1,8 +1,8 @@
-"""Every answer of the edge's own that is not a success, in OpenAI's shape.
+"""Every answer of the edge's own that is not a success, in OpenAI's shape (others: envelopes).
 
 Rules: the code is a string of OpenAI's where one exists; a message says what, whose fault, and what
-to do; `retry-after-ms` and `retry-after` say when to come back (at most 60 s: openai-python gives
-up above 120), `x-should-retry: false` when coming back can't help. Contract: docs/errors.md.
+to do; `retry-after-ms` and `retry-after` say when to come back (core/headers spreads it),
+`x-should-retry: false` when coming back can't help. Contract: docs/errors.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from edge.core import base_url, encodings, headers
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.deadline import Deadline
 from trimtab.policy.poison import Incident, Way
@@ -41,31 +42,37 @@ class Problem:
     retry_after_s: float | None = None
     retry: bool | None = None
 
-    def body(self) -> bytes:
-        """The JSON envelope."""
-        fields = {
+    def fields(self) -> dict[str, object]:
+        """What a client can read of it."""
+        return {
             "message": self.message,
             "type": self.type,
             "param": self.param,
             "code": self.code,
         }
-        return msgspec.json.encode({"error": fields})
+
+    def body(self) -> bytes:
+        """The JSON envelope."""
+        return msgspec.json.encode({"error": self.fields()})
 
     def event(self) -> bytes:
         """The same inside a stream."""
         return b"data: " + self.body() + b"\n\n"
 
-    def headers(self) -> dict[str, str]:
+    def headers(self, request_id: str) -> dict[str, str]:
         """What tells an SDK when to come back."""
-        headers = {"content-type": "application/json"}
+        said = {"content-type": "application/json"}
         if self.retry_after_s is not None:
-            headers["retry-after-ms"] = str(int(1000 * self.retry_after_s))
-            headers["retry-after"] = str(math.ceil(self.retry_after_s))
+            wait_s = headers.retry_after_s(self.retry_after_s, request_id)
+            said["retry-after-ms"] = str(int(1000 * wait_s))
+            said["retry-after"] = str(math.ceil(wait_s))
         if self.retry is not None:
-            headers["x-should-retry"] = "true" if self.retry else "false"
+            said["x-should-retry"] = "true" if self.retry else "false"
         if self.status == 401:
-            headers["www-authenticate"] = "Bearer"
-        return headers
+            said["www-authenticate"] = "Bearer"
+        if self.status == 415:
+            said["accept-encoding"] = ", ".join(encodings.KNOWN)
+        return said
 
 
 def no_key() -> Problem:
@@ -93,10 +100,88 @@ def bad_content_type(given: str) -> Problem:
     return Problem(400, INVALID, "invalid_json", text, retry=False)
 
 
+def bad_form(detail: str) -> Problem:
+    """A form that can't be read."""
+    text = f"The request body is not a valid multipart form: {detail}."
+    return Problem(400, INVALID, "invalid_form", text, retry=False)
+
+
+def not_a_websocket() -> Problem:
+    """A path that is one, asked for as if it were none."""
+    text = "This path is a WebSocket: ask for it with 'Upgrade: websocket'."
+    return Problem(426, INVALID, "upgrade_required", text, retry=False)
+
+
+def session_without_model() -> Problem:
+    """Nobody can know where it should go."""
+    text = "Name the model in the URL (?model=…), or in a session.update before anything else."
+    return Problem(400, INVALID, "missing_required_parameter", text, param="model", retry=False)
+
+
+def other_model(model: str) -> Problem:
+    """A session is about one model."""
+    text = f"This session is about another model than {model[:200]!r}: open a new one for that."
+    return Problem(400, INVALID, "invalid_value", text, param="model", retry=False)
+
+
+def session_over() -> Problem:
+    """It was silent, or open, for too long."""
+    text = "The session was silent or open for too long; open a new one."
+    return Problem(408, INVALID, "session_expired", text, retry=False)
+
+
 def too_large(limit_bytes: int) -> Problem:
     """A body over the limit."""
     text = f"The request body is larger than {limit_bytes} bytes, this fleet's limit."
     return Problem(413, INVALID, "request_too_large", text, retry=False)
+
+
+def bomb(ratio: int) -> Problem:
+    """A compressed body that is mostly air."""
+    text = (
+        f"The request body grows to more than {ratio} times its compressed size. "
+        "Send it without content-encoding."
+    )
+    return Problem(413, INVALID, "request_too_large", text, retry=False)
+
+
+def bad_encoding(given: str) -> Problem:
+    """A body compressed in a way that is not known here."""
+    known = " and ".join(encodings.KNOWN)
+    text = f"Content-Encoding {given[:80]!r} is not known here; {known} are, or none."
+    return Problem(415, INVALID, "unsupported_content_encoding", text, retry=False)
+
+
+def bad_expectation(given: str) -> Problem:
+    """An Expect header that asks for something else."""
+    text = f"Expect {given[:80]!r} can't be met; only 100-continue can."
+    return Problem(417, INVALID, "bad_request", text, retry=False)
+
+
+def bad_body(what: str) -> Problem:
+    """A body that ends in the middle, in one of its layers."""
+    return Problem(400, INVALID, "bad_request", f"The request body {what}.", retry=False)
+
+
+def head_too_large(limit_bytes: int) -> Problem:
+    """Headers over a limit."""
+    text = (
+        f"The request's headers are larger than {limit_bytes // 1024} KiB, "
+        "the limit for one is 32 KiB, for all 64 KiB."
+    )
+    return Problem(431, INVALID, "request_headers_too_large", text, retry=False)
+
+
+def too_many_headers(limit: int) -> Problem:
+    """More headers than anybody needs."""
+    text = f"The request has more than {limit} headers."
+    return Problem(431, INVALID, "request_headers_too_large", text, retry=False)
+
+
+def url_too_long(limit_bytes: int) -> Problem:
+    """A URL over the limit."""
+    text = f"The request's URL is longer than {limit_bytes // 1024} KiB, the limit."
+    return Problem(414, INVALID, "url_too_long", text, retry=False)
 
 
 def too_slow(what: str, limit_s: float) -> Problem:
@@ -144,9 +229,8 @@ def named(verdict: bytes) -> bytes:
 
 def unknown_path(method: str, path: str, served: Iterable[str]) -> Problem:
     """Not served here."""
-    hint = " Your base_url should end in /v1 once." if path.startswith("/v1/v1") else ""
-    if "//" in path or (path != "/" and path.endswith("/")):
-        hint = " Write it without a slash too many: nothing is redirected."
+    served = list(served)
+    hint = base_url.hint(path, served)
     text = f"{method} {path[:200]} is not served by this fleet.{hint} Served: {', '.join(served)}."
     return Problem(404, INVALID, "unknown_url", text, retry=False)
 
@@ -159,7 +243,7 @@ def wrong_method(method: str, path: str, allowed: str) -> Problem:
 
 def bad_request(detail: str) -> Problem:
     """Not even HTTP."""
-    text = f"The request could not be read: {detail[:200]}."
+    text = f"The request could not be read: {detail[:200].rstrip('.')}."
     return Problem(400, INVALID, "bad_request", text, retry=False)
 
 
@@ -201,10 +285,28 @@ def fallback_broke() -> Problem:
     return Problem(502, SERVER, "fallback_broke", f"{text}incomplete.", None, 0.5)
 
 
-def no_replica(pool: str, total: int) -> Problem:
+def unknown_response(response_id: str) -> Problem:
+    """An answer that this edge did not relay, or too long ago."""
+    text = (
+        f"Response with id {response_id[:128]!r} not found: the replica that made it keeps it, "
+        "and this endpoint does not know, or no longer, which one that was."
+    )
+    return Problem(404, INVALID, "response_not_found", text, param="response_id", retry=False)
+
+
+def replica_away(response_id: str) -> Problem:
+    """The one replica that could serve it can't."""
+    text = (
+        f"The replica that made response {response_id[:128]!r} can't take requests now; "
+        f"come back in {PROBE_S:.0f} s, or go on without its id."
+    )
+    return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)
+
+
+def no_replica(model: str, total: int) -> Problem:
     """Nothing to send to."""
     text = (
-        f"None of the {total} replicas of {pool!r} can take requests now. "
+        f"None of the {total} replicas of {model!r} can take requests now. "
         f"Nothing is wrong with your request; come back in {PROBE_S:.0f} s."
     )
     return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)

@@ -1,15 +1,17 @@
 """Server-sent events from an engine, cut into whole events and read just enough to be honest.
 
 Rules: bytes pass through unchanged; what is read is only what decides the fate of the stream: is
-this the first data, an error, an abort, the end? Facts (vLLM 0.32): an error comes inside a 200 as
+this the first data, an error, an abort, the end? How OpenAI's completions say so is read here,
+other dialects in core/dialects. Facts (vLLM 0.32): an error comes inside a 200 as
 `data: {"error": …}` and is followed by `[DONE]`, which is therefore no proof of success; a drained
-engine sends nothing but `[DONE]`; a comment (`: keep-alive`) is no data.
+engine sends nothing but `[DONE]`; a comment (`: keep-alive`) is no data; the usage comes alone,
+after the last choice.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -18,6 +20,8 @@ import msgspec
 EVENT_LIMIT_BYTES = 8 * 1024 * 1024
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
+NO_CHOICES = b'"choices":[]'  # within a text its quotes would be escaped
+FINISHED = b'"finish_reason":"'
 _END = re.compile(rb"\r?\n\r?\n")
 _ERROR = re.compile(rb'^data:\s*\{\s*"error"\s*:')
 _ABORT = re.compile(rb'"finish_reason"\s*:\s*"abort"')
@@ -27,7 +31,9 @@ class Kind(Enum):
     """What an event means for the stream."""
 
     COMMENT = auto()
+    OPENING = auto()  # said before the engine has done anything
     DATA = auto()
+    USAGE = auto()  # of the whole answer, and nothing else
     ERROR = auto()
     ABORT = auto()
     DONE = auto()
@@ -42,37 +48,14 @@ class Event(NamedTuple):
     message: str = ""
     number: int = 1
     """So many events."""
+    tokens: int = 0
+    """Of the whole answer, where the event says so."""
+    id: str = ""
+    """Of the whole answer, where others may ask for it later."""
 
 
 class OversizedEventError(ValueError):
     """An event that would not end."""
-
-
-class Scanner:
-    """Feed chunks in, get whole events out; a chunk may end anywhere.
-
-    What is nothing but plain data comes as one, unless `singly`.
-    """
-
-    def __init__(self, *, singly: bool = False) -> None:
-        self._rest = b""
-        self._singly = singly
-
-    def feed(self, chunk: bytes) -> list[Event]:
-        """Events that this chunk completes; raises OversizedEventError."""
-        data = self._rest + chunk if self._rest else chunk
-        end = data.rfind(b"\n\n") + 2
-        if not self._singly and (number := _plain(data[:end])):
-            events = [Event(Kind.DATA, data[:end], number=number)]
-        else:
-            events, end = [], 0
-            for mark in _END.finditer(data):
-                events.append(read(data[end : mark.end()]))
-                end = mark.end()
-        self._rest = data[end:]
-        if len(self._rest) > EVENT_LIMIT_BYTES:
-            raise OversizedEventError(f"an event of more than {EVENT_LIMIT_BYTES} bytes")
-        return events
 
 
 def payloads(raw: bytes) -> Iterator[bytes]:
@@ -84,7 +67,9 @@ def payloads(raw: bytes) -> Iterator[bytes]:
 
 def _plain(raw: bytes) -> int:
     """How many events, if all are plain data at the first glance; else 0: look at each."""
-    if b"\r" in raw or b'"error"' in raw or b'"abort"' in raw or b"data: [DONE]" in raw:
+    if b"\r" in raw or b'"error"' in raw or FINISHED in raw or b"data: [DONE]" in raw:
+        return 0
+    if NO_CHOICES in raw or b'"abort"' in raw:
         return 0
     number = raw.count(b"\n\n")
     plain = raw.startswith(b"data:") and raw.count(b"\n\ndata:") == number - 1
@@ -104,8 +89,13 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _Usage(msgspec.Struct):
+    completion_tokens: int = 0
+
+
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
+    usage: _Usage | None = None
 
 
 def read(raw: bytes) -> Event:
@@ -118,7 +108,7 @@ def read(raw: bytes) -> Event:
         return _error(raw)
     if _ABORT.search(raw) and _aborted(raw):
         return Event(Kind.ABORT, raw)
-    return Event(Kind.DATA, raw)
+    return _usage(raw) if NO_CHOICES in raw else Event(Kind.DATA, raw)
 
 
 def aborted(body: bytes) -> bool:
@@ -148,3 +138,41 @@ def _error(raw: bytes) -> Event:
         return Event(Kind.ERROR, raw, 500, error)
     code = str(error.code)  # vLLM sends a number, OpenAI a word
     return Event(Kind.ERROR, raw, int(code) if code.isdigit() else 500, error.message)
+
+
+def _usage(raw: bytes) -> Event:
+    try:
+        chunk = msgspec.json.decode(raw.partition(b":")[2], type=_Chunk)
+    except msgspec.DecodeError:
+        return Event(Kind.DATA, raw)
+    if chunk.choices or chunk.usage is None:
+        return Event(Kind.DATA, raw)
+    return Event(Kind.USAGE, raw, tokens=chunk.usage.completion_tokens)
+
+
+class Scanner:
+    """Feed chunks in, get whole events out; a chunk may end anywhere.
+
+    What is nothing but plain data of completions comes as one, unless `singly`.
+    """
+
+    def __init__(self, read: Callable[[bytes], Event] = read, *, singly: bool = False) -> None:
+        self._rest = b""
+        self._read = read
+        self._singly = singly
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Events that this chunk completes; raises OversizedEventError."""
+        data = self._rest + chunk if self._rest else chunk
+        end = data.rfind(b"\n\n") + 2
+        if not self._singly and (number := _plain(data[:end])):
+            events = [Event(Kind.DATA, data[:end], number=number)]
+        else:
+            events, end = [], 0
+            for mark in _END.finditer(data):
+                events.append(self._read(data[end : mark.end()]))
+                end = mark.end()
+        self._rest = data[end:]
+        if len(self._rest) > EVENT_LIMIT_BYTES:
+            raise OversizedEventError(f"an event of more than {EVENT_LIMIT_BYTES} bytes")
+        return events

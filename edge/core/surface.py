@@ -55,6 +55,8 @@ class ModelIn(Enum):
 
     NOWHERE = auto()
     JSON = auto()  # `model`, in the body
+    FORM = auto()  # `model`, a field of a form with a file
+    SOCKET = auto()  # `?model=`, or the first session.update of a WebSocket
     ID = auto()  # whatever the replica that made this id serves
 
 
@@ -104,6 +106,8 @@ CANCEL = "/v1/responses/{id}/cancel"
 MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 TOKENIZE = "/tokenize"
+AUDIO = ("/v1/audio/transcriptions", "/v1/audio/translations")
+REALTIME = "/v1/realtime"
 _POOLING = (
     *("/v1/embeddings", "/v2/embed", "/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score"),
     *("/pooling", "/classify"),
@@ -123,6 +127,8 @@ TABLE = (
     *(Entry(path, cost=Cost.PASS) for path in _POOLING),
     Entry(TOKENIZE, cost=Cost.CHEAP),
     Entry("/detokenize", cost=Cost.CHEAP),
+    *(Entry(path, model=ModelIn.FORM, streams=True) for path in AUDIO),
+    Entry(REALTIME, ("GET",), model=ModelIn.SOCKET),
     Entry(MODELS, ("GET",), Cost.NOTHING, ModelIn.NOWHERE),
     Entry(MODEL, ("GET",), Cost.NOTHING, ModelIn.NOWHERE),
     *(_OWN._replace(path=path) for path in (ROOT, ALIVE, ALIVE_ALIAS, READY)),

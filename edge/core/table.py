@@ -6,13 +6,14 @@ the very snapshot it was made against; anything else is refused with a reason an
 
 from __future__ import annotations
 
+from edge.core import models
+from edge.core.models import Targets
 from trimtab.model import (
     ApiKey,
     Credit,
     Credits,
     EdgePolicy,
     EdgeUpdate,
-    Pool,
     PoolPace,
     Route,
     Serving,
@@ -31,7 +32,8 @@ class RoutingTable:
         self.credits: dict[str, Credit] = {}
         self.paces: tuple[PoolPace, ...] = ()
         self._base_version = 0
-        self._pools: dict[str, Pool] = {}
+        self.targets: Targets = {}
+        """What can be asked for, by name."""
         self._routes: dict[str, tuple[Route, ...]] = {}
         self._keys: dict[bytes, ApiKey] = {}
 
@@ -68,14 +70,6 @@ class RoutingTable:
         self.credits = {credit.replica: credit for credit in credits.credits}
         self.term = term
 
-    def pool(self, model: str) -> Pool | None:
-        """The pool that a model name or alias means."""
-        return self._pools.get(model)
-
-    def only_pool(self) -> Pool | None:
-        """The pool of requests that name no model: only where there is no choice."""
-        return self.snapshot.pools[0] if len(self.snapshot.pools) == 1 else None
-
     def open_replicas(self) -> int:
         """How many replicas may get requests now, over all pools."""
         return sum(route.serving is Serving.OPEN for route in self.snapshot.routes)
@@ -105,11 +99,12 @@ class RoutingTable:
         return _inconsistency(patch(self.snapshot, update.body))
 
     def _index(self, snapshot: Snapshot) -> None:
-        names = {pool.name: pool for pool in snapshot.pools}
-        aliases = {alias: pool for pool in snapshot.pools for alias in pool.aliases}
+        routes: dict[str, list[Route]] = {pool.name: [] for pool in snapshot.pools}
+        for route in snapshot.routes:
+            routes[route.pool].append(route)
         self.snapshot = snapshot
-        self._pools = aliases | names
-        self._routes = {name: tuple(r for r in snapshot.routes if r.pool == name) for name in names}
+        self.targets = models.targets(snapshot)
+        self._routes = {pool: tuple(found) for pool, found in routes.items()}
         self._keys = {key.sha256: key for key in snapshot.keys}
 
 

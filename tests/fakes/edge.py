@@ -11,8 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import fallback, upstream
+from edge import ways
 from edge.admission import Admission
+from edge.answers import AnswerHeaders
 from edge.core import openai
 from edge.core.dispatch import Dispatch
 from edge.core.outside import Target
@@ -86,6 +87,7 @@ class EdgeUnderTest:
     dispatch: Dispatch
     table: RoutingTable
     endpoint: OverheardEndpoint
+    proxy: Proxy
     metrics: EdgeMetrics
     snapshot: Snapshot = field(default_factory=Snapshot)
     version: int = 0
@@ -122,6 +124,8 @@ async def running_edge(
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
     fallbacks: Mapping[str, Target] | None = None,
+    headers: AnswerHeaders | None = None,
+    extra_paths: Sequence[str] = (),
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
@@ -129,12 +133,13 @@ async def running_edge(
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
     async with (
-        upstream.connect("") as engines,
-        fallback.connect(fallbacks or {}, metrics) as outside,
+        ways.connect("", fallbacks or {}, metrics) as leading,
         TaskRunner() as runner,
     ):
-        proxy = Proxy(table, dispatch, admission, engines, metrics, outside)
-        endpoint = OverheardEndpoint(proxy, table, dispatch)
+        proxy = Proxy(table, dispatch, admission, leading, metrics)
+        endpoint = OverheardEndpoint(
+            proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
+        )
         connections = Server(endpoint)
         server = await asyncio.get_running_loop().create_server(
             connections, "127.0.0.1", 0, ssl=tls.context if tls else None
@@ -153,6 +158,7 @@ async def running_edge(
             dispatch=dispatch,
             table=table,
             endpoint=endpoint,
+            proxy=proxy,
             metrics=metrics,
         )
         keys = (ApiKey(openai.key_hash(KEY), "test"),)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from sim.driver import Driver
 from sim.engine import EngineSpec
@@ -26,6 +27,8 @@ class LocalEngine:
 
     driver: Driver
     lifecycle: Lifecycle
+    seen: list[tuple[str, str, bytes]]
+    """Method, path with query, and body of each request."""
 
     @property
     def url(self) -> str:
@@ -51,12 +54,25 @@ class LocalEngine:
         await self.lifecycle.settle()
 
 
+def _remember(seen: list[tuple[str, str, bytes]]) -> Middleware:
+    @web.middleware
+    async def remember(request: web.Request, handler: Handler) -> web.StreamResponse:
+        seen.append((request.method, request.path_qs, await request.read()))
+        return await handler(request)
+
+    return remember
+
+
 @asynccontextmanager
-async def local_engine(model: str = "demo", **spec: int) -> AsyncIterator[LocalEngine]:
+async def local_engine(
+    model: str = "demo", *, keeps_responses: bool = False, **spec: int
+) -> AsyncIterator[LocalEngine]:
     """An engine on a free port; `spec` changes the demo's, as max_model_len=100."""
     driver = Driver(replace(EngineSpec.demo(), **spec).faster(SPEED), model)
-    identity = Identity([model], model, "0.32.0", "vllm-0.32.0")
+    identity = Identity([model], model, "0.32.0", "vllm-0.32.0", (), keeps_responses)
     app = HttpApi(driver, identity, random.Random(0)).app()
+    seen: list[tuple[str, str, bytes]] = []
+    app.middlewares.insert(0, _remember(seen))
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.05)
     await runner.setup()
     lifecycle = Lifecycle(driver, runner, "127.0.0.1", 0)
@@ -65,7 +81,7 @@ async def local_engine(model: str = "demo", **spec: int) -> AsyncIterator[LocalE
     async with TaskRunner() as tasks:
         tasks.forever("engine", driver.run())
         tasks.forever("port", lifecycle.run())
-        engine = LocalEngine(driver, lifecycle)
+        engine = LocalEngine(driver, lifecycle, seen)
         try:
             yield engine
         finally:

@@ -77,6 +77,7 @@ async def test_what_the_fleet_would_refuse_is_answered_elsewhere(case: Case, str
     status, served_by, text = await case.ask(stream=stream, priority=-9)
     assert (status, served_by) == (200, "fallback")
     assert "theirs-1" in text
+    assert f'"{MODEL}"' in text  # the name that it was asked by
     assert case.there.paths == ["/api/v1/completions"]
     assert case.there.asked == [{"model": "their-model", "prompt": "hi", "stream": stream}]
     sent = case.there.headers[0]

@@ -15,6 +15,7 @@ import pytest
 from edge.admission import Permit
 from edge.attempt import Result, Whole
 from edge.core.decisions import Notes
+from edge.core.headers import Journey
 from edge.hedging import Hedger
 from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
 from tests.fakes.scripted_engine import ScriptedEngine, scripted_engine
@@ -62,7 +63,7 @@ class Case:
         """Once a request is on both: the engine that had it first, and the other."""
         await until(lambda: all(engine.running for engine in self.engines))
         a, b = self.engines
-        return (b, a) if a.headers[-1]["x-request-id"].endswith("h") else (a, b)
+        return (b, a) if a.headers[-1]["x-request-id"].endswith("-2") else (a, b)
 
     def hedges(self, result: str) -> float:
         """What the metric says."""
@@ -231,7 +232,13 @@ async def test_a_hedge_that_is_outrun_before_its_first_step_frees_its_slot(
     give = edge.admission.beside
     monkeypatch.setattr(edge.admission, "beside", beside)
     job: Any = SimpleNamespace(
-        pool=Pool(MODEL, hedge=True), stream=object(), started=False, history=History()
+        pool=Pool(MODEL, hedge=True),
+        stream=object(),
+        started=False,
+        history=History(),
+        passing=None,
+        journey=Journey("req_1"),
+        call=SimpleNamespace(path="/v1/completions"),
     )
     for number in range(60):
         if number == 59:

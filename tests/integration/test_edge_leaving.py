@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+from edge import attempt
 from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
 from tests.fakes.local_engine import LocalEngine, local_engine
 from tests.fakes.wait import until
+from trimtab.model import Outcome
 from trimtab.runtime.tasks import TaskRunner
 
 BODY = {"model": MODEL, "max_tokens": 4_000, "ignore_eos": True}
@@ -88,9 +93,55 @@ async def test_who_leaves_is_worked_for_no_more(
         await until(lambda: phase.there(edge, engine, heard))
         caller.cancel()
         await until(lambda: edge.dispatch.totals() == (0, 0) and engine.held == 0)
-        await until(lambda: len(edge.exchanges) == 1 and _disconnected(edge) == 1)
+        await until(lambda: _ended(edge, "client_disconnect") == 1)
 
 
-def _disconnected(edge: EdgeUnderTest) -> float:
-    sample = edge.metrics.requests.labels(MODEL, "client_disconnect")
+WHOLE = b'data: {"choices":[{"index":0,"text":"hi","finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+
+
+@asynccontextmanager
+async def endless_engine() -> AsyncIterator[str]:
+    """It says that it is done, and never ends its answer."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(WHOLE)
+        await asyncio.get_running_loop().create_future()
+        return response
+
+    runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "waits"])
+async def test_who_has_the_whole_answer_has_been_answered(
+    monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    if not leaves:
+        monkeypatch.setattr(attempt, "TAIL_S", 0.05)
+    heard = b""
+    async with (
+        endless_engine() as url,
+        running_edge([url]) as edge,
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {KEY}"}) as http,
+    ):
+        body = BODY | TEXT[1] | {"stream": True}
+        async with http.post(edge.url + TEXT[0], json=body) as answer:
+            while not (leaves and heard.endswith(b"[DONE]\n\n")):
+                if not (chunk := await answer.content.readany()):
+                    break
+                heard += chunk
+        await until(lambda: _ended(edge, "ok") == 1)
+        assert heard == WHOLE
+        assert edge.dispatch.replica("r0").outcomes == {Outcome.OK: 1}
+
+
+def _ended(edge: EdgeUnderTest, outcome: str) -> float:
+    sample = edge.metrics.requests.labels(MODEL, outcome)
     return sum(metric.samples[0].value for metric in sample.collect())

@@ -61,7 +61,7 @@ async def test_models_are_the_edges_own(
     client: openai.AsyncOpenAI, edge: EdgeUnderTest, engine: SimEngine
 ) -> None:
     await engine.fault(refuse=True)
-    assert [model.id async for model in client.models.list()] == [MODEL]
+    assert [model.id async for model in client.models.list()] == [MODEL, "alias"]
     assert (await client.models.retrieve(MODEL)).id == MODEL
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("nope")
@@ -265,7 +265,7 @@ async def test_no_open_replica_is_said_at_once(
     async with http.post(f"{edge.url}{CHAT}", json=body) as answer:
         assert answer.status == 503
         assert (await answer.json())["error"]["code"] == "no_replica_available"
-        assert answer.headers["retry-after"] == "5"
+        assert 5.0 <= float(answer.headers["retry-after"]) <= 8.0
 
 
 async def test_health_needs_no_key_and_drain_refuses_new_work(edge: EdgeUnderTest) -> None:

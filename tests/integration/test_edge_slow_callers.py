@@ -6,8 +6,9 @@ import asyncio
 import socket
 
 import pytest
+import uvloop
 
-from edge import proxy, server, upstream
+from edge import bodies, connection, server, upstream
 from tests.fakes.edge import KEY, running_edge
 
 HEAD = (
@@ -30,15 +31,25 @@ async def answer(url: str, *parts: bytes) -> bytes:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost: "])
 async def test_a_head_has_its_time(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
-    monkeypatch.setattr(server, "HEAD_LIMIT_S", 0.1)
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.1)
     async with running_edge([]) as edge:
         said = await answer(edge.url, sent)
     assert said.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"request_timeout"' in said
 
 
+def test_it_has_its_time_in_the_loop_that_edges_run_in_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.1)
+
+    async def trickle() -> bytes:
+        async with running_edge([]) as edge:
+            return await answer(edge.url, b"GET / HTTP/1.1\r\nhost: ")
+
+    assert uvloop.run(trickle()).startswith(b"HTTP/1.1 408 ")
+
+
 async def test_a_connection_that_has_asked_lives_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEAD_LIMIT_S", 0.05)
+    monkeypatch.setattr(connection, "HEAD_LIMIT_S", 0.05)
     async with running_edge([]) as edge:
         port = int(edge.url.rpartition(":")[2])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -50,9 +61,23 @@ async def test_a_connection_that_has_asked_lives_longer(monkeypatch: pytest.Monk
         writer.close()
 
 
+async def test_a_later_head_has_the_time_of_an_idle_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.1)
+    async with running_edge([]) as edge:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", int(edge.url.rpartition(":")[2])
+        )
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /healthz HTT")
+        async with asyncio.timeout(20):
+            assert (await reader.read()).count(b"HTTP/1.1 200") == 1
+        writer.close()
+
+
 @pytest.mark.parametrize("limit", ["BODY_IDLE_S", "BODY_TOTAL_S"])
 async def test_a_body_has_its_time(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
-    monkeypatch.setattr(proxy, limit, 0.1)
+    monkeypatch.setattr(bodies, limit, 0.1)
     async with running_edge([]) as edge:
         said = await answer(edge.url, HEAD.encode(), b'{"model"')
     assert said.startswith(b"HTTP/1.1 408 ")

@@ -68,7 +68,7 @@ async def serve_ok(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 async def ask(engines: Upstream, url: str, body: bytes = b"{}") -> bytes:
     route = Route("r0", "pool", "node", url, "demo")
-    async with engines.post(route, "/v1/completions", body, {"x-request-id": "1"}) as answer:
+    async with engines.post(route, "/v1/completions", [body], {"x-request-id": "1"}) as answer:
         return await answer.read()
 
 
@@ -190,7 +190,7 @@ async def test_the_engine_notices_who_leaves_before_the_end() -> None:
 
     async with engine(stream) as served, upstream.connect("") as engines:
         route = Route("r0", "pool", "node", served.url, "demo")
-        async with engines.post(route, "/v1/completions", b"{}", {}) as answer:
+        async with engines.post(route, "/v1/completions", [b"{}"], {}) as answer:
             assert await anext(aiter(answer.chunks())) == b"x"
         async with asyncio.timeout(10.0):
             await gone.wait()
@@ -217,4 +217,4 @@ async def test_nothing_is_smuggled_in_a_path_or_a_header(path: str, header: str)
     async with upstream.connect("") as engines:
         route = Route("r0", "pool", "node", "http://127.0.0.1:1", "demo")
         with pytest.raises(ValueError, match=r"path|header"):
-            engines.post(route, path, b"", {"x-request-id": header})
+            engines.post(route, path, [b""], {"x-request-id": header})

@@ -113,8 +113,8 @@ async def test_a_cut_while_catching_up_loses_nothing(one: etcd.Cluster) -> None:
     (node,) = one.nodes
     count = 3_000
     async with opened(one.access()) as store:
-        for start in range(0, count, 100):
-            writes = (put(store, "k", b"%d" % (start + number)) for number in range(100))
+        for start in range(0, count, 25):
+            writes = (put(store, "k", b"%d" % (start + number)) for number in range(25))
             await asyncio.gather(*writes)
         revisions: list[int] = []
         async with asyncio.timeout(DEADLINE_S):

@@ -119,6 +119,12 @@ async def test_small_endpoints(engine: SimEngine, name: str, method: str, path: 
     assert _even(await engine.exchange(method, path)) == _recorded(name)
 
 
+async def test_adapters_are_listed_with_their_base(start_engine: Start) -> None:
+    modules = [f"{name}=/models/{name}" for name in ("lora-a", "lora-b")]
+    engine = start_engine(*FLAGS, "--lora-modules", *modules)
+    assert _even(await engine.exchange("GET", "/v1/models")) == _recorded("get-models-lora")
+
+
 @pytest.mark.parametrize(
     ("name", "path", "data"),
     [

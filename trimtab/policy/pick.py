@@ -43,15 +43,17 @@ class Candidate(NamedTuple):
     @property
     def score(self) -> float:
         """Load per slot; smaller is better."""
-        return self.load / max(1, self.slots)
+        return (self.inflight + self.waiting + self.penalty_slots) / (self.slots or 1)
 
 
 def pick(candidates: Sequence[Candidate], tried: Collection[str], dice: Dice) -> str | None:
     """The replica's name; None when the request must wait."""
-    fresh = [c for c in candidates if c.replica not in tried] or list(candidates)
-    free = [c for c in fresh if c.has_room]
+    fresh = [c for c in candidates if c.replica not in tried] if tried else candidates
+    fresh = fresh or candidates
+    free = [c for c in fresh if c.inflight < c.slots]
     if not free:
         return None
-    best = min(c.score for c in free)
-    ties = [c.replica for c in free if c.score <= best + TIE_RATIO]
+    scores = [c.score for c in free]
+    worst = min(scores) + TIE_RATIO
+    ties = [c.replica for c, score in zip(free, scores, strict=True) if score <= worst]
     return ties[int(dice.random() * len(ties))]

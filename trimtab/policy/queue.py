@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -49,6 +49,10 @@ class Ticket(NamedTuple):
     tried: frozenset[str] = frozenset()
     affinity: bytes = b""
     """The key under which to look for its home; none if empty."""
+    adapter: str = ""
+    """It needs a replica that has this adapter; any will do if empty."""
+    only: str = ""
+    """The one replica that can serve it; empty if any can."""
     cut_s: float = -math.inf
     """When its answer was cut in the middle: it waits from then on, but keeps its age."""
 
@@ -94,6 +98,8 @@ class Queue:
     """Work charged and not yet reported; whoever reports it takes it out."""
     forecast: Forecast | None = None
     """Of the last request offered."""
+    part_of: Callable[[str], float] = lambda _adapter: 1.0
+    """The part of the pool's room that is on replicas with an adapter."""
     _waiting: dict[int, Ticket] = field(default_factory=dict)
     _lines: dict[Urgency, dict[str, Line]] = field(
         default_factory=lambda: {urgency: {} for urgency in BUDGETS_S}
@@ -115,7 +121,7 @@ class Queue:
         self.forecast = Forecast(wait_s, budget_s)
         line = self._lines[known(ticket.urgency)].get(ticket.tenant)
         part = ROOM_FACTOR * (self.limit - len(self._waiting))
-        late = wait_s > budget_s and (bool(self._waiting) or not room())
+        late = wait_s > budget_s and (self._is_preceded(ticket) or not room())
         if late or (len(line.tickets) if line else 0) >= part:
             return self._refusal(wait_s, budget_s, dice)
         self._put(ticket, first=False)
@@ -128,10 +134,15 @@ class Queue:
 
     # Out
 
-    def head(self, count: int, now_s: float) -> list[Ticket]:
-        """Whose turn it is, the first one first, at most `count`; none whose time is over."""
-        live = (ticket for ticket in self._order() if now_s < self.gives_up_s(ticket))
-        return list(islice(live, count))
+    def head(
+        self, count: int, now_s: float, adapters: Container[str] = frozenset()
+    ) -> list[Ticket]:
+        """Whose turn it is, the first one first, at most `count`; none whose time is over.
+
+        Whoever needs another adapter than these is passed over, and keeps his place.
+        """
+        fit = (t for t in self._order() if not t.adapter or t.adapter in adapters)
+        return list(islice((t for t in fit if now_s < self.gives_up_s(t)), count))
 
     def remove(self, number: int) -> None:
         """The request left, for whatever reason."""
@@ -183,7 +194,7 @@ class Queue:
                 ahead[tenant] = ahead.get(tenant, 0.0) + amount
         own = ahead[ticket.tenant]
         before += sum(min(amount, own) for amount in ahead.values())  # they take turns with it
-        return before / pace
+        return max(before / pace, self._line_s(ticket.adapter, pace))
 
     def gives_up_s(self, ticket: Ticket) -> float:
         """When a waiting request is refused after all."""
@@ -213,6 +224,18 @@ class Queue:
         line.tickets[ticket.number] = self._waiting[ticket.number] = ticket
         line.tickets.move_to_end(ticket.number, last=not first)
         line.work += ticket.work
+
+    def _line_s(self, adapter: str, pace: float) -> float:
+        """How long those who wait for an adapter take those replicas that have it."""
+        if not adapter:
+            return 0.0
+        work = sum(t.work for t in self._waiting.values() if t.adapter == adapter)
+        part = self.part_of(adapter)
+        return work / (pace * part) if part > 0.0 else 0.0
+
+    def _is_preceded(self, ticket: Ticket) -> bool:
+        """Whether somebody waits who may take what this one could run on."""
+        return any(not t.adapter or t.adapter == ticket.adapter for t in self._waiting.values())
 
     def _charge(self, ticket: Ticket, amount: float) -> None:
         self.shares.charge(ticket.tenant, amount)

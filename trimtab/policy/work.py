@@ -29,6 +29,11 @@ def work(prompt_tokens: float, output_tokens: float) -> float:
     return PREFILL_WORK * prompt_tokens + output_tokens
 
 
+def pass_work(prompt_tokens: float) -> int:
+    """What a request is that makes no token, in tokens: its one pass over the prompt."""
+    return max(1, math.ceil(work(prompt_tokens, 0)))
+
+
 @dataclass(slots=True)
 class AnswerLength:
     """How long answers are: tokens made, ended or not, per answer ended.

@@ -22,6 +22,8 @@ Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_proble
 ApiUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.api_problem})]
 EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
+Origin = Annotated[str, msgspec.Meta(title="origin", extra={"check": shapes.origin_problem})]
+ApiPath = Annotated[str, msgspec.Meta(title="path", extra={"check": shapes.path_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -105,10 +107,14 @@ class Key(Section, frozen=True):
     """Where the key's text is."""
     fallback: bool = False
     """Its requests may leave the fleet, to the pool's fallback."""
+    models: tuple[Name, ...] | None = None
+    """Names of pools, aliases and adapters that it may ask for; by default all."""
 
     def __post_init__(self) -> None:
         if bool(self.sha256) == (self.key is not None):
             raise ValueError("give exactly one of sha256 and key")
+        if self.models == ():
+            raise ValueError("give at least one of models, or leave it out: all")
 
 
 class Etcd(Section, frozen=True):
@@ -169,8 +175,14 @@ class EdgeLimits(Section, frozen=True):
     """Longest time for one request whose caller says no shorter one: long answers take minutes."""
     body_limit_bytes: Positive = 64 * 1024 * 1024
     """Largest request body."""
+    extra_paths: tuple[ApiPath, ...] = ()
+    """More of vLLM's JSON paths to pass on, like /v1/chat/completions/batch; they answer whole."""
     tls: Certificate | None = None
     """Serve HTTPS in place of HTTP."""
+    route_headers: bool = True
+    """Say in x-trimtab-* headers which replica answered, after how many attempts and what wait."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Origins whose pages may call from a browser, like https://portal.lab; by default none."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] = 1
     """Edges that `trimtab up` runs on `listen`, one a core, each with an `admin` port, in a row."""
 

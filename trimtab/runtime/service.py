@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Coroutine
@@ -27,6 +28,13 @@ def run(work: Coroutine[Any, Any, None]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def rarely_collect() -> None:
+    """What exists now stays; look for cycles a tenth as often, as few are made (5 % of an edge)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def stop_event() -> asyncio.Event:

@@ -12,10 +12,12 @@ _URL = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,
 _LOOSE_URL = re.compile(
     r"(?P<scheme>https?)?:?/*(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/.*)?"
 )
+_ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::\d{1,5})?")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 _API = re.compile(
     r"(?:https://[\w.-]+|http://(?:127\.0\.0\.1|localhost|\[::1\]))(?::\d{1,5})?(?:/[\w./-]*)?"
 )
+_PATH = re.compile(r"(/[A-Za-z0-9_-]+)+")
 _PORT_LIMIT = 65_535
 _VLLM_PORT = "8000"
 _ETCD_PORT = "2379"
@@ -62,6 +64,13 @@ def _guess_url(text: str, usual_port: str) -> str:
     return guess if _URL.fullmatch(guess) else ""
 
 
+def origin_problem(text: str) -> str:
+    """A web origin as browsers spell it: scheme://host, and :port unless it is the usual one."""
+    if _ORIGIN.fullmatch(text):
+        return ""
+    return f'"{text}" is not an origin as browsers spell it, like https://portal.lab'
+
+
 def address_problem(text: str) -> str:
     """An address to listen on: HOST:PORT."""
     match = _ADDRESS.fullmatch(text)
@@ -84,6 +93,13 @@ def _guess_address(text: str) -> str:
     if re.fullmatch(r":?\d{1,5}", bare):
         bare = f"127.0.0.1:{bare.lstrip(':')}"
     return bare if _ADDRESS.fullmatch(bare) else ""
+
+
+def path_problem(text: str) -> str:
+    """A path of an engine's API."""
+    if _PATH.fullmatch(text):
+        return ""
+    return f'"{text}" is not a path like /v1/chat/completions/batch'
 
 
 def sha256_problem(text: str) -> str:

@@ -119,6 +119,7 @@ class EngineFacts(_message.Message):
     VLLM_VERSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica's name; unique in the fleet."""
     url: _builtins.str
@@ -141,6 +142,10 @@ class EngineFacts(_message.Message):
     def served_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Model names the engine answers to, from /v1/models; the first one is in its metrics."""
 
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of the LoRA adapters it has loaded, from /v1/models; at most 128 of at most 256 characters."""
+
     def __init__(
         self,
         *,
@@ -154,10 +159,11 @@ class EngineFacts(_message.Message):
         vllm_version: _builtins.str = ...,
         epoch: _builtins.int = ...,
         uptime_ms: _builtins.int | None = ...,
+        adapters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_tokens", b"_kv_cache_tokens", "_max_model_len_tokens", b"_max_model_len_tokens", "_uptime_ms", b"_uptime_ms", "kv_cache_tokens", b"kv_cache_tokens", "max_model_len_tokens", b"max_model_len_tokens", "uptime_ms", b"uptime_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_tokens", b"_kv_cache_tokens", "_max_model_len_tokens", b"_max_model_len_tokens", "_uptime_ms", b"_uptime_ms", "epoch", b"epoch", "kv_cache_tokens", b"kv_cache_tokens", "max_model_len_tokens", b"max_model_len_tokens", "max_num_seqs", b"max_num_seqs", "max_num_seqs_source", b"max_num_seqs_source", "replica", b"replica", "served_models", b"served_models", "uptime_ms", b"uptime_ms", "url", b"url", "vllm_version", b"vllm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_tokens", b"_kv_cache_tokens", "_max_model_len_tokens", b"_max_model_len_tokens", "_uptime_ms", b"_uptime_ms", "adapters", b"adapters", "epoch", b"epoch", "kv_cache_tokens", b"kv_cache_tokens", "max_model_len_tokens", b"max_model_len_tokens", "max_num_seqs", b"max_num_seqs", "max_num_seqs_source", b"max_num_seqs_source", "replica", b"replica", "served_models", b"served_models", "uptime_ms", b"uptime_ms", "url", b"url", "vllm_version", b"vllm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kv_cache_tokens: _TypeAlias = _typing.Literal["kv_cache_tokens"]  # noqa: Y015
     _WhichOneofArgType__kv_cache_tokens: _TypeAlias = _typing.Literal["_kv_cache_tokens", b"_kv_cache_tokens"]  # noqa: Y015

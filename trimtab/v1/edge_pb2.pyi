@@ -571,6 +571,7 @@ class Route(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MAX_MODEL_LEN_TOKENS_FIELD_NUMBER: _builtins.int
     BREAKER_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica's name."""
     pool: _builtins.str
@@ -589,6 +590,10 @@ class Route(_message.Message):
     """Longest context, tokens."""
     breaker: _types_pb2.BreakerState.ValueType
     """What the policy makes of it; `serving` has it in already."""
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """LoRA adapters that it has; each is asked for by this name. At most 128."""
+
     def __init__(
         self,
         *,
@@ -601,10 +606,11 @@ class Route(_message.Message):
         reason: _builtins.str = ...,
         max_model_len_tokens: _builtins.int | None = ...,
         breaker: _types_pb2.BreakerState.ValueType = ...,
+        adapters: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_model_len_tokens", b"_max_model_len_tokens", "max_model_len_tokens", b"max_model_len_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_model_len_tokens", b"_max_model_len_tokens", "breaker", b"breaker", "max_model_len_tokens", b"max_model_len_tokens", "node", b"node", "pool", b"pool", "reason", b"reason", "replica", b"replica", "served_as", b"served_as", "serving", b"serving", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_model_len_tokens", b"_max_model_len_tokens", "adapters", b"adapters", "breaker", b"breaker", "max_model_len_tokens", b"max_model_len_tokens", "node", b"node", "pool", b"pool", "reason", b"reason", "replica", b"replica", "served_as", b"served_as", "serving", b"serving", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_model_len_tokens: _TypeAlias = _typing.Literal["max_model_len_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_model_len_tokens: _TypeAlias = _typing.Literal["_max_model_len_tokens", b"_max_model_len_tokens"]  # noqa: Y015
@@ -621,6 +627,7 @@ class ApiKey(_message.Message):
     SHA256_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     URGENCY_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
     sha256: _builtins.bytes
     """SHA-256 of the key's text, 32 bytes."""
@@ -630,17 +637,24 @@ class ApiKey(_message.Message):
     """How urgent its requests are."""
     fallback: _builtins.bool
     """Its requests may be answered by an API outside of the fleet when the fleet would refuse them."""
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The model names it may ask for: of pools, aliases, adapters; none: all. An older edge lets it
+        ask for all.
+        """
+
     def __init__(
         self,
         *,
         sha256: _builtins.bytes = ...,
         name: _builtins.str = ...,
         urgency: _types_pb2.Urgency.ValueType = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
         fallback: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback", b"fallback", "name", b"name", "sha256", b"sha256", "urgency", b"urgency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback", b"fallback", "models", b"models", "name", b"name", "sha256", b"sha256", "urgency", b"urgency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,7 +1,8 @@
 """Hosts that cannot hear each other, without a word from the network: no RST, no ICMP.
 
 What is cut are the wires between control planes, and those to edges and agents; requests still
-pass, as users must not notice. Skipped where network namespaces can't be made.
+pass, as users must not notice. Loss is a cut that comes and goes: not every kernel has netem.
+Skipped where network namespaces can't be made.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from trimtab.runtime.tasks import TaskRunner
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 CONTROL_PLANES, EDGES = ("cp1", "cp2", "cp3"), ("edge1", "edge2")
 BEGINS, ENDS = '"event":"leads"', '"event":"leads no longer"'
+REFUSED = '"event":"refused an update"'
 GONE, ALONE = '"event":"agent disconnected"', '"mode":"AUTONOMOUS"'
 WHOLE = r"3 of 3 replicas take requests\nedges 2/2 in sync +agents 3/3 connected"
 
@@ -60,6 +62,7 @@ async def test_a_leader_that_only_edges_hear_stops_before_another_begins(
     own = f"state{old[-1]}"
     others = [part for part in CONTROL_PLANES if part != old]
     ended, begun = said(cluster, ENDS, old), said(cluster, BEGINS, *others)
+    refused = said(cluster, REFUSED, *EDGES)
 
     async def trouble(load: Load) -> None:
         network.cut([own], [host for host in STATES if host != own])
@@ -71,7 +74,7 @@ async def test_a_leader_that_only_edges_hear_stops_before_another_begins(
 
     assert await errors_under(cluster, trouble) == []
     assert said(cluster, ENDS, old) > ended
-    assert said(cluster, "refused an update", *EDGES) == 0, "of the old leader's term"
+    assert said(cluster, REFUSED, *EDGES) == refused, "none was of the old leader's term"
 
 
 async def test_an_edge_and_an_agent_that_no_control_plane_hears_serve_on(

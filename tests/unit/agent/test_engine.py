@@ -154,7 +154,7 @@ async def test_redirects_are_not_followed(server: tuple[Server, EngineClient]) -
         (
             '{"data":[{"id":"a","max_model_len":4096,"root":"x"},{"id":"lora","parent":"a"}]}',
             200,
-            (Model("a", 4096), Model("lora", None)),
+            (Model("a", 4096), Model("lora", None, "a")),
         ),
         ('{"data":[]}', 200, ()),
         ('{"error":"Unauthorized"}', 401, ()),

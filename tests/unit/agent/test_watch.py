@@ -158,6 +158,17 @@ async def test_facts(watch: EngineWatch, engine: FakeEngine) -> None:
     assert watch.facts().served_models == ("m",)
 
 
+async def test_adapters_are_no_models(watch: EngineWatch, engine: FakeEngine) -> None:
+    engine.served = (Model("m", 4096), Model("m2", 4096), Model("sql", None, "m"))
+    await looked(watch)
+    await watch.learn()
+    facts = watch.facts()
+    assert (facts.served_models, facts.adapters) == (("m", "m2"), ("sql",))
+    engine.served = (Model("m", 4096),)
+    await watch.learn()
+    assert watch.facts().adapters == ()
+
+
 async def test_facts_are_told_whole_or_not_at_all(watch: EngineWatch, engine: FakeEngine) -> None:
     told_meanwhile = []
 

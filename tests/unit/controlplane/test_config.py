@@ -33,6 +33,7 @@ keys:
     sha256: "{sha256}"
   - name: referenced
     key: {{env: TEST_KEY}}
+    models: [gpt, sql]
 edge:
   queue_wait_s: 1.5
 """.format(sha256="AB" * 32)
@@ -53,7 +54,7 @@ def test_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert config.keys == (
         ApiKey(b"\xab" * 32, "hashed"),
-        ApiKey(hashlib.sha256(b"sk-secret").digest(), "referenced"),
+        ApiKey(hashlib.sha256(b"sk-secret").digest(), "referenced", models=("gpt", "sql")),
     )
     assert config.policy == EdgePolicy(queue_wait_ms=1_500)
     assert "sk-secret" not in repr(config)

@@ -6,6 +6,7 @@ import pathlib
 
 import pytest
 
+from edge.answers import AnswerHeaders
 from edge.config import from_args, host_port
 from edge.core.outside import Target
 from trimtab.runtime.service import ConfigError
@@ -39,6 +40,14 @@ def test_the_engines_key_comes_from_the_environment_or_by_reference(
     assert from_args(["--config", str(file), *TARGET]).upstream_key == "sk-from-file"
     monkeypatch.setenv("TRIMTAB_UPSTREAM_KEY", "sk-from-env")
     assert from_args(["--config", str(file), *TARGET]).upstream_key == "sk-from-env"
+
+
+def test_what_answers_say_and_to_whom_comes_from_the_file(tmp_path: pathlib.Path) -> None:
+    assert from_args(TARGET).headers == AnswerHeaders()
+    file = tmp_path / "trimtab.yaml"
+    file.write_text("edge: {route_headers: false, cors_origins: ['https://portal.lab']}\n")
+    headers = from_args(["--config", str(file), *TARGET]).headers
+    assert headers == AnswerHeaders(False, frozenset({"https://portal.lab"}))
 
 
 @pytest.mark.parametrize("text", ["4000", "host:", "host:port", "h:70000", ""])
@@ -81,3 +90,24 @@ def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None
     assert [one.admin_port for one in (alone, first, third)] == [4001, 4001, 4003]
     assert [one.port for one in (alone, first, third)] == [4000] * 3
     assert [one.shares_port for one in (alone, first, third)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/v1/chat/completions/batch", ""),
+        ("/collective_rpc", "never served"),
+        ("/v1/load_lora_adapter", "never served"),
+        ("/a/../sleep", "not a path"),
+        ("//sleep", "not a path"),
+        ("render", "not a path"),
+    ],
+)
+def test_extra_paths(tmp_path: pathlib.Path, path: str, problem: str) -> None:
+    file = tmp_path / "trimtab.yaml"
+    file.write_text(f"edge: {{extra_paths: [{path}]}}\n")
+    if not problem:
+        assert from_args(["--config", str(file), *TARGET]).extra_paths == (path,)
+    else:
+        with pytest.raises(ConfigError, match=problem):
+            from_args(["--config", str(file), *TARGET])

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from edge.core import continuation, openai
 from edge.core.continuation import FOLD_BYTES, TEXT_LIMIT_CHARS, Transcript
 from edge.core.openai import Call
+from edge.core.surface import CHAT, TEXT, Entry, Found
 
-CHAT, TEXT = openai.COMPLETION_PATHS
 PROMPT = {"prompt": "once"}
 MESSAGES = {"messages": [{"role": "user", "content": "once"}]}
 
 
 def call(path: str, **fields: object) -> Call:
     body = (MESSAGES if path == CHAT else PROMPT) | fields
-    found = openai.parse(path, "application/json", msgspec.json.encode(body))
+    served = Found(Entry(path, streams=True))
+    found = openai.parse(served, "application/json", msgspec.json.encode(body))
     assert isinstance(found, Call)
     return found
 

@@ -68,6 +68,7 @@ def test_what_people_read() -> None:
     first, second = msgspec.json.decode(msgspec.json.encode(seen.pop("attempts")))
     assert seen == {
         "request_id": "req_1",
+        "caller_id": "",
         "pool": "m",
         "tenant": "t",
         "urgency": "batch",

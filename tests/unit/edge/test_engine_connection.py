@@ -18,12 +18,17 @@ SIZED = HEAD + b"content-length: 5\r\n\r\nhello"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"
 TRAILED = HEAD + b"transfer-encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nx-sum: 1\r\n\r\n"
 UNTIL_CLOSE = HEAD + b"\r\nhello"
+CODED = (
+    HEAD + b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+)
 BUSY = b"HTTP/1.1 503 Busy\r\nCONTENT-TYPE: text/plain\r\nContent-Length: 5\r\n\r\nhello"
+LARGE = bytes(range(256)) * (3 * engine_connection.PIECE_BYTES // 256)
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n"
 ENDING = {  # by themselves
     "sized": SIZED,
     "chunked": CHUNKED,
     "trailed": TRAILED,
+    "coded": CODED,
     "busy": BUSY,
     "interim": INTERIM + SIZED,
 }
@@ -88,6 +93,26 @@ def asked() -> tuple[Connection, FakeTransport]:
     return made, transport
 
 
+async def uploading(end: bytes) -> tuple[Connection, FakeTransport]:
+    """Half of a large request is out, and the engine reads no more; then comes `end`, if any."""
+    made, transport = Connection(), FakeTransport()
+    made.connection_made(cast("asyncio.Transport", transport))
+    async with asyncio.TaskGroup() as group:
+        upload = group.create_task(made.upload(b"POST / HTTP/1.1\r\n\r\n", [LARGE[:9], LARGE[9:]]))
+        made.pause_writing()
+        await asyncio.sleep(0)
+        made.resume_writing()
+        made.pause_writing()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not upload.done()
+        if end:
+            feed(made, end)
+        else:
+            made.resume_writing()
+    return made, transport
+
+
 def feed(made: Connection, data: bytes, size: int = 65_536) -> None:
     for start in range(0, len(data), size):
         made.data_received(data[start : start + size])
@@ -124,6 +149,24 @@ async def test_an_answer_in_pieces_is_whole_and_the_connection_goes_on(
         made.send(b"GET / HTTP/1.1\r\n\r\n", b"")
 
 
+async def test_a_large_request_is_sent_as_fast_as_it_is_taken() -> None:
+    made, transport = await uploading(b"")
+    assert transport.written == b"POST / HTTP/1.1\r\n\r\n" + LARGE
+    feed(made, SIZED)
+    assert await whole(made) == b"hello"
+    assert made.finish()
+
+
+async def test_an_early_answer_ends_a_large_request_and_the_connection() -> None:
+    made, transport = await uploading(BUSY)
+    assert len(transport.written) < len(LARGE)
+    assert await whole(made) == b"hello"
+    assert made.status == 503
+    assert not made.finish()
+    made, _ = await uploading(b"nonsense\r\n\r\n")
+    assert await fault(made) is Fault.MALFORMED
+
+
 @pytest.mark.parametrize("name", LAST)
 async def test_the_connection_ends_with_an_answer_that_says_so_or_has_more_behind(
     name: str,
@@ -146,7 +189,7 @@ async def test_an_answer_without_an_end_of_its_own_ends_with_the_connection(size
     assert not made.finish()
 
 
-@pytest.mark.parametrize("answer", [*ENDING.values(), *LAST.values()][:7])
+@pytest.mark.parametrize("answer", [*ENDING.values(), *LAST.values()][:8])
 @pytest.mark.parametrize("ends", ["eof", "reset"])
 async def test_an_answer_cut_off_anywhere_is_cut(answer: bytes, ends: str) -> None:
     for length in range(len(answer)):

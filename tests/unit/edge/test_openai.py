@@ -9,23 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core import openai
+from edge.core import openai, surface
 from edge.core.openai import Call
 from edge.core.problems import Problem
-from trimtab.model import Pool, Route
+from edge.core.surface import CHAT, Entry, Found, Surface
+from trimtab.model import Route
 
-CHAT = "/v1/chat/completions"
+FOUND = Found(Entry(CHAT, streams=True))
 JSON = "application/json"
 
 
 def parsed(body: bytes, content_type: str = JSON) -> Call:
-    call = openai.parse(CHAT, content_type, body)
+    call = openai.parse(FOUND, content_type, body)
     assert isinstance(call, Call), call
     return call
 
 
 def refused(body: bytes, content_type: str = JSON) -> Problem:
-    problem = openai.parse(CHAT, content_type, body)
+    problem = openai.parse(FOUND, content_type, body)
     assert isinstance(problem, Problem)
     return problem
 
@@ -49,13 +50,13 @@ def test_an_untouched_body_is_the_same_bytes() -> None:
     body = b'{ "zzz":{"a":[1]},\n "model" : "m", "top_k":3,"structured_outputs":{"x":1e400} }'
     call = parsed(body)
     assert call.model == "m"
-    assert call.body_for("m") is call.body
+    assert call.body_for("m")[0] is call.body
     assert call.body == body
 
 
 def test_the_model_is_renamed_and_the_rest_survives_literally() -> None:
     call = parsed(b'{"model":"public","seed":1.0,"messages":[{"content":"\\u00e9"}]}')
-    assert call.body_for("served") == (
+    assert b"".join(call.body_for("served")) == (
         b'{"model":"served","seed":1.0,"messages":[{"content":"\\u00e9"}]}'
     )
 
@@ -63,13 +64,76 @@ def test_the_model_is_renamed_and_the_rest_survives_literally() -> None:
 @pytest.mark.parametrize("name", openai.PRIVILEGED_FIELDS)
 def test_fields_that_help_the_caller_himself_are_taken_out(name: str) -> None:
     call = parsed(json.dumps({"model": "m", name: -9, "n": 1}).encode())
-    assert json.loads(call.body_for("m")) == {"model": "m", "n": 1}
+    assert json.loads(b"".join(call.body_for("m"))) == {"model": "m", "n": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", '{"include_usage":true}'),
+        (',"stream_options":null', '{"include_usage":true}'),
+        (',"stream_options":{}', '{"include_usage":true}'),
+        (',"stream_options":{"include_usage":false, "x":1.0}', '{"include_usage":true, "x":1.0}'),
+        (',"stream_options":{"continuous_usage_stats":true}', '{"include_usage":true}'),
+        (',"stream_options":{"include_usage":true}', None),
+        (',"stream_options":"nonsense"', None),
+    ],
+)
+def test_a_stream_is_asked_for_its_usage_where_the_caller_did_not(
+    options: str, expected: str | None
+) -> None:
+    body = f'{{"model":"m","stream":true{options},"last":1.0}}'.encode()
+    sent = b"".join(parsed(body).body_for("m"))
+    if expected is None:
+        assert sent == body
+    else:
+        fields = msgspec.json.decode(sent, type=dict[str, msgspec.Raw])
+        assert bytes(fields["stream_options"]) == expected.encode()
+        assert bytes(fields["last"]) == b"1.0"
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/embeddings"])
+def test_usage_is_asked_for_only_where_streams_have_to_be(path: str) -> None:
+    body = b'{"model":"m","stream":true,"previous_response_id":"resp_1"}'
+    found = Surface().find("POST", path)
+    assert isinstance(found, Found)
+    call = openai.parse(found, JSON, body)
+    assert isinstance(call, Call)
+    assert call.body_for("m")[0] is body
+    assert call.stream is (path != "/v1/embeddings")
+    assert call.previous == ("resp_1" if path == "/v1/responses" else "")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "asked"),
+    [
+        (surface.RESPONSE, {}, ""),
+        (surface.RESPONSE, {"stream": "true"}, "?stream=true"),
+        (
+            surface.RESPONSE,
+            {"stream": "True", "starting_after": "7", "x": "&y"},
+            "?stream=true&starting_after=7",
+        ),
+        (surface.RESPONSE, {"stream": "1", "starting_after": "7&"}, "?stream=true"),
+        (surface.CANCEL, {"stream": "true"}, "/cancel"),
+    ],
+)
+def test_a_request_about_an_answer(path: str, query: dict[str, str], asked: str) -> None:
+    entry = next(entry for entry in surface.TABLE if entry.path == path)
+    call = openai.about(Found(entry, "resp_1"), entry.methods[0], query)
+    assert call.path == f"/v1/responses/resp_1{asked}"
+    assert (call.method, call.body, call.stream) == (entry.methods[0], b"", "?" in asked)
+
+
+def test_a_body_of_too_many_names_is_not_taken_apart() -> None:
+    names = ",".join(f'"a{number}" :1' for number in range(openai.FIELDS_LIMIT + 1))
+    assert "names" in refused(f"{{{names}}}".encode()).message
 
 
 def test_without_a_model_none_is_put_in() -> None:
     call = parsed(b'{"messages":[]}')
     assert call.model is None
-    assert call.body_for("served") == b'{"messages":[]}'
+    assert b"".join(call.body_for("served")) == b'{"messages":[]}'
 
 
 @pytest.mark.parametrize(
@@ -79,6 +143,7 @@ def test_without_a_model_none_is_put_in() -> None:
         (b"", JSON, "invalid_json"),
         (b"[]", JSON, "invalid_json"),
         (b'{"model":5}', JSON, "invalid_json"),
+        (b'{"x":' + b"[" * 9_000 + b"]" * 9_000 + b"}", JSON, "invalid_json"),
         (b'{"model":"m"}', "text/plain", "invalid_json"),
         (b'{"model":"m"}', "", "invalid_json"),
     ],
@@ -96,7 +161,7 @@ def test_a_json_error_says_where() -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
-    assert isinstance(openai.parse(CHAT, JSON, body), Call | Problem)
+    assert isinstance(openai.parse(FOUND, JSON, body), Call | Problem)
 
 
 @given(
@@ -108,7 +173,7 @@ def test_any_bytes_are_parsed_or_refused(body: bytes) -> None:
 )
 def test_rewriting_changes_only_what_the_edge_owns(fields: dict[str, object]) -> None:
     fields["model"] = "public"
-    sent = json.loads(parsed(msgspec.json.encode(fields)).body_for("served"))
+    sent = json.loads(b"".join(parsed(msgspec.json.encode(fields)).body_for("served")))
     owned = {"model", *openai.PRIVILEGED_FIELDS}
     assert {k: v for k, v in sent.items() if k not in owned} == {
         k: v for k, v in fields.items() if k not in owned
@@ -240,15 +305,6 @@ def test_an_answer_longer_than_any_context_is_refused_here(
         assert "100 tokens" in problem.message
 
 
-def test_a_model_card_promises_what_every_replica_can_take() -> None:
-    routes = [
-        Route("a", "m", "n", "u", "m", max_model_len_tokens=8192),
-        Route("b", "m", "n", "u", "m", max_model_len_tokens=4096),
-        Route("c", "m", "n", "u", "m"),
-    ]
-    card = openai.model_card(Pool("m"), routes, 7)
-    assert card["max_model_len"] == 4096
-    assert "max_model_len" not in openai.model_card(Pool("m"), [], 7)
-    listed = json.loads(openai.model_list([card]))
-    assert listed["object"] == "list"
-    assert listed["data"][0]["id"] == "m"
+def test_a_list_of_models() -> None:
+    listed = json.loads(openai.model_list([{"id": "m"}]))
+    assert listed == {"object": "list", "data": [{"id": "m"}]}

@@ -10,14 +10,15 @@ from edge.core import openai, problems
 from edge.core.openai import Call
 from edge.core.outside import Target, elsewhere, may_leave
 from edge.core.problems import Problem
+from edge.core.surface import CHAT, Entry, Found
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.queue import Refusal
 
 OVERLOADED = problems.overloaded(Refusal(7, 12.0, 3.2))
 
 
-def call(path: str = openai.CHAT, body: bytes = b'{"model":"demo"}') -> Call:
-    found = openai.parse(path, "application/json", body)
+def call(path: str = CHAT, body: bytes = b'{"model":"demo"}') -> Call:
+    found = openai.parse(Found(Entry(path)), "application/json", body)
     assert isinstance(found, Call)
     return found
 
@@ -47,7 +48,7 @@ def test_who_may_leave(problem: Problem, allowed: bool, started: bool, leaves: b
 def test_what_leaves_names_the_other_model_and_nothing_of_ours(body: bytes) -> None:
     there = elsewhere(call("/v1/completions", body))
     assert there.path == "/completions"
-    assert json.loads(there.body_for("theirs")) == {"model": "theirs", "prompt": "hi"}
+    assert json.loads(b"".join(there.body_for("theirs"))) == {"model": "theirs", "prompt": "hi"}
 
 
 def test_a_key_is_not_shown() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pathlib
 
 import pytest
 from hypothesis import given
@@ -11,23 +10,10 @@ from hypothesis import strategies as st
 
 from edge.core import sse
 from edge.core.sse import Kind, Scanner
+from tests.fakes.recorded import body_of
 
-DATA = pathlib.Path(__file__).parents[2] / "data" / "vllm"
 CHUNK = b'data: {"id":"c","choices":[{"index":0,"text":"caf\xc3\xa9","finish_reason":null}]}\n\n'
 ERROR = b'data: {"error": {"message": "busy", "type": "Service Unavailable", "code": 503}}\n\n'
-
-
-def body_of(recording: str) -> bytes:
-    """The decoded body of a recorded chunked answer."""
-    _, _, rest = (DATA / recording).read_bytes().partition(b"\r\n\r\n")
-    body = b""
-    while rest:
-        size, _, rest = rest.partition(b"\r\n")
-        length = int(size, 16)
-        body, rest = body + rest[:length], rest[length + 2 :]
-        if length == 0:
-            break
-    return body
 
 
 def feed(scanner: Scanner, stream: bytes, cuts: list[int]) -> list[sse.Event]:
@@ -106,6 +92,7 @@ def test_an_error_says_its_status() -> None:
     [
         ("comp-stream.http", {Kind.DATA, Kind.DONE}),
         ("chat-stream.http", {Kind.DATA, Kind.DONE}),
+        ("chat-stream-usage.http", {Kind.DATA, Kind.USAGE, Kind.DONE}),
         ("burst-reject-stream-200.http", {Kind.ERROR, Kind.DONE}),
         ("drain-new-stream.http", {Kind.DONE}),
         ("sigkill-enginecore-stream-0.http", {Kind.DATA, Kind.ERROR, Kind.DONE}),

@@ -33,7 +33,7 @@ def test_giving_up(code: int, deaths_unready: int | None, gives_up: bool) -> Non
 
 
 def test_waits_grow_to_a_cap_and_start_over_after_a_stable_time() -> None:
-    backoff = Backoff(Sure())
+    backoff = Backoff(Sure(), cap_s=restart.WAIT_MAX_S)
     waits = [restart.wait_s(1, 1.0, None, backoff) for _ in range(7)]
     assert waits == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     assert restart.wait_s(1, restart.STABLE_S, None, backoff) == 0.2

@@ -57,6 +57,13 @@ def test_long_facts_are_cut() -> None:
     assert cut.vllm_version.endswith("…")
 
 
+def test_adapters_that_nobody_could_name_are_left_out() -> None:
+    names = ("sql", "", "a" * 257, "a\x1b[31m", "de") + ("many",) * 200
+    kept = bounds.bounded_facts(facts("r1", adapters=names)).adapters
+    assert kept[:2] == ("sql", "de")
+    assert len(kept) <= bounds.ADAPTERS_LIMIT
+
+
 def test_long_reports_are_cut() -> None:
     gpu = GpuSample(
         0,

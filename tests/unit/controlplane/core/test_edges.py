@@ -89,7 +89,7 @@ def test_steady_use_as_entries_and_as_columns(report: EdgeReport) -> None:
     assert edges.report(1, report, replicas, set(), 101.0) == []
     assert edges.by_name["e1"].inflight == {"r1": INFLIGHT_LIMIT, "r2": 1}
     assert edges.inflight("r2") == 1
-    assert [replica.tokens_at_s for replica in replicas.values()] == [101.0, None]
+    assert [edges.tokens_at_s(name) for name in ("r1", "r2", "x")] == [101.0, None, None]
 
 
 def test_charges_add_up_until_they_are_taken() -> None:

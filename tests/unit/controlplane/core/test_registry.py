@@ -310,14 +310,27 @@ def test_pools_are_configured_or_found() -> None:
 def test_models_that_cannot_be_read_just_now_are_not_lost() -> None:
     fleet = Fleet()
     fleet.ready("r1")
+    fleet.say(1, facts("r1", adapters=("sql",)))
     fleet.say(1, facts("r1", served_models=(), max_model_len_tokens=None))
     route = fleet.registry.replicas["r1"].route
     assert route is not None
-    assert (route.pool, route.max_model_len_tokens) == ("m", 4096)
+    assert (route.pool, route.max_model_len_tokens, route.adapters) == ("m", 4096, ("sql",))
     fleet.say(1, facts("r1", url="http://elsewhere:1", served_models=()))
     moved = fleet.registry.replicas["r1"].route
     assert moved is not None
     assert moved.pool == ""
+
+
+def test_adapters_that_come_and_go_are_told() -> None:
+    fleet = Fleet()
+    fleet.ready("r1")
+    for adapters in (("sql",), ("sql", "de"), ()):
+        version = fleet.registry.routing_version
+        fleet.say(1, facts("r1", adapters=adapters))
+        route = fleet.registry.replicas["r1"].route
+        assert route is not None
+        assert (route.pool, route.adapters) == ("m", adapters)
+        assert fleet.registry.routing_version > version
 
 
 # Restart
