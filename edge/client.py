@@ -83,7 +83,10 @@ class ClientStream:
             self._response.headers.update(headers)
             return
         for name, value in headers.items():
-            await self._response.write(f": {name}: {value}\n\n".encode())
+            comment = f": {name}: {value}\n\n".encode()
+            if self._recording is not None:
+                self._recording.sent(comment)
+            await self._response.write(comment)
 
     def is_whole(self, call: Call) -> bool:
         """Whether the caller has everything but the mark of the end."""

@@ -32,10 +32,13 @@ class Case:
     there: ScriptedEngine
     http: aiohttp.ClientSession
 
-    async def ask(self, key: str = LEAVES, *, stream: bool = False, **more: Any) -> Any:
+    async def ask(
+        self, key: str = LEAVES, *, stream: bool = False, once: str = "", **more: Any
+    ) -> Any:
         """Status, mark of who served it, body."""
         body = {"model": MODEL, "prompt": "hi", "stream": stream, **more}
         headers = {"authorization": f"Bearer {key}", "x-stainless-read-timeout": "30"}
+        headers |= {"idempotency-key": once} if once else {}
         url = f"{self.edge.url}/v1/completions"
         async with self.http.post(url, json=body, headers=headers) as answer:
             text = b""
@@ -88,6 +91,14 @@ async def test_what_the_fleet_would_refuse_is_answered_elsewhere(case: Case, str
     record = await case.record()
     assert (record["outcome"], record["outside"], len(record["attempts"])) == ("ok", True, 1)
     assert record["attempts"][0]["replica"] == "fallback"
+
+
+async def test_what_is_replayed_stays_marked(case: Case) -> None:
+    case.edge.set_serving("r0", Serving.CLOSED)
+    first = await case.ask(stream=True, once="a")
+    assert first[1] == "fallback"
+    assert await case.ask(stream=True, once="a") == first
+    assert len(case.there.asked) == 1
 
 
 async def test_nobody_leaves_who_did_not_say_so(case: Case) -> None:
