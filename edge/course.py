@@ -13,10 +13,11 @@ import asyncio
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+import msgspec
 from aiohttp import web
 
 from edge import attempt
@@ -291,7 +292,7 @@ class Course:
             if not rest.body:
                 await stream.send(sse.DONE)
                 return Whole()
-            call = replace(call, body=rest.body)
+            call = msgspec.structs.replace(call, body=rest.body)
         if job.passing is not None:
             return await job.passing.attempt(permit, call, to_engine, stream, job.idle_s)
         return await attempt.run(self._upstream, permit, call, to_engine, stream, job.idle_s)

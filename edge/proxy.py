@@ -104,9 +104,8 @@ class Proxy:
 
     async def _carry(self, request: web.BaseRequest, found: Found) -> Job:
         """Begin to read a form with a file."""
-        content_type = request.headers.get("content-type", "")
         try:
-            mark = multipart.boundary(content_type)
+            mark = multipart.boundary(request.headers.get("content-type", ""))
         except MalformedError as error:
             raise RefusedError(problems.bad_form(str(error))) from None
         upload = Upload(bodies.parts(request, self._table.policy.body_limit_bytes), mark)
@@ -114,7 +113,8 @@ class Proxy:
         target = self._target(request[CALLER], upload.model)
         call = Call(found.entry, found.path, b"", stream=upload.streams, answers_as=target.name)
         job = self._job(request, call, target, clock.now_s())
-        job.passing = Carried(upload, self._carriers.carrier(content_type, upload, target.adapter))
+        carrier = self._carriers.carrier(multipart.content_type(mark), upload, target.adapter)
+        job.passing = Carried(upload, carrier)
         return job
 
     async def _converse(self, request: web.BaseRequest, found: Found) -> web.StreamResponse:

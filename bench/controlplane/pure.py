@@ -19,6 +19,7 @@ from controlplane.core.events import AgentSaid, EdgeSaid, Tick
 from controlplane.core.placement import Placement
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences, Subscription
+from controlplane.main import GARBAGE_EVERY
 from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
@@ -154,6 +155,7 @@ def measure(replicas: int, edges: int, span_s: float, seed: int) -> Cost:
     for _ in range(WARM_PERIODS):
         world.period(decides=False)
     world.cost = Cost(replicas, edges)
+    gc.set_threshold(GARBAGE_EVERY)
     gc.collect()
     periods = max(2, round(span_s / PERIOD_S))
     for number in range(periods):

@@ -20,8 +20,8 @@ a second the replicas that it has credits for, acks every push, and 1 report in 
 that begin to wait. About once a second an engine dies and comes back.
 
 - *CPU*: cores the control plane used. *RSS*: its largest.
-- *Dead*: from the agent's word to each edge. *Back*: from the answered probe to each edge. Both
-  include the time that changes are collected for before they are pushed (50 ms).
+- *Dead*: from the agent's word to each edge. *Back*: from the answered probe to each edge. A
+  change that comes within 50 ms of the one before waits for so long.
 - *Missing*: edges that were not told of a change within 5 s.
 - *Credits*: time between two pushes to an edge; the aim is 0.5 s.
 - *Answer*: how long a health check takes beside all that.

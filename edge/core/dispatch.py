@@ -336,7 +336,8 @@ class Dispatch:
             if not any(offer.has_room for offer in offers):
                 return
             candidates = [self._candidate(offer, now_s) for offer in offers]
-            free = {name for offer in offers if offer.has_room for name in offer.route.adapters}
+            roomy = [offer.route for offer in offers if offer.has_room]
+            free = {name for route in roomy for name in (route.replica, *route.adapters)}
             for ticket in queue.head(LOOK_AHEAD, now_s, free):
                 fit = _fit(ticket, offers, candidates)
                 replica, at_home = self._choose(queue, ticket, fit)

@@ -54,6 +54,11 @@ def boundary(content_type: str) -> bytes:
     return text.encode()
 
 
+def content_type(mark: bytes) -> str:
+    """The header that engines get: one boundary, however the caller wrote his."""
+    return f'multipart/form-data; boundary="{mark.decode()}"'
+
+
 class Form:
     """Feed chunks in, get out what goes on to the engine; a chunk may end anywhere."""
 

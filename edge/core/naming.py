@@ -43,8 +43,10 @@ class Namer:
             if self._before == self._after:
                 return raw
             # no text has this in it: its quotes are escaped
-            named = raw.replace(self._before, self._after)
-            return named if raw.count(_MODEL) == raw.count(self._before) else self._each(raw)
+            if raw.count(_MODEL) != raw.count(self._before):
+                return self._each(raw)
+            same = self._before == self._after
+            return raw if same else raw.replace(self._before, self._after)
         first, mark, others = raw.partition(_BLANK)
         named = self._event(first + mark)
         return named + self.events(others) if others else named

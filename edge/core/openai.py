@@ -12,7 +12,6 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from itertools import islice
 
 import msgspec
@@ -63,8 +62,7 @@ class _Count(msgspec.Struct):
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request as far as the edge reads it. `model` is None when none was named."""
 
     entry: Entry
@@ -93,7 +91,7 @@ class Call:
 
     def answering_as(self, name: str) -> Call:
         """The same call, whose answer is to call the model so."""
-        return replace(self, answers_as=name)
+        return msgspec.structs.replace(self, answers_as=name)
 
     def body_for(self, served_as: str) -> splice.Pieces:
         """The bytes to send to a replica that knows the model by this name."""

@@ -8,7 +8,9 @@ has been seen: another model can't go on with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from edge.core import surface
 from edge.core.openai import Call
@@ -37,4 +39,4 @@ def elsewhere(call: Call) -> Call:
     """The call as its new address has it: its base URL has the version in it, it needs a name for
     the model, and nobody there counts usage for us."""
     path = call.path.removeprefix("/v1")
-    return replace(call, path=path, model=call.model or "", add_usage=b"")
+    return msgspec.structs.replace(call, path=path, model=call.model or "", add_usage=b"")

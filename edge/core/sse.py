@@ -67,7 +67,7 @@ def payloads(raw: bytes) -> Iterator[bytes]:
 
 def _plain(raw: bytes) -> int:
     """How many events, if all are plain data at the first glance; else 0: look at each."""
-    if b"\r" in raw or b'"error"' in raw or FINISHED in raw or b"data: [DONE]" in raw:
+    if b'"error"' in raw or FINISHED in raw or b"data: [DONE]" in raw:
         return 0
     if NO_CHOICES in raw or b'"abort"' in raw:
         return 0
@@ -165,7 +165,7 @@ class Scanner:
         """Events that this chunk completes; raises OversizedEventError."""
         data = self._rest + chunk if self._rest else chunk
         end = data.rfind(b"\n\n") + 2
-        if not self._singly and (number := _plain(data[:end])):
+        if not self._singly and b"\r" not in data and (number := _plain(data[:end])):
             events = [Event(Kind.DATA, data[:end], number=number)]
         else:
             events, end = [], 0

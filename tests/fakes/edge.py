@@ -169,5 +169,8 @@ async def running_edge(
             yield edge
         finally:
             server.close()
+            for connection in connections.connections:
+                if connection.transport is not None:
+                    connection.transport.abort()  # a caller that does not read holds up nothing
             await connections.shutdown(0.01)
             await admin.cleanup()

@@ -86,4 +86,5 @@ async def local_engine(
             yield engine
         finally:
             await engine.heal()  # nothing may hang, and a closed port is nobody's to close
+            lifecycle.restart()  # which cuts all connections
             await runner.cleanup()

@@ -61,7 +61,11 @@ class Tally:
         return cohorts
 
     def _of(self, started_s: float) -> _News:
-        return self._news.setdefault(int(started_s), _News())
+        second = int(started_s)
+        news = self._news.get(second)
+        if news is None:
+            news = self._news[second] = _News()
+        return news
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,4 +41,6 @@ class Shares:
 
     def order(self, waiting: Collection[str]) -> list[str]:
         """Those that wait, whose turn comes first at the front. O(n log n)."""
+        if len(waiting) == 1:
+            return list(waiting)
         return sorted(waiting, key=lambda tenant: self.counters.get(tenant, 0.0))

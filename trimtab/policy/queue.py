@@ -57,6 +57,11 @@ class Ticket(NamedTuple):
     """When its answer was cut in the middle: it waits from then on, but keeps its age."""
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """What not every replica can do for it, by name."""
+        return tuple(filter(None, (self.adapter, self.only)))
+
+    @property
     def was_cut(self) -> bool:
         """Whether a caller has the beginning of its answer."""
         return self.cut_s > -math.inf
@@ -134,14 +139,12 @@ class Queue:
 
     # Out
 
-    def head(
-        self, count: int, now_s: float, adapters: Container[str] = frozenset()
-    ) -> list[Ticket]:
+    def head(self, count: int, now_s: float, free: Container[str] = frozenset()) -> list[Ticket]:
         """Whose turn it is, the first one first, at most `count`; none whose time is over.
 
-        Whoever needs another adapter than these is passed over, and keeps his place.
+        Whoever needs another adapter or replica than these is passed over, and keeps his place.
         """
-        fit = (t for t in self._order() if not t.adapter or t.adapter in adapters)
+        fit = (t for t in self._order() if all(need in free for need in t.needs))
         return list(islice((t for t in fit if now_s < self.gives_up_s(t)), count))
 
     def remove(self, number: int) -> None:
@@ -244,7 +247,8 @@ class Queue:
 
     def _order(self) -> Iterator[Ticket]:
         urgencies = [urgency for urgency, lines in self._lines.items() if lines]
-        urgencies.sort(key=lambda urgency: (self._debts[urgency] < 1.0, urgency))
+        if len(urgencies) > 1:
+            urgencies.sort(key=lambda urgency: (self._debts[urgency] < 1.0, urgency))
         for urgency in urgencies:
             lines = self._lines[urgency]
             for tenant in self.shares.order(lines):

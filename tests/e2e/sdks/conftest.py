@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.sdks import node
-from tests.e2e.sdks.speakers import OpenAINode, OpenAIPython, Speaker
+from tests.e2e.sdks.speakers import AnthropicPython, OpenAINode, OpenAIPython, Speaker
 
 _missing: set[str] = set()
 
@@ -24,12 +24,12 @@ def node_process() -> Iterator[subprocess.Popen[str]]:
         pytest.skip(f"openai for Node can't be had here: {error}")
 
 
-@pytest.fixture(params=["openai-python", "openai-node"])
+@pytest.fixture(params=["openai-python", "openai-node", "anthropic-python"])
 def speaker(request: pytest.FixtureRequest) -> Speaker:
     """An official SDK."""
-    if request.param == "openai-python":
-        return OpenAIPython()
-    return OpenAINode(request.getfixturevalue("node_process"))
+    if request.param == "openai-node":
+        return OpenAINode(request.getfixturevalue("node_process"))
+    return OpenAIPython() if request.param == "openai-python" else AnthropicPython()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

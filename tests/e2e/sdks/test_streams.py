@@ -81,6 +81,7 @@ async def test_comments_are_invisible(
     assert (asked.result().error, asked.result().text) == ("", expected)
 
 
+@pytest.mark.parametrize("speaker", ["openai-python", "openai-node"], indirect=True)
 async def test_a_plain_stream_goes_on_when_its_replica_dies(pair: Pair, speaker: Speaker) -> None:
     expected = await undisturbed(pair, speaker, LONG)
     await pair.engines[0].fault(**DIES)
@@ -121,13 +122,26 @@ async def test_a_broken_stream_is_an_error_with_a_code(
     expected = await undisturbed(pair, speaker, case.question)
     await pair.engines[0].fault(**case.fault)
     told = await speaker.ask(pair.edge.url, case.question)
-    assert (told.error, told.code, told.type) == ("APIError", case.code, "server_error")
+    if speaker.name == "anthropic-python":
+        assert (told.error, told.type) == ("APIStatusError", "api_error")
+    else:
+        assert (told.error, told.code, told.type) == ("APIError", case.code, "server_error")
     assert case.says in told.message
     assert told.text
     assert told.text != expected
     assert expected.startswith(told.text)
     assert len(pair.edge.exchanges) == 2  # no SDK asks again for a stream that had begun
     assert pair.edge.dispatch.totals() == (0, 0)
+
+
+@pytest.mark.parametrize("speaker", ["openai-python", "openai-node"], indirect=True)
+async def test_a_broken_stream_of_responses_is_an_error_too(pair: Pair, speaker: Speaker) -> None:
+    responses = Question(kind="responses", stream=True)
+    expected = await undisturbed(pair, speaker, responses)
+    await pair.engines[0].fault(**DIES)
+    told = await speaker.ask(pair.edge.url, responses)
+    assert (told.error, told.code) == ("APIError", "replica_lost")
+    assert expected.startswith(told.text)
 
 
 async def test_who_leaves_a_stream_frees_the_engine(pair: Pair, speaker: Speaker) -> None:

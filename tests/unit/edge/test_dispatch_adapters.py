@@ -47,8 +47,8 @@ class Fleet:
         assert self.table.apply(EdgeUpdate(1, self.version, 0, body)) == ""
         self.dispatch.hear(0.0)
 
-    def offer(self, number: int, adapter: str = "", work: float = 1.0) -> bool:
-        ticket = Ticket(number, since_s=float(number), work=work, adapter=adapter)
+    def offer(self, number: int, adapter: str = "", work: float = 1.0, only: str = "") -> bool:
+        ticket = Ticket(number, since_s=float(number), work=work, adapter=adapter, only=only)
         return self.dispatch.offer(POOL, ticket, float(number)) is None
 
     def placed(self, now_s: float = 0.0) -> dict[int, str]:
@@ -127,3 +127,15 @@ def test_who_waits_for_what_is_gone_is_found(fleet: Fleet) -> None:
     assert not list(fleet.dispatch.orphans())
     fleet.push({"r0": (), "r1": ("de",)})
     assert [ticket.number for _, ticket in fleet.dispatch.orphans()] == [1]
+
+
+def test_who_is_bound_to_a_full_replica_holds_up_nobody(fleet: Fleet) -> None:
+    for number in range(LOOK_AHEAD + 2):
+        fleet.offer(number, only="r0")
+    assert fleet.placed() == {0: "r0"}
+    (first,) = fleet.last
+    fleet.offer(100)
+    assert fleet.placed() == {100: "r1"}
+    assert fleet.placed() == {}
+    fleet.dispatch.finish(first, Outcome.OK, 1.0)
+    assert fleet.placed() == {1: "r0"}

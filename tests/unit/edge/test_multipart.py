@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.core import multipart
 from edge.core.multipart import PARTS_LIMIT, Form, Hole, MalformedError, boundary
 
 MARK = b"xYz"
@@ -133,3 +134,4 @@ def test_boundaries(content_type: str, expected: bytes | None) -> None:
             boundary(content_type)
     else:
         assert boundary(content_type) == expected
+        assert boundary(multipart.content_type(expected)) == expected

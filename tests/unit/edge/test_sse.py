@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.core import sse
@@ -40,6 +40,7 @@ PARTS = [
 ]
 
 
+@example([CHUNK, b"data: crlf\r\n\r\n"], [])
 @given(st.lists(st.sampled_from(PARTS), max_size=8), st.lists(st.integers(0, 1_000), max_size=20))
 def test_plain_data_that_comes_as_one_is_what_it_is_singly(
     parts: list[bytes], cuts: list[int]
