@@ -119,9 +119,9 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         advertise=args.advertise or listen,
         store=store,
         report_period_s=base.report_period_s,
-        pools=tuple(Pool(pool.name, pool.aliases, not pool.failover) for pool in base.pools),
+        pools=tuple(_pool(pool) for pool in base.pools),
         engines=tuple(_engines(base, node)),
-        keys=tuple(ApiKey(_sha256(key), key.name, models=key.models or ()) for key in base.keys),
+        keys=tuple(_key(key) for key in base.keys),
         policy=_policy(base.edge),
         etcd=etcd,
         admin_socket=_admin_socket(args.admin_socket, listen, state_dir, store),
@@ -222,6 +222,21 @@ def _engine(engine: file.Engine, node: str, pool: str) -> EngineSpec:
     url = engine.url.rstrip("/")
     name = engine.name or f"{node}-{urlsplit(url).port}"
     return EngineSpec(name, url, pool, engine.served_as, named=bool(engine.name))
+
+
+def _pool(pool: file.Pool) -> Pool:
+    return Pool(
+        name=pool.name,
+        aliases=pool.aliases,
+        no_failover=not pool.failover,
+        request_timeout_ms=round(1000 * (pool.request_timeout_s or 0.0)),
+        idle_timeout_ms=round(1000 * (pool.idle_timeout_s or 0.0)),
+        hedge=pool.hedge,
+    )
+
+
+def _key(key: file.Key) -> ApiKey:
+    return ApiKey(_sha256(key), key.name, models=key.models or (), fallback=key.fallback)
 
 
 def _sha256(key: file.Key) -> bytes:

@@ -48,6 +48,12 @@ class Permit:
     refused: bool = False
     """Nothing listened on the replica's port."""
     lost: bool = False
+    is_hedge: bool = False
+    """It is the second of its request."""
+    outrun: bool = False
+    """Its request is answered by another attempt."""
+    began: bool = False
+    """Its first data has come; known where there may be another attempt."""
     whole: bool = False
     """The caller of a stream has all of it: what comes after matters to nobody."""
     borrowed: bool = False
@@ -111,12 +117,13 @@ class Admission:
             refusal = self._dispatch.offer(pool, ticket, now_s)
             notes.forecast = self._dispatch.pool(pool).queue.forecast
             if refusal:
-                raise RefusedError(problems.overloaded(refusal))
-        placement = await self._place(pool, ticket, now_s)
-        permit = Permit(placement)
-        permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
-        self._running[permit.route.replica].add(permit)
-        return permit
+                raise RefusedError(problems.overloaded(refusal, ticket.patience_s))
+        return self._permit(await self._place(pool, ticket, now_s))
+
+    def beside(self, permit: Permit) -> Permit | None:
+        """A second permit for the same request, on another replica, if one is idle."""
+        placement = self._dispatch.beside(permit.placement, clock.now_s())
+        return self._permit(placement, is_hedge=True) if placement else None
 
     def borrow(self, pool: str, ticket: Ticket) -> Permit:
         """A replica for a cheap request, without a wait and without a slot.
@@ -199,6 +206,12 @@ class Admission:
                 permit.counted = permit.tokens
         self._dispatch.streamed(tokens, elapsed_s, clock.now_s())
 
+    def _permit(self, placement: Placement, *, is_hedge: bool = False) -> Permit:
+        permit = Permit(placement, is_hedge=is_hedge)
+        permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
+        self._running[permit.route.replica].add(permit)
+        return permit
+
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Placement] = loop.create_future()
@@ -241,7 +254,7 @@ class Admission:
             return
         refusal = self._dispatch.expire(pool, ticket, clock.now_s())
         if self._dispatch.has_open(pool, ticket.adapter):
-            problem = problems.overloaded(refusal)
+            problem = problems.overloaded(refusal, ticket.patience_s)
         else:
             problem = self._no_replica(pool, ticket)
         future.set_exception(RefusedError(problem))

@@ -51,6 +51,13 @@ class Rejected:
 Result = Whole | Rejected | Failure
 
 
+def failure(result: Result) -> Failure | None:
+    """What went wrong, if anything did."""
+    if isinstance(result, Whole):
+        return None
+    return result.failure if isinstance(result, Rejected) else result
+
+
 class Watchdog:
     """A deadline that moves on with every sign of life; a missed one is the fault that it means.
 
@@ -108,7 +115,7 @@ class Watchdog:
         self._permit.on_lost = None
         own = self._expired and self._task.uncancel() <= self._cancels
         if own and kind is asyncio.CancelledError:
-            raise UpstreamError(Failure(self._fault())) from error
+            raise UpstreamError(Failure(self._fault(), message=f"{self._idle_s:g} s")) from error
 
     def _fault(self) -> Fault:
         if self._permit.lost:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -19,10 +20,14 @@ from edge.core import continuation, envelopes, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.replay import Recording
 from edge.core.surface import Dialect
 from trimtab.runtime import clock
 
+RECORDING = web.RequestKey("recording", Recording)
+"""On a request whose answer is to be kept."""
 KEEP_ALIVE_PERIOD_S = 15.0
+FAIL_WITHIN_S = 5.0
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -40,6 +45,7 @@ class ClientStream:
         self._response = web.StreamResponse(headers=STREAM_HEADERS)
         self._lock = asyncio.Lock()
         self._quiet = True
+        self._recording = request.get(RECORDING)
         self._prepared = self._flows = False
         self.committed = False
         self.transcript: Transcript | None = None
@@ -62,12 +68,25 @@ class ClientStream:
             await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
+        if self._recording is not None:
+            self._recording.sent(data)
         transport = self._request.transport
         if not self._flows or transport is None or transport.is_closing() or self._stands():
             await self._response.write(data)
             self._flows = self._response.headers.get("transfer-encoding") == "chunked"
         else:  # what aiohttp would do, in a fifth of its time: the head is out, nothing waits
             transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def mark(self, headers: Mapping[str, str]) -> None:
+        """Say something about the answer: in headers, or in comments when these are out."""
+        if not self.committed:
+            self._response.headers.update(headers)
+            return
+        for name, value in headers.items():
+            comment = f": {name}: {value}\n\n".encode()
+            if self._recording is not None:
+                self._recording.sent(comment)
+            await self._response.write(comment)
 
     def is_whole(self, call: Call) -> bool:
         """Whether the caller has everything but the mark of the end."""
@@ -91,12 +110,17 @@ class ClientStream:
 
     async def finish(self) -> web.StreamResponse:
         """The answer is whole."""
+        if self._recording is not None:
+            self._recording.ended(self._response.headers)
         await self._response.write_eof()
         return self._response
 
     async def fail(self, problem: Problem) -> web.StreamResponse:
         """The answer will never be whole; only after something was sent."""
-        await self._response.write(envelopes.event(problem, self._dialect, self._request_id))
+        event = envelopes.event(problem, self._dialect, self._request_id)
+        with contextlib.suppress(TimeoutError):  # who does not read will not hear it
+            async with asyncio.timeout(FAIL_WITHIN_S):
+                await self._response.write(event)
         if self._request.transport is not None:
             self._request.transport.close()  # flushes, then ends without the last chunk
         return self._response

@@ -6,11 +6,12 @@ import argparse
 import os
 import pathlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.answers import AnswerHeaders
 from edge.core import surface
+from edge.core.outside import Target
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
 from trimtab.runtime.certificates import WORKER_MARK, Role
@@ -33,6 +34,8 @@ class EdgeConfig:
     identity: Identity | None = None
     drain_s: float = 10.0
     tls: file.Certificate | None = None
+    fallbacks: Mapping[str, Target] = field(default_factory=dict)
+    """By pool."""
     headers: AnswerHeaders = field(default_factory=AnswerHeaders)
     shares_port: bool = False
     extra_paths: tuple[str, ...] = ()
@@ -83,10 +86,17 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         upstream_key=_upstream_key(base),
         identity=identity,
         tls=base.edge.tls,
+        fallbacks={
+            pool.name: _target(pool.fallback) for pool in base.pools if pool.fallback is not None
+        },
         headers=AnswerHeaders(base.edge.route_headers, frozenset(base.edge.cors_origins)),
         shares_port=args.worker is not None,
         extra_paths=_extra_paths(base),
     )
+
+
+def _target(there: file.Fallback) -> Target:
+    return Target(there.url, there.model, there.max_requests, file.resolve(there.key))
 
 
 def _extra_paths(base: file.Config) -> tuple[str, ...]:

@@ -9,9 +9,12 @@ once with the attempt's outcome.
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -32,14 +35,21 @@ from edge.core.problems import Problem
 from edge.core.surface import Cost
 from edge.core.table import RoutingTable
 from edge.failures import Failures
+from edge.fallback import SERVED_OUTSIDE
+from edge.hedging import Hedger
 from edge.quarantine import Quarantine
-from edge.upstream import Upstream
+from edge.ways import Ways
 from trimtab.model import ApiKey, Outcome, Pool
 from trimtab.policy.classify import Failure, Fault, classify
+from trimtab.policy.deadline import Deadline
 from trimtab.policy.queue import Ticket
 from trimtab.policy.retry import REQUEUES_MAX, History, Move, next_move
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
+
+GONE = Failure(Fault.CLIENT_GONE)
+"""What a cancelled caller leaves behind."""
+OUTRUN = Failure(Fault.OUTRUN)
 
 
 class Passing(Protocol):
@@ -77,6 +87,8 @@ class Job:
     journey: Journey
     caller: Mapping[str, str]
     """Its headers."""
+    deadline: Deadline | None
+    """None: it may take for ever."""
     history: History = field(default_factory=History)
     notes: Notes = field(default_factory=Notes)
     cut: Failure | None = None
@@ -88,6 +100,20 @@ class Job:
     def pool(self) -> Pool:
         """Where it runs."""
         return self.target.pool
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether its answer may come from outside of the fleet, where nobody has its adapters."""
+        return self.key.fallback and not self.target.adapter
+
+    @property
+    def due_s(self) -> float:
+        """When its answer must be whole."""
+        return self.ticket.since_s + (self.deadline.within_s if self.deadline else math.inf)
+
+    def left(self, now_s: float) -> Failure:
+        """What it leaves behind when it ends in the middle of an attempt."""
+        return Failure(Fault.LATE) if now_s >= self.due_s else GONE
 
     @property
     def request_id(self) -> str:
@@ -117,16 +143,18 @@ class Course:
         table: RoutingTable,
         dispatch: Dispatch,
         admission: Admission,
-        upstream: Upstream,
+        ways: Ways,
         makers: Makers,
         metrics: EdgeMetrics,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
         self._admission = admission
-        self._upstream = upstream
+        self._upstream = ways.engines
         self._makers = makers
         self._metrics = metrics
+        self._fallbacks = ways.outside
+        self._hedger = Hedger(table, admission, metrics)
         self._failures = Failures()
         self._quarantine = Quarantine(dispatch)
         self.keeper = Keeper()
@@ -134,9 +162,29 @@ class Course:
     async def run(self, job: Job) -> web.StreamResponse:
         """Answer it; raises RefusedError while an error status is still possible."""
         if job.stream is None:
-            return await self._follow(job)
+            return await self._in_time(job)
         with self._kept(job, job.stream):
+            return await self._in_time(job)
+
+    async def _in_time(self, job: Job) -> web.StreamResponse:
+        within_s = max(0.0, job.due_s - clock.now_s()) if job.deadline else None
+        timer = asyncio.timeout(within_s)
+        try:
+            async with timer:
+                return await self._somewhere(job)
+        except RefusedError as error:
+            raise await _refusal(job, error.problem) from error
+        except TimeoutError:
+            if job.deadline is None or not timer.expired():
+                raise
+            problem = problems.too_late(job.deadline, started=job.started)
+            raise await _refusal(job, problem) from None
+
+    async def _somewhere(self, job: Job) -> web.StreamResponse:
+        try:
             return await self._follow(job)
+        except RefusedError as error:
+            return await self._answer(job, await self._fallbacks.answer(job, error))
 
     async def _follow(self, job: Job) -> web.StreamResponse:
         while True:
@@ -147,7 +195,7 @@ class Course:
                 if not job.target.adapter or result.failure.status != 404:
                     return await self._pass_on(job, result)
                 if not self._is_elsewhere(job, replica):
-                    raise await _refusal(job, self._gone(job))
+                    raise RefusedError(self._gone(job))
                 continue
             if not self._goes_on(job, result, replica):
                 return await self._give_up(job, result)
@@ -170,23 +218,25 @@ class Course:
     async def _attempt(self, job: Job) -> tuple[Result, str]:
         again, asked_s = job.history.attempts > 0, clock.now_s()
         if problem := self._poison(job):
-            raise await _refusal(job, problem)
+            raise RefusedError(problem)
         try:
             permit = await self._admit(job, again=again)
         except (RefusedError, AdapterGoneError) as error:
             problem = error.problem if isinstance(error, RefusedError) else self._gone(job)
             problem = problem if job.cut is None else _cut_short(job, job.cut)
-            raise await _refusal(job, problem) from error
+            raise RefusedError(problem) from error
         job.journey.placed(permit.route.replica, clock.now_s() - asked_s)
         self._metrics.homed(job.pool.name, permit.placement.at_home)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
-            raise await _refusal(job, problem)
-        # what a cancelled caller leaves behind
-        failure: Failure | None = Failure(Fault.CLIENT_GONE)
+            raise RefusedError(problem)
+        return await self._hedger.run(job, permit, partial(self._run, job))
+
+    async def _run(self, job: Job, permit: Permit) -> tuple[Result, str]:
+        failure: Failure | None = GONE
         try:
             result = await self._send(job, permit)
-            failure = _failure(result)
+            failure = attempt.failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
             innocent = permit.borrowed or (job.started and job.cut is None)
@@ -194,6 +244,8 @@ class Course:
                 self._quarantine.blame(permit.placement, failure, job.call, job.request_id)
             return result, permit.route.replica
         finally:
+            if failure is GONE:
+                failure = OUTRUN if permit.outrun else job.left(clock.now_s())
             failure = None if permit.whole else failure  # who leaves now has all
             outcome = classify(failure)
             self._admission.release(permit, outcome)
@@ -298,7 +350,9 @@ class Course:
             return await job.stream.finish()
         if job.passing is not None and job.passing.response is not None:
             return job.passing.response
-        return web.Response(body=whole.body, headers={"content-type": whole.content_type})
+        kind = {"content-type": whole.content_type}
+        marks = SERVED_OUTSIDE if job.notes.outside else {}
+        return web.Response(body=whole.body, headers={**kind, **marks})
 
     def _gone(self, job: Job) -> Problem:
         return models.unknown(self._table.targets, job.key, job.target.name)
@@ -322,7 +376,7 @@ class Course:
     async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
         if failure.fault is Fault.CLIENT_GONE:
             raise ConnectionResetError("the caller stopped reading")
-        raise await _refusal(job, _cut_short(job, failure))
+        raise RefusedError(_cut_short(job, failure))
 
 
 def _cut_short(job: Job, failure: Failure) -> Problem:
@@ -334,9 +388,3 @@ async def _refusal(job: Job, problem: Problem) -> Exception:
     if job.stream is not None and job.stream.committed:
         return BrokenStreamError(await job.stream.fail(problem), problem)
     return RefusedError(problem)
-
-
-def _failure(result: Result) -> Failure | None:
-    if isinstance(result, Whole):
-        return None
-    return result.failure if isinstance(result, Rejected) else result

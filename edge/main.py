@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from edge import carriers, upstream
+from edge import ways
 from edge.admission import Admission
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
@@ -44,9 +44,8 @@ async def serve(config: EdgeConfig) -> None:
     feed = Feed(config, table, dispatch, admission, metrics)
     feed.restore()
     async with AsyncExitStack() as stack:
-        engines = await stack.enter_async_context(upstream.connect(config.upstream_key))
-        passing = await stack.enter_async_context(carriers.connect(config.upstream_key))
-        proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
+        leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
+        proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config, tls)

@@ -16,7 +16,6 @@ from aiohttp import web
 from edge import bodies
 from edge.admission import Admission, RefusedError
 from edge.answers import JOURNEY
-from edge.carriers import Carriers
 from edge.client import ClientStream
 from edge.core import envelopes, headers, models, multipart, openai, problems, surface
 from edge.core.continuation import Transcript
@@ -30,10 +29,12 @@ from edge.core.problems import Problem
 from edge.core.surface import Cost, Found, ModelIn
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
+from edge.idempotency import Once
 from edge.tunnel import Tunnel, Tunnels, is_websocket
 from edge.upload import Carried, Upload
-from edge.upstream import Upstream
+from edge.ways import Ways
 from trimtab.model import ApiKey, Pool, Serving
+from trimtab.policy.deadline import deadline
 from trimtab.policy.queue import Ticket
 from trimtab.policy.work import pass_work
 from trimtab.runtime import clock
@@ -50,19 +51,19 @@ class Proxy:
         table: RoutingTable,
         dispatch: Dispatch,
         admission: Admission,
-        upstream: Upstream,
-        carriers: Carriers,
+        ways: Ways,
         metrics: EdgeMetrics,
     ) -> None:
         self._table = table
-        self._carriers = carriers
+        self._carriers = ways.carriers
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
         self._makers = Makers()
-        self._course = Course(table, dispatch, admission, upstream, self._makers, metrics)
+        self._course = Course(table, dispatch, admission, ways, self._makers, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
+        self._once = Once(metrics)
         self.tunnels = Tunnels()
 
     def authorize(self, request: web.BaseRequest) -> None:
@@ -89,6 +90,14 @@ class Proxy:
         call, target, only = self._bind(call, request[CALLER])
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
+        return await self._once.serve(
+            *(request, call, request[CALLER].sha256),
+            lambda: self._answer(request, call, target, only),
+        )
+
+    async def _answer(
+        self, request: web.BaseRequest, call: Call, target: Target, only: str
+    ) -> web.StreamResponse:
         job = self._job(request, call, target, clock.now_s())
         job.ticket = job.ticket._replace(only=only)
         return await self._run(job)
@@ -123,6 +132,7 @@ class Proxy:
             call = Call(found.entry, found.path, b"", answers_as=target.name)
             job = self._job(request, call, target, clock.now_s())
             job.idle_s = self._table.policy.idle_timeout_ms / 1000
+            job.deadline = None  # a session may be long
             job.passing = tunnel
             return await self._run(job)
         except RefusedError as error:
@@ -216,10 +226,16 @@ class Proxy:
     def _job(self, request: web.BaseRequest, call: Call, target: Target, now_s: float) -> Job:
         policy, caller, pool = self._table.policy, request[CALLER], target.pool
         patience_s = openai.patience_s(request.headers)
+        within = deadline(
+            patience_s,
+            pool.request_timeout_ms / 1000,
+            policy.total_timeout_ms / 1000,
+            stream=call.stream,
+        )
         ticket = Ticket(
             number=next(self._numbers),
             since_s=now_s,
-            patience_s=math.inf if patience_s is None else patience_s,
+            patience_s=min(within.within_s, patience_s or math.inf),
             work=self._work(pool, call),
             prompt_tokens=call.prompt_tokens if call.entry.cost is Cost.ANSWER else 0,
             tenant=caller.name,
@@ -227,16 +243,15 @@ class Proxy:
             affinity=openai.affinity_key(request.headers, call, caller.name),
             adapter=target.adapter,
         )
-        journey, caller_headers = request[JOURNEY], request.headers
+        journey = request[JOURNEY]
+        # a plain answer is silent until it is whole, so only the whole can be bounded
+        stream, idle_s = None, within.within_s
         if call.stream:
+            idle_s = (pool.idle_timeout_ms or policy.idle_timeout_ms) / 1000
             stream = ClientStream(request, call.entry.dialect, journey.request_id)
             if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
                 stream.transcript = Transcript()
-            idle_s = policy.idle_timeout_ms / 1000
-            return Job(call, target, caller, ticket, idle_s, stream, journey, caller_headers)
-        # a plain answer is silent until it is whole, so only the whole can be bounded
-        total_s = max(policy.total_timeout_ms / 1000, patience_s or 0.0)
-        return Job(call, target, caller, ticket, total_s, None, journey, caller_headers)
+        return Job(call, target, caller, ticket, idle_s, stream, journey, request.headers, within)
 
     def _work(self, pool: Pool, call: Call) -> float:
         if call.entry.cost is Cost.ANSWER:

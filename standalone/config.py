@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
+from msgspec.structs import replace
 
 from trimtab.runtime import config as file
 from trimtab.runtime import shapes
@@ -95,10 +95,10 @@ def effective(
     plan: Plan, controlplane: str, engines: Sequence[file.Engine], key: str
 ) -> file.Config:
     """The file that the children read; `engines` were found or made, beside those of the plan."""
-    keys = [msgspec.structs.replace(k, sha256=_hash_of(k), key=None) for k in plan.base.keys]
+    keys = [replace(k, sha256=_hash_of(k), key=None) for k in plan.base.keys]
     if key and sha256(key) not in {k.sha256 for k in keys}:
         keys.append(file.Key(name="trimtab-up", sha256=sha256(key)))
-    return msgspec.structs.replace(
+    return replace(
         plan.base,
         controlplane=controlplane,
         state_dir=str(plan.state_dir),
@@ -132,7 +132,7 @@ def _merge(base: file.Config, flags: Flags) -> file.Config:
     known = {engine.url.rstrip("/") for engine in Plan(base, pathlib.Path(), False).engines}
     added = dict.fromkeys(url.rstrip("/") for url in flags.engines)
     engines = tuple(file.Engine(url=url) for url in added if url not in known)
-    return msgspec.structs.replace(
+    return replace(
         base,
         listen=flags.listen or base.listen,
         admin=flags.admin or base.admin,

@@ -371,6 +371,9 @@ class Pool:
     name: str
     aliases: tuple[str, ...] = ()
     no_failover: bool = False
+    request_timeout_ms: int = 0
+    idle_timeout_ms: int = 0
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +400,7 @@ class ApiKey:
     name: str = ""
     urgency: Urgency = Urgency.DEFAULT
     models: tuple[str, ...] = ()
+    fallback: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,7 +411,7 @@ class EdgePolicy:
     queue_wait_ms: int = 45_000
     head_hold_ms: int = 10_000
     idle_timeout_ms: int = 120_000
-    total_timeout_ms: int = 600_000
+    total_timeout_ms: int = 3_600_000
     body_limit_bytes: int = 64 * 1024 * 1024
 
 

@@ -60,6 +60,8 @@ class Notes:
     attempts: list[Attempt] = field(default_factory=list)
     not_continued: str = ""
     """Why a stream that was cut ended there."""
+    outside: bool = False
+    """Whether the external fallback was asked."""
 
     @property
     def answered(self) -> bool:
@@ -86,7 +88,8 @@ class Record(NamedTuple):
     @property
     def odd(self) -> bool:
         """Whether it was refused, failed or tried again."""
-        return self.ending.outcome not in UNEVENTFUL or len(self.notes.attempts) > 1
+        uneventful = self.ending.outcome in UNEVENTFUL and len(self.notes.attempts) <= 1
+        return not uneventful or self.notes.outside
 
     @property
     def size_bytes(self) -> int:
@@ -158,6 +161,7 @@ def view(record: Record) -> dict[str, object]:
         "waited_ms": _ms(lasted_s - served_s),
         "attempts": [_attempt(attempt, record.since_s) for attempt in attempts],
         "not_continued": record.notes.not_continued,
+        "outside": record.notes.outside,
         "first_byte_ms": _since(record.first_byte_s, record.since_s),
         "ended_ms": _ms(lasted_s),
         "outcome": ending.outcome,

@@ -1,9 +1,10 @@
 """Who waits, who runs where: the edge's accounting of requests and replicas, without any I/O.
 
-Rules: a request is in exactly one place: a queue or one replica's in-flight count; a replica never
-holds more than its credit; the head of a queue is served first, a request behind it only when the
-head can't use what is free; a pool whose replicas are all closed refuses at once, since waiting
-helps only where something is known to work. What an attempt was charged is corrected at its end.
+Rules: a request is in exactly one place: a queue or one replica's in-flight count, or two of them
+while it is hedged; a replica never holds more than its credit; the head of a queue is served first,
+a request behind it only when the head can't use what is free; a pool whose replicas are all closed
+refuses at once, since waiting helps only where something is known to work. What an attempt
+was charged is corrected at its end.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from trimtab.model import (
     Route,
     Serving,
 )
-from trimtab.policy import affinity
+from trimtab.policy import affinity, hedge
 from trimtab.policy.autonomy import Lease, Mode
 from trimtab.policy.classify import Failure
 from trimtab.policy.cohorts import Tally
@@ -176,6 +177,23 @@ class Dispatch:
         for name, state in self._pools.items():
             if len(state.queue):
                 yield from self._place_pool(name, state.queue, now_s)
+
+    def beside(self, placement: Placement, now_s: float) -> Placement | None:
+        """A second attempt beside one under way, counted in flight, where there is idle room."""
+        pool, ticket = placement.pool, placement.ticket
+        queue = self.pool(pool).queue
+        if len(queue) or ticket.only:
+            return None
+        used = {placement.route.replica, *ticket.tried}
+        offers = [offer for offer in self._open(pool, now_s) if offer.credit.replica not in used]
+        candidates = _fit(ticket, offers, [self._candidate(offer, now_s) for offer in offers])
+        replica = pick([c for c in candidates if hedge.is_idle(c)], (), self._dice)
+        if replica is None:
+            return None
+        queue.depart(ticket)  # charges for it
+        health = self._start(replica, now_s)
+        route = next(r for r in self._table.routes(pool) if r.replica == replica)
+        return Placement(pool, ticket, route, now_s, candidates, health)
 
     def borrow(self, pool: str, ticket: Ticket, now_s: float) -> Placement | None:
         """The replica for a request that takes none of its slots: the least busy one."""

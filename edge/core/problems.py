@@ -10,18 +10,20 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from edge.core import base_url, encodings, headers
 from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.deadline import Deadline
 from trimtab.policy.poison import Incident, Way
-from trimtab.policy.queue import Refusal
+from trimtab.policy.queue import PATIENCE_RATIO, Refusal
 
 INVALID = "invalid_request_error"
 UNAVAILABLE = "service_unavailable_error"
 SERVER = "server_error"
+IN_USE_S = 2.0
 PROBE_S = 5.0  # how soon a closed pool may look different
 FULL_S = 1.0  # how soon a slot may be free
 AGAIN_S = 0.5  # another replica may do better at once
@@ -245,14 +247,42 @@ def bad_request(detail: str) -> Problem:
     return Problem(400, INVALID, "bad_request", text, retry=False)
 
 
-def overloaded(refusal: Refusal) -> Problem:
-    """No room in time."""
+def key_reused() -> Problem:
+    """One Idempotency-Key for two requests."""
+    text = "This Idempotency-Key stands for another request of the last minutes. Use a new one."
+    return Problem(422, INVALID, "idempotency_key_reused", text, retry=False)
+
+
+def key_in_use(waited_s: float) -> Problem:
+    """The first request of this Idempotency-Key still runs."""
+    text = (
+        f"The first request with this Idempotency-Key still runs (waited {waited_s:g} s for it). "
+        "Come back for its answer."
+    )
+    return Problem(409, INVALID, "idempotency_key_in_use", text, None, IN_USE_S, retry=True)
+
+
+def overloaded(refusal: Refusal, patience_s: float = math.inf) -> Problem:
+    """No room in time; `patience_s` is how long its caller would wait."""
     wait = f", about {refusal.wait_s:.0f} s of work" if refusal.wait_s else ""
+    if refusal.wait_s > PATIENCE_RATIO * patience_s:
+        wait += f", too long for your time limit of {patience_s:g} s"
     text = (
         f"The fleet is full: {refusal.queued} requests wait{wait}. "
         f"Nothing is wrong with your request; come back in {refusal.retry_after_s:.1f} s."
     )
     return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, refusal.retry_after_s)
+
+
+def nowhere(refusal: Problem, what: str) -> Problem:
+    """The fleet's refusal stands: its external fallback does not help."""
+    return replace(refusal, message=f"{refusal.message} The external fallback {what}.")
+
+
+def fallback_broke() -> Problem:
+    """What the external fallback had begun is not whole."""
+    text = "The external fallback broke off in the middle of the answer; what you have is "
+    return Problem(502, SERVER, "fallback_broke", f"{text}incomplete.", None, 0.5)
 
 
 def unknown_response(response_id: str) -> Problem:
@@ -311,11 +341,20 @@ def internal() -> Problem:
     return Problem(500, SERVER, "internal_error", text)
 
 
+def too_late(deadline: Deadline, *, started: bool) -> Problem:
+    """Its time is up; trying again would take as long, so nobody should by itself."""
+    have = "; what you have is incomplete" if started else ""
+    text = f"The answer was not whole within {deadline.within_s:g} s, which is all that "
+    text += f"{deadline.whose} (total timeout){have}."
+    return Problem(504, SERVER, "upstream_timeout", text, retry=False)
+
+
 def attempt_failed(failure: Failure, attempts: int, *, started: bool) -> Problem:
     """The replica's doing, after all tries; `started`: the caller saw part of the answer."""
     tries = f"{attempts} attempt{'s' if attempts > 1 else ''}"
     if failure.fault is Fault.SILENT:
-        text = f"The replica sent nothing for too long ({tries})."
+        limit = f"{failure.message}, the idle timeout" if failure.message else "too long"
+        text = f"The replica sent nothing for {limit} ({tries})."
         return Problem(504, SERVER, "upstream_timeout", text, retry=False if started else None)
     if failure.fault is Fault.STATUS and failure.status in {429, 503}:
         text = f"Every replica was full ({tries})."

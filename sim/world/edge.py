@@ -24,6 +24,7 @@ from trimtab.model import Ack, Credits, EdgeHello, EdgeReport, EdgeUpdate, Outco
 from trimtab.policy.autonomy import Mode, Silence
 from trimtab.policy.classify import Failure, Fault, classify
 from trimtab.policy.dice import Dice
+from trimtab.policy.hedge import Hedging
 from trimtab.policy.queue import Ticket
 from trimtab.policy.retry import History, Move, next_move
 from trimtab.runtime.backoff import Backoff
@@ -47,7 +48,9 @@ class NoAnswer:
 class Ride:
     """One call on its way through this edge: it waits, or it has an attempt."""
 
-    __slots__ = ("attempt", "call", "counted", "history", "placement", "started", "ticket")
+    __slots__ = (
+        *("attempt", "beside", "call", "counted", "history", "placement", "started", "ticket"),
+    )
 
     def __init__(self, call: Call, ticket: Ticket) -> None:
         self.call = call
@@ -55,8 +58,14 @@ class Ride:
         self.history = History()
         self.attempt: Attempt | None = None
         self.placement: Placement | None = None
+        self.beside: tuple[Attempt, Placement] | None = None  # a hedge; none of both has begun
         self.counted = 0  # tokens told to dispatch
         self.started = False
+
+    def on(self, replica: str) -> Attempt | None:
+        """Its attempt there."""
+        hedge = self.beside[0] if self.beside else None
+        return hedge if hedge and hedge.replica == replica else self.attempt
 
 
 class Edge:
@@ -72,6 +81,7 @@ class Edge:
         trace: Trace,
     ) -> None:
         self.name = name
+        self.hedges = False
         self._loop = loop
         self._network = network
         self._replicas = replicas
@@ -101,7 +111,8 @@ class Edge:
         if self._stream is not None:
             self._stream.end()
         running = [ride for rides in self._running.values() for ride in rides.values()]
-        for ride in [*self._waiting.values(), *running]:
+        for ride in dict.fromkeys([*self._waiting.values(), *running]):
+            self._settle(ride, Outcome.CLIENT)
             if ride.attempt is not None:
                 self._replicas[ride.attempt.replica].abort(ride.attempt)
             if ride.started:
@@ -122,6 +133,7 @@ class Edge:
         self._peer: EdgePeer | None = None
         self._backoff = Backoff(self._dice)
         self._silence = Silence()
+        self._hedging = Hedging() if self.hedges else None
         self._seq = 0
         self._report_at_s = self._reported_s = float("-inf")
 
@@ -260,11 +272,61 @@ class Edge:
         self._replicas[replica].post(attempt)
         idle_s = self.table.policy.idle_timeout_ms / 1000
         self._loop.after(idle_s, self._guard, attempt)
+        if self._hedging is not None:
+            if not ride.history.attempts:
+                self._hedging.deposit()
+            delay_s = self._hedging.delay_s(ride.ticket.prompt_tokens)
+            if delay_s is not None:
+                self._loop.after(delay_s, self._hedge, ride, attempt)
+
+    # As edge/hedging.py
+
+    def _hedge(self, ride: Ride, attempt: Attempt) -> None:
+        hedging, now_s = self._hedging, self._loop.now_s
+        if attempt.over or ride.started or hedging is None or hedging.tokens < 1.0:
+            return
+        placement = self.dispatch.beside(ride.placement, now_s) if ride.placement else None
+        if placement is not None:
+            hedging.withdraw()
+            hedge = Attempt(ride.call.job, placement.route.replica, self, now_s)
+            ride.beside = (hedge, placement)
+            self._running[hedge.replica][hedge.name] = ride
+            self._trace.decide(now_s, "hedge", ride.call.job.number, hedge.replica)
+            self._replicas[hedge.replica].post(hedge)
+            self._loop.after(self.table.policy.idle_timeout_ms / 1000, self._guard, hedge)
+
+    def _first(self, ride: Ride, attempt: Attempt) -> None:
+        """Of the attempts at a ride, this one is it from now on."""
+        was, placement = ride.attempt, ride.placement
+        if ride.beside is not None and ride.beside[0] is attempt and was and placement:
+            (ride.attempt, ride.placement), ride.beside = ride.beside, (was, placement)
+
+    def _settle(self, ride: Ride, outcome: Outcome) -> None:
+        """The other attempt at it is over."""
+        if ride.beside is not None:
+            other, placement = ride.beside
+            ride.beside = None
+            self._observe(other)
+            if not other.over:
+                self._replicas[other.replica].abort(other)
+            del self._running[other.replica][other.name]
+            self.dispatch.finish(placement, outcome, self._loop.now_s)
+            self._pump()
+
+    def _observe(self, attempt: Attempt) -> None:
+        if self._hedging is not None:
+            took_s = self._loop.now_s - attempt.posted_s
+            self._hedging.observe(attempt.replica, attempt.job.prompt_tokens, took_s)
+
+    # As edge/course.py and edge/attempt.py
 
     def began(self, attempt: Attempt) -> None:
         """The first data event arrived."""
         ride = self._running[attempt.replica][attempt.name]
         ride.started = True
+        self._first(ride, attempt)
+        self._settle(ride, Outcome.CLIENT)
+        self._observe(attempt)
         if ride.placement is not None:
             self.dispatch.began(ride.placement, self._loop.now_s)
         ride.call.caller.began(ride.call)
@@ -277,6 +339,13 @@ class Edge:
 
     def failed(self, attempt: Attempt, failure: Failure) -> None:
         """The attempt failed so."""
+        ride = self._running[attempt.replica][attempt.name]
+        if ride.beside is not None:
+            other = ride.beside[0] if attempt is ride.attempt else ride.attempt
+            if other is not None:
+                self._first(ride, other)
+            self._settle(ride, classify(failure))
+            return
         refused = failure.fault is Fault.REFUSED
         tokens = self._running[attempt.replica][attempt.name].counted
         ride = self._release(attempt, classify(failure), tokens, refused=refused)
@@ -309,6 +378,7 @@ class Edge:
 
     def _leave(self, ride: Ride) -> None:
         """The caller is gone."""
+        self._settle(ride, Outcome.CLIENT)
         if self._waiting.pop(ride.ticket.number, None) is not None:
             self.dispatch.withdraw(POOL, ride.ticket.number)
         elif ride.attempt is not None:
@@ -372,7 +442,7 @@ class Edge:
             for route in self.table.snapshot.routes:
                 if route.serving is Serving.LOST:
                     for ride in self._running[route.replica].values():
-                        self._loop.after(0.0, self._interrupt, ride.attempt, LOST)
+                        self._loop.after(0.0, self._interrupt, ride.on(route.replica), LOST)
             self._pump()
         return refusal
 

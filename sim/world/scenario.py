@@ -126,6 +126,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     queue_limit: int = 256
     queue_wait_s: float = 45.0
     idle_timeout_s: float = 120.0
+    hedge: bool = False
 
     def __post_init__(self) -> None:
         names = {*self.replica_names(), *self.edge_names(), "controlplane", "edges", "agents", ""}

@@ -121,6 +121,7 @@ class World:
         for agent in agents.values():
             agent.start(controlplane)
         for edge in edges.values():
+            edge.hedges = self.scenario.hedge
             edge.start(controlplane)
         parts = Parts(loop, network, trace, self.replicas, agents, edges, controlplane, self._shift)
         return parts, list(edges.values())

@@ -11,11 +11,12 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import carriers, upstream
+from edge import ways
 from edge.admission import Admission
 from edge.answers import AnswerHeaders
 from edge.core import openai
 from edge.core.dispatch import Dispatch
+from edge.core.outside import Target
 from edge.core.table import RoutingTable
 from edge.proxy import Proxy
 from edge.server import Endpoint, Server, admin_app
@@ -122,6 +123,7 @@ async def running_edge(
     slots: int = 8,
     policy: EdgePolicy | None = None,
     tls: ListenerTls | None = None,
+    fallbacks: Mapping[str, Target] | None = None,
     headers: AnswerHeaders | None = None,
     extra_paths: Sequence[str] = (),
 ) -> AsyncIterator[EdgeUnderTest]:
@@ -131,11 +133,10 @@ async def running_edge(
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
     async with (
-        upstream.connect("") as engines,
-        carriers.connect("") as passing,
+        ways.connect("", fallbacks or {}, metrics) as leading,
         TaskRunner() as runner,
     ):
-        proxy = Proxy(table, dispatch, admission, engines, passing, metrics)
+        proxy = Proxy(table, dispatch, admission, leading, metrics)
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )

@@ -31,6 +31,8 @@ class Fault(Enum):
     LOST = auto()  # the control plane says that the replica does no useful work
     MALFORMED = auto()  # what came is no HTTP or no stream of events
     CLIENT_GONE = auto()  # the caller left
+    OUTRUN = auto()  # another attempt at the same request was faster
+    LATE = auto()  # its time was up: no answer would have helped its caller any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ _OUTCOMES = {
     Fault.LOST: Outcome.HARD,
     Fault.MALFORMED: Outcome.SOFT,
     Fault.CLIENT_GONE: Outcome.CLIENT,
+    Fault.LATE: Outcome.CLIENT,
+    Fault.OUTRUN: Outcome.CLIENT,
 }
 
 

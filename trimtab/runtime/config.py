@@ -19,6 +19,7 @@ from trimtab.runtime.service import ConfigError
 FILE_LIMIT_BYTES = 1024 * 1024
 WORKERS_MAX = 32
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
+ApiUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.api_problem})]
 EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
 Origin = Annotated[str, msgspec.Meta(title="origin", extra={"check": shapes.origin_problem})]
@@ -61,6 +62,19 @@ class Engine(Section, frozen=True):
     """Requests it runs at once; by default read off its command line."""
 
 
+class Fallback(Section, frozen=True):
+    """An OpenAI-compatible API elsewhere; edges read it, and nobody else does."""
+
+    url: ApiUrl
+    """Its base URL as clients have it, like https://api.example.com/v1."""
+    key: Secret
+    """Its key."""
+    model: Name
+    """The model to ask it for."""
+    max_requests: Positive = 16
+    """Most requests at once of one edge."""
+
+
 class Pool(Section, frozen=True):
     """Replicas that serve one model under one public name."""
 
@@ -70,6 +84,14 @@ class Pool(Section, frozen=True):
     """Other names for it."""
     failover: bool = True
     """Plain text streams whose replica is lost go on on another one."""
+    request_timeout_s: Seconds | None = None
+    """Longest time for one request, queue included; by default edge.total_timeout_s."""
+    idle_timeout_s: Seconds | None = None
+    """A replica that sends nothing for this long has failed; by default edge.idle_timeout_s."""
+    hedge: bool = False
+    """Streams whose first token is late get a second attempt, while there is idle room."""
+    fallback: Fallback | None = None
+    """Where requests go that the fleet would refuse, of keys that say `fallback: true`."""
     engines: tuple[Engine, ...] = ()
     """Its replicas."""
 
@@ -83,6 +105,8 @@ class Key(Section, frozen=True):
     """SHA-256 of the key's text, 64 hex digits."""
     key: Secret | None = None
     """Where the key's text is."""
+    fallback: bool = False
+    """Its requests may leave the fleet, to the pool's fallback."""
     models: tuple[Name, ...] | None = None
     """Names of pools, aliases and adapters that it may ask for; by default all."""
 
@@ -147,8 +171,8 @@ class EdgeLimits(Section, frozen=True):
     """A stream's status is held back this long at most, so that a refusal can still be a 503."""
     idle_timeout_s: Seconds = 120.0
     """A replica that sends nothing for this long has failed the request."""
-    total_timeout_s: Seconds = 600.0
-    """Longest time for one request; the official SDKs' own default."""
+    total_timeout_s: Seconds = 3_600.0
+    """Longest time for one request whose caller says no shorter one: long answers take minutes."""
     body_limit_bytes: Positive = 64 * 1024 * 1024
     """Largest request body."""
     extra_paths: tuple[ApiPath, ...] = ()

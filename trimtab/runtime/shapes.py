@@ -14,6 +14,9 @@ _LOOSE_URL = re.compile(
 )
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::\d{1,5})?")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
+_API = re.compile(
+    r"(?:https://[\w.-]+|http://(?:127\.0\.0\.1|localhost|\[::1\]))(?::\d{1,5})?(?:/[\w./-]*)?"
+)
 _PATH = re.compile(r"(/[A-Za-z0-9_-]+)+")
 _PORT_LIMIT = 65_535
 _VLLM_PORT = "8000"
@@ -28,6 +31,15 @@ def url_problem(text: str) -> str:
 def etcd_problem(text: str) -> str:
     """An etcd endpoint: http(s)://host:port."""
     return _url_problem(text, _ETCD_PORT, "put them in etcd.username and etcd.password")
+
+
+def api_problem(text: str) -> str:
+    """An API's base URL; encrypted, as a key and prompts go there, unless it is on this machine."""
+    if "@" in text:
+        return "holds a user or password: put the key in key"
+    if _API.fullmatch(text):
+        return ""
+    return f'"{text}" is not a URL like https://host/v1 (http:// only on this machine)'
 
 
 def _url_problem(text: str, usual_port: str, advice: str) -> str:

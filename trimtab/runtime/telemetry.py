@@ -6,6 +6,7 @@ path from outside), vLLM's own latency buckets, so that edge and engine percenti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Self
 
@@ -29,6 +30,7 @@ _OUTCOMES = {
     "upstream_timeout": "timeout",
     "replica_lost": "replica_error",
     "replica_error": "replica_error",
+    "fallback_broke": "replica_error",
 }
 
 
@@ -124,6 +126,27 @@ class EdgeMetrics:
         self.mode = gauge(
             "trimtab_edge_autonomy",
             "Who rules this edge's room: 0 the control plane, 1 its last word, 2 the edge itself.",
+        )
+
+        self._promises(counter)
+
+    def _promises(self, counter: Callable[..., Counter]) -> None:
+        self.replays = counter(
+            "trimtab_edge_replays",
+            "Requests with the Idempotency-Key of an earlier one: replayed, in_use (told to come "
+            "back), mismatch (the key stood for another request).",
+            ["result"],
+        )
+        self.hedges = counter(
+            "trimtab_edge_hedges",
+            "Second attempts beside a late first one: won, lost, or failed.",
+            ["model", "result"],
+        )
+        self.fallbacks = counter(
+            "trimtab_edge_fallbacks",
+            "Requests that the fleet would have refused and that may leave it: answered by the "
+            "external API, failed there, full (too many of them at once).",
+            ["model", "result"],
         )
 
     def finished(self, model: str, outcome: str, duration_s: float) -> None:

@@ -519,10 +519,21 @@ class Pool(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     NO_FAILOVER_FIELD_NUMBER: _builtins.int
+    REQUEST_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    HEDGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name clients ask for."""
     no_failover: _builtins.bool
     """Streams whose replica is lost end with an error instead of going on on another one."""
+    request_timeout_ms: _builtins.int
+    """Longest time for one request, queue included, milliseconds; 0: the policy's. The caller's own
+    word counts when it is shorter.
+    """
+    idle_timeout_ms: _builtins.int
+    """A replica that sends nothing for this long has failed the request, milliseconds; 0: the policy's."""
+    hedge: _builtins.bool
+    """Streams whose first data is late get a second attempt beside the first, while there is idle room."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names for it."""
@@ -533,10 +544,13 @@ class Pool(_message.Message):
         name: _builtins.str = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         no_failover: _builtins.bool = ...,
+        request_timeout_ms: _builtins.int = ...,
+        idle_timeout_ms: _builtins.int = ...,
+        hedge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "name", b"name", "no_failover", b"no_failover"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "hedge", b"hedge", "idle_timeout_ms", b"idle_timeout_ms", "name", b"name", "no_failover", b"no_failover", "request_timeout_ms", b"request_timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,12 +628,15 @@ class ApiKey(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     URGENCY_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
     sha256: _builtins.bytes
     """SHA-256 of the key's text, 32 bytes."""
     name: _builtins.str
     """What people call it; requests of one name share what there is as one tenant."""
     urgency: _types_pb2.Urgency.ValueType
     """How urgent its requests are."""
+    fallback: _builtins.bool
+    """Its requests may be answered by an API outside of the fleet when the fleet would refuse them."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The model names it may ask for: of pools, aliases, adapters; none: all. An older edge lets it
@@ -633,10 +650,11 @@ class ApiKey(_message.Message):
         name: _builtins.str = ...,
         urgency: _types_pb2.Urgency.ValueType = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        fallback: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "name", b"name", "sha256", b"sha256", "urgency", b"urgency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback", b"fallback", "models", b"models", "name", b"name", "sha256", b"sha256", "urgency", b"urgency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -663,7 +681,7 @@ class EdgePolicy(_message.Message):
     idle_timeout_ms: _builtins.int
     """A replica that sends nothing for this long has failed the request, milliseconds."""
     total_timeout_ms: _builtins.int
-    """Longest time for one request, queue included, milliseconds."""
+    """Longest time for one request, queue included, milliseconds, unless its caller or its pool says."""
     body_limit_bytes: _builtins.int
     """Largest request body, bytes."""
     def __init__(

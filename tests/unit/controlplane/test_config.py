@@ -60,6 +60,19 @@ def test_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "sk-secret" not in repr(config)
 
 
+def test_what_a_pool_and_a_key_promise(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "controlplane: unix:/run/x.sock\nstate_dir: /var/lib/x\n"
+        "pools: [{name: p, failover: false, hedge: true, request_timeout_s: 1.5, "
+        "idle_timeout_s: 20, fallback: {url: 'https://a/v1', key: {env: UNSET}, model: m}}]\n"
+        "keys: [{name: k, sha256: " + "ab" * 32 + ", fallback: true}]\n"
+    )
+    config = from_args(["--config", str(path)])  # the fallback's key is the edges' own affair
+    assert config.pools == (Pool("p", (), True, 1_500, 20_000, True),)
+    assert config.keys == (ApiKey(b"\xab" * 32, "k", fallback=True),)
+
+
 def test_flags_beat_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", "sk-secret")
     path = tmp_path / "c.yaml"

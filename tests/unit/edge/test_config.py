@@ -8,6 +8,7 @@ import pytest
 
 from edge.answers import AnswerHeaders
 from edge.config import from_args, host_port
+from edge.core.outside import Target
 from trimtab.runtime.service import ConfigError
 
 TARGET = ("--controlplane", "unix:/run/control.sock")
@@ -59,6 +60,25 @@ def test_ipv6_and_wildcards() -> None:
     assert host_port("[::1]:4000") == ("::1", 4000)
     wildcard = ".".join("0000") + ":4000"
     assert from_args([*TARGET, "--listen", wildcard]).listen_url == "http://127.0.0.1:4000"
+
+
+def test_a_fallbacks_key_is_read_here_and_must_be_there(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "trimtab.yaml"
+    file.write_text(
+        "pools:\n- name: big\n  fallback: {url: 'https://api.example.com/v1', "
+        "key: {env: THEIR_KEY}, model: theirs}\n"
+    )
+    flags = ["--config", str(file), *TARGET]
+    with pytest.raises(ConfigError, match="THEIR_KEY is not set"):
+        from_args(flags)
+    monkeypatch.setenv("THEIR_KEY", "sk-theirs")
+    config = from_args(flags)
+    assert config.fallbacks == {
+        "big": Target("https://api.example.com/v1", "theirs", 16, "sk-theirs")
+    }
+    assert "sk-theirs" not in repr(config)
 
 
 def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None:

@@ -77,6 +77,7 @@ def test_what_people_read() -> None:
         "wait_budget_ms": 10_000,
         "waited_ms": 1750,
         "not_continued": "",
+        "outside": False,
         "first_byte_ms": 1750,
         "ended_ms": 2500,
         "outcome": "shed",

@@ -11,6 +11,7 @@ import pytest
 from edge.core import problems
 from edge.core.problems import Problem
 from trimtab.policy.classify import Failure, Fault
+from trimtab.policy.deadline import Deadline
 from trimtab.policy.poison import Incident, Way
 from trimtab.policy.queue import Refusal
 
@@ -44,6 +45,10 @@ ALL = [
     problems.quarantined(Incident("inc", Way.DIED, ("r0", "r1"), 60.0)),
     problems.overloaded(Refusal(7, 12.0, 3.2)),
     problems.no_replica("m", 2),
+    problems.key_reused(),
+    problems.key_in_use(45.0),
+    problems.fallback_broke(),
+    problems.too_late(Deadline(60.0, "this model allows"), started=False),
     problems.unknown_response("resp_1"),
     problems.replica_away("resp_1"),
     problems.not_ready(),
@@ -72,9 +77,28 @@ def test_what_can_pass_says_when_and_what_cannot_says_no(problem: Problem) -> No
     if problem.status == 503:
         assert 1 <= int(headers["retry-after"]) <= 120
         assert int(headers["retry-after-ms"]) <= 1000 * int(headers["retry-after"])
-    if problem.status < 500 and problem.status != 408:
+    if problem.status < 500 and problem.status not in {408, 409}:
         assert headers["x-should-retry"] == "false"
     assert (problem.status == 401) == ("www-authenticate" in headers)
+
+
+def test_a_wait_beyond_the_callers_time_says_so() -> None:
+    refusal = Refusal(7, 12.0, 3.2)
+    assert "your time limit of 15 s" in problems.overloaded(refusal, 15.0).message
+    assert "time limit" not in problems.overloaded(refusal, 16.5).message
+
+
+def test_who_asks_while_the_first_one_runs_is_told_to_come_back() -> None:
+    headers = problems.key_in_use(45.0).headers("req_1")
+    assert headers["x-should-retry"] == "true"
+    assert 2_000 <= int(headers["retry-after-ms"]) <= 3_000
+
+
+def test_a_timeout_says_which_timer() -> None:
+    late = problems.too_late(Deadline(60.0, "this model allows"), started=True)
+    assert "within 60 s, which is all that this model allows" in late.message
+    silent = Failure(Fault.SILENT, message="120 s")
+    assert "120 s, the idle timeout" in problems.attempt_failed(silent, 1, started=True).message
 
 
 def test_a_key_is_never_repeated() -> None:

@@ -36,6 +36,8 @@ DEAD = "EngineCore encountered an issue. See stack trace (above) for the root ca
         (Failure(Fault.STALE), Outcome.UNKNOWN),
         (Failure(Fault.SILENT), Outcome.UNKNOWN),
         (Failure(Fault.CLIENT_GONE), Outcome.CLIENT),
+        (Failure(Fault.LATE), Outcome.CLIENT),
+        (Failure(Fault.OUTRUN), Outcome.CLIENT),
     ],
 )
 def test_classes(failure: Failure | None, outcome: Outcome) -> None:

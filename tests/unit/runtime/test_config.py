@@ -107,6 +107,9 @@ CASES = {
     "19 error pools[0].engines[0].url: this engine URL is taken already, on line 2",
     "keys:\n- {name: k, key: {env: A}}\n- {name: k, key: {env: B}}": "t.yaml:3:10 error "
     "keys[1].name: this key name is taken already, on line 2",
+    "pools:\n- {name: p, fallback: {url: 'http://a/v1', key: {env: A}, model: m}}": "t.yaml:2:29 "
+    'error pools[0].fallback.url: "http://a/v1" is not a URL like https://host/v1 (http:// only on '
+    "this machine)",
     "listen: 4000": "t.yaml:1:9 error listen: expected str, got int: put it in quotes",
     "listen: ':4000'": 't.yaml:1:9 error listen: ":4000" is not HOST:PORT (did you mean '
     '"127.0.0.1:4000"?)',

@@ -19,7 +19,7 @@ pools:
 engines:
   - url: http://b:1
 keys:
-  - {name: imaging, key: {env: IMAGING_KEY}, models: [m]}
+  - {name: imaging, key: {env: IMAGING_KEY}, models: [m], fallback: true}
 """
 
 
@@ -90,9 +90,9 @@ def test_the_engines_key_comes_from_the_file_or_the_environment(tmp_path: pathli
 def test_children_read_hashes_only(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMAGING_KEY", "sk-imaging")
     made = effective(plan(Flags(config=path), {}), "unix:/s/c", [], "sk-printed")
-    assert [(key.name, key.sha256, key.models) for key in made.keys] == [
-        ("imaging", sha256("sk-imaging"), ("m",)),
-        ("trimtab-up", sha256("sk-printed"), None),
+    assert [(key.name, key.sha256, key.models, key.fallback) for key in made.keys] == [
+        ("imaging", sha256("sk-imaging"), ("m",), True),
+        ("trimtab-up", sha256("sk-printed"), None, False),
     ]
     text = msgspec.json.encode(made).decode()
     assert "sk-" not in text
