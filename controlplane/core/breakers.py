@@ -215,6 +215,7 @@ def _member(replica: Replica, seen: Evidence, now_s: float) -> Member:
         name=replica.name,
         state=breaker.state,
         condemned=policy.is_condemned(breaker, seen),
+        leaving=policy.is_leaving(breaker, seen, now_s),
         impaired=policy.is_impaired(seen),
         out=policy.is_pardonable(breaker) and seen.word is Word.SERVES,
         carries_work_per_s=carries(

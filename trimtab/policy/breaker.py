@@ -254,6 +254,12 @@ def is_condemned(breaker: Breaker, seen: Evidence) -> bool:
     return breaker.state in SERVING and (fails or _refuses(seen))
 
 
+def is_leaving(breaker: Breaker, seen: Evidence, now_s: float) -> bool:
+    """Whether its agent's word takes it out of use now, whatever edges say."""
+    words = (Cause.LOST, Cause.STOPPED, Cause.LEAVING)
+    return breaker.state in SERVING and any(_HOLDS[word](breaker, seen, now_s) for word in words)
+
+
 def is_pardonable(breaker: Breaker) -> bool:
     """Whether it is out on edges' word alone."""
     return breaker.state is State.EJECTED and breaker.cause in PARDONABLE

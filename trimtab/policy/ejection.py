@@ -37,6 +37,8 @@ class Member:
     state: BreakerState
     condemned: bool = False
     """Edges' word would eject it at once."""
+    leaving: bool = False
+    """Its agent takes it out of use at this moment."""
     impaired: bool = False
     """It fails more than chance would."""
     out: bool = False
@@ -47,7 +49,7 @@ class Member:
     def serves(self) -> bool:
         """Whether clients get something from it."""
         in_use = self.state in STEADY or self.state is BreakerState.RAMPING
-        return in_use and not self.condemned
+        return in_use and not self.condemned and not self.leaving
 
     @property
     def doubted(self) -> bool:

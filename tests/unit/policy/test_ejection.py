@@ -187,7 +187,7 @@ class Node:
     seen: Evidence = WELL
     capacity: float = 100.0
 
-    def member(self, name: str) -> Member:
+    def member(self, name: str, now_s: float) -> Member:
         """As the pool sees it."""
         seen, state = self.seen, self.breaker.state
         ratio = seen.failed / seen.dispatched if seen.dispatched else 0.0
@@ -195,6 +195,7 @@ class Node:
             name=name,
             state=state,
             condemned=breakers.is_condemned(self.breaker, seen),
+            leaving=breakers.is_leaving(self.breaker, seen, now_s),
             impaired=breakers.is_impaired(seen),
             out=breakers.is_pardonable(self.breaker) and seen.word is Word.SERVES,
             carries_work_per_s=carries(state, self.capacity, ratio, self.breaker.cap_slots / 64),
@@ -251,7 +252,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def tick(self) -> None:
         """As the leader does it."""
-        members = {name: node.member(name) for name, node in self.nodes.items()}
+        members = {name: node.member(name, self.now_s) for name, node in self.nodes.items()}
         ruling = ejection.rule(self.docket, list(members.values()), self.offered, self.now_s)
         self.note_able(members)
         before = {name: node.breaker for name, node in self.nodes.items()}
