@@ -112,9 +112,8 @@ async def test_a_late_stream_is_answered_by_another_replica(case: Case) -> None:
     assert (status, f'"id":"{quick.name}' in text, text.count("[DONE]")) == (200, True, 1)
     await until(lambda: slow.left == 1)
     assert (case.idle, case.hedges("won")) == (True, 1)
-    first, second = sorted((await case.record())["attempts"], key=lambda one: one["picked_ms"])
-    assert (first["fault"], first["outcome"]) == ("outrun", "client")  # and nobody is to blame
-    assert second["outcome"] == "ok"
+    ends = {one["fault"]: one["outcome"] for one in (await case.record())["attempts"]}
+    assert ends == {"outrun": "client", "": "ok"}  # and nobody is to blame
 
 
 async def test_the_first_one_may_still_win(case: Case) -> None:
