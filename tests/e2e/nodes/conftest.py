@@ -1,4 +1,4 @@
-"""One fleet of three nodes for all tests of this directory: starting it is what takes long."""
+"""One fleet of three nodes for all tests of a module: starting it is what takes long."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.cluster.fleet import HOSTS, Cluster
 from bench.cluster.net import Net
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def net() -> Iterator[Net | None]:
     """Hosts of their own, where the machine lets us make them."""
     if Net.refusal():
@@ -26,7 +26,7 @@ def net() -> Iterator[Net | None]:
         made.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def three_nodes(net: Net | None) -> Iterator[Cluster]:
     """The fleet; on loopback where there can be no network."""
     with tempfile.TemporaryDirectory(prefix="tt-", dir="/tmp") as root:

@@ -13,9 +13,9 @@ from tests.e2e.sdks.speakers import AnthropicPython, OpenAINode, OpenAIPython, S
 _missing: set[str] = set()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def node_process() -> Iterator[subprocess.Popen[str]]:
-    """One for all tests: a start takes as long as ten questions."""
+    """One for a module: a start takes as long as ten questions."""
     try:
         with node.running() as process:
             yield process

@@ -148,7 +148,7 @@ ROWS = [
         type="server_error",
     ),
     Row(
-        *("silent replica", 504, "upstream_timeout", "sent nothing for too long"),
+        *("silent replica", 504, "upstream_timeout", "nothing for 0.05 s, the idle timeout"),
         question=Question(retries=1, stream=True),  # what says no time is tried by the SDK's own
         policy=EdgePolicy(idle_timeout_ms=50),
         arrange=fault(freeze=True),
