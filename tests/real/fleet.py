@@ -53,6 +53,7 @@ class Fleet:
             max_tokens=tokens,
             temperature=0,
             extra_body={"ignore_eos": True},
+            extra_headers={"x-stainless-read-timeout": "60"},  # who leaves earlier does not say so
             timeout=timeout_s,
         )
 
