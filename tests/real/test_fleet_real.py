@@ -108,7 +108,7 @@ def test_an_unknown_model_is_not_found_and_the_known_are_named(fleet: Fleet) -> 
 def test_a_too_long_prompt_is_refused_in_the_engine_s_own_words(
     fleet: Fleet, engines: Engines, stream: bool
 ) -> None:
-    bodies = []
+    bodies: list[Any] = []
     with openai.OpenAI(base_url=f"{engines[0].url}/v1", api_key="none") as direct:
         for client in (direct, fleet.client):
             with pytest.raises(openai.BadRequestError, match="2000 tokens") as caught:
