@@ -145,7 +145,8 @@ def _check(log: str) -> None:
     assert KEY not in log
     assert PROMPT not in log
     events = [json.loads(line) for line in log.splitlines()]
-    assert [event for event in events if event["level"] == "error" or "trace" in event] == []
+    errors = [event for event in events if event["level"] == "error" or "trace" in event]
+    assert errors == [], errors
 
 
 @contextmanager
