@@ -134,6 +134,8 @@ class Edges:
                 tokens_at_s[name] = now_s
             if use.inflight:
                 inflight[name] = min(use.inflight, INFLIGHT_LIMIT)
+        if not all(inflight.values()):
+            inflight = {name: number for name, number in inflight.items() if number}
         for use in news:
             _count_use(replicas[use.replica], use, now_s)
         edge.news = tuple(news)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane.core import edges as edges_module
 from controlplane.core.bounds import INFLIGHT_LIMIT
@@ -90,6 +92,29 @@ def test_steady_use_as_entries_and_as_columns(report: EdgeReport) -> None:
     assert edges.by_name["e1"].inflight == {"r1": INFLIGHT_LIMIT, "r2": 1}
     assert edges.inflight("r2") == 1
     assert [edges.tokens_at_s(name) for name in ("r1", "r2", "x")] == [101.0, None, None]
+
+
+_USES = st.dictionaries(st.sampled_from(["r1", "r2", "x"]), st.integers(0, 3))
+
+
+@given(st.lists(st.tuples(st.integers(1, 2), _USES, _USES), max_size=8))
+def test_what_runs_on_a_replica_is_what_the_newest_reports_add_up_to(
+    told: list[tuple[int, dict[str, int], dict[str, int]]],
+) -> None:
+    edges, newest = Edges(), dict[int, dict[str, int]]()
+    replicas = {name: Replica(name, "http://h:1", known_since_s=0.0) for name in ("r1", "r2")}
+    for stream in (1, 2):
+        edges.hello(stream, EdgeHello(f"e{stream}"), 100.0)
+    for seq, (stream, columns, entries) in enumerate(told, 1):
+        steady = SteadyUse(tuple(columns), tuple(columns.values()), (0,) * len(columns))
+        uses = tuple(ReplicaUse(name, inflight=number) for name, number in entries.items())
+        assert edges.report(stream, EdgeReport(seq, uses, steady=steady), replicas, (), 100.0) == []
+        newest[stream] = columns | {name: number for name, number in entries.items() if number}
+        for name in replicas:
+            assert edges.inflight(name) == sum(one.get(name, 0) for one in newest.values())
+    for stream in (1, 2):
+        edges.gone(stream)
+    assert [edges.inflight(name) for name in replicas] == [0, 0]
 
 
 def test_charges_add_up_until_they_are_taken() -> None:
