@@ -25,8 +25,8 @@ async def watch(
     """What was asked for, part by part."""
     journal = loop.journal
     kept, _ = journal.after(0, request.about)
-    seen, lost = journal.newest, 0
-    for part in _parts(kept[-request.limit :] if request.limit else kept, lost):
+    seen = journal.newest
+    for part in _parts(kept[-request.limit :], 0):
         yield part
     while request.follow and seat.loop is loop:
         await asyncio.sleep(PERIOD_S)

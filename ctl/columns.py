@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ctl.verdict import in_full_use, in_sync, is_open, why
+from ctl.verdict import in_full_use, is_open, why
 from trimtab.model import BreakerState, GpuSample, GpuState
 from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
 
@@ -170,7 +170,7 @@ EDGES: Noun[EdgeView] = Noun(
     columns=(
         Column("EDGE", lambda e: text(e.edge)),
         Column("LISTENS", lambda e: text(e.listen_url)),
-        Column("SYNC", lambda e: "yes" if in_sync(e) else "no", toned=True),
+        Column("SYNC", lambda e: "yes" if e.in_sync else "no", toned=True),
         Column("ACKED/SENT", lambda e: f"{e.acked_version}/{e.sent_version}", age=True),
         Column("IN-FLIGHT", lambda e: count(e.inflight)),
         Column("QUEUED", lambda e: count(e.queued)),
@@ -179,7 +179,7 @@ EDGES: Noun[EdgeView] = Noun(
         Column("HEARTBEAT", lambda e: ago(e.report_age_ms), age=True),
         Column("VERSION", lambda e: text(e.edge_version)),
         Column("CONNECTED", lambda e: span(e.connected_ms), age=True),
-        Column("WHY", lambda e: text(e.last_error), wide=True, also=lambda e: not in_sync(e)),
+        Column("WHY", lambda e: text(e.last_error), wide=True, also=lambda e: not e.in_sync),
     ),
 )
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from ctl.columns import Column, Noun, count, text
 from ctl.options import Format
-from ctl.verdict import in_sync, judge
+from ctl.verdict import judge
 from trimtab.views import Fleet, PoolView
 
 API_VERSION = "trimtab/v1"
@@ -89,7 +89,7 @@ def news(noun: Noun[Any], fleet: Fleet, form: Format) -> object:
 def status(fleet: Fleet) -> Status:
     """The verdict, what stands behind it, a line a pool, and what is wrong."""
     verdict = judge(fleet)
-    synced, agents = sum(map(in_sync, fleet.edges)), sum(a.connected for a in fleet.agents)
+    synced, agents = sum(e.in_sync for e in fleet.edges), sum(a.connected for a in fleet.agents)
     who = f"leader {text(fleet.leader)}, term {fleet.term}, version {fleet.version}"
     head = (
         f"{text(fleet.name)} is {verdict.level.value}: {verdict.sentence}",

@@ -10,11 +10,10 @@ import datetime
 import itertools
 
 from ctl.columns import text
-from trimtab.views import Concern, Explanation, Finding, FleetEvent
+from trimtab.views import Explanation, Finding, FleetEvent
 
 _NOTHING = frozenset({"0", "False"})
 _ELSEWHERE = frozenset({"node", "intent", "breaker", "epoch", "state_age_ms"})
-_TITLES = {Concern.BLOCKS: "BLOCKS", Concern.LIMITS: "LIMITS", Concern.FINE: "FINE"}
 
 
 def explanation(found: Explanation) -> str:
@@ -22,7 +21,7 @@ def explanation(found: Explanation) -> str:
     lines = [text(found.headline), ""]
     lines += [f"  traffic  {text(found.traffic)}", f"  pool     {text(found.effect)}", ""]
     for concern, findings in itertools.groupby(found.findings, lambda f: f.concern):
-        title = _TITLES.get(concern, "")
+        title = concern.name
         for finding in findings:
             lines.append(_finding(title, finding))
             title = ""

@@ -18,7 +18,6 @@ SHED_DEGRADED_RATIO = 0.01  # one refusal in a hundred: clients' own retries hid
 LEADERLESS = "no control plane leads; this is what is stored"
 _UNREMARKABLE = frozenset({BreakerState.UNSPECIFIED, BreakerState.JOINING, BreakerState.HEALTHY})
 _MINOR = re.compile(r"(\d{1,9})\.(\d{1,9})\b")
-SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
 
 
 class Level(Enum):
@@ -57,11 +56,6 @@ def is_open(replica: ReplicaView) -> bool:
 def in_full_use(replica: ReplicaView) -> bool:
     """Whether its breaker has nothing against it; JOINING is for the agent to explain."""
     return replica.route.breaker in _UNREMARKABLE
-
-
-def in_sync(edge: EdgeView) -> bool:
-    """Whether an edge works with what was pushed to it, give or take what is on its way."""
-    return not edge.last_error and edge.sent_version - edge.acked_version <= SYNC_LAG_MAX
 
 
 def is_far(version: str, other: str) -> bool:
@@ -116,7 +110,7 @@ def _problems(fleet: Fleet) -> tuple[str, ...]:
     lines += [_closed(r) for r in fleet.replicas if not is_open(r) and not _by_intent(r)]
     lines += [_failing(r) for r in fleet.replicas if _is_failing(r)]
     lines += [f"pool {p.pool}: {p.alarm}" for p in fleet.pools if p.alarm]
-    lines += [f"edge {e.edge}: {_behind(e)}" for e in fleet.edges if not in_sync(e)]
+    lines += [f"edge {e.edge}: {_behind(e)}" for e in fleet.edges if not e.in_sync]
     lines += [f"agent {a.node}: not connected" for a in fleet.agents if not a.connected]
     versions = {f"edge {e.edge}": e.edge_version for e in fleet.edges}
     versions |= {f"agent {a.node}": a.agent_version for a in fleet.agents}

@@ -11,6 +11,8 @@ from enum import IntEnum
 
 from trimtab.model import EngineState, GpuSample, Intent, LimitSource, Route
 
+SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
+
 
 class Concern(IntEnum):
     """How much a finding matters."""
@@ -71,6 +73,11 @@ class EdgeView:
     shed_1m: int = 0
     connected_ms: int = 0
     report_age_ms: int | None = None
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether it works with what was pushed to it, give or take what is on its way."""
+        return not self.last_error and self.sent_version - self.acked_version <= SYNC_LAG_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from controlplane.core.replica import Node, Replica
 from controlplane.core.serving import silence
-from trimtab.model import BreakerState, EngineState, Intent
+from trimtab.model import BreakerState, EngineState, Intent, Serving
 from trimtab.policy.breaker import SERVING
 from trimtab.views import (
     Concern,
@@ -28,7 +28,6 @@ from trimtab.views import (
 
 EVENTS_SHOWN = 20
 KV_FULL_RATIO = 0.95
-SYNC_LAG_MAX = 4  # pushes on their way, as in ctl status
 NO_MODEL = "no model is known of it yet, so no pool has it"
 _ADVICE = {
     "intent": "ctl uncordon {name}",
@@ -61,7 +60,8 @@ Look = Callable[[Case], tuple[Concern, str]]
 
 def explain(case: Case, events: tuple[FleetEvent, ...] = ()) -> Explanation:
     """Look at everything; O(edges)."""
-    found = [Finding(*_turned(what, look(case))) for what, look in LOOKS.items()]
+    looked = [(what, *look(case)) for what, look in LOOKS.items()]
+    found = [Finding(concern, what, text) for what, concern, text in looked]
     findings = tuple(sorted(found, key=lambda finding: finding.concern))
     return Explanation(
         replica=case.replica.name,
@@ -82,10 +82,6 @@ def case(
     view = next(view for view in fleet.replicas if view.route.replica == replica.name)
     pool = next((pool for pool in fleet.pools if pool.pool == view.route.pool), None)
     return Case(replica, view, node, pool, fleet.edges, now_s, wall_s, stale_s)
-
-
-def _turned(what: str, found: tuple[Concern, str]) -> tuple[Concern, str, str]:
-    return found[0], what, found[1]
 
 
 # The looks
@@ -119,7 +115,7 @@ def _engine(case: Case) -> tuple[Concern, str]:
 
 
 def _unless_open(replica: Replica) -> Concern:
-    return Concern.FINE if replica.health.name == "OPEN" else Concern.BLOCKS
+    return Concern.FINE if replica.health is Serving.OPEN else Concern.BLOCKS
 
 
 def _gpu(case: Case) -> tuple[Concern, str]:
@@ -145,7 +141,7 @@ def _breaker(case: Case) -> tuple[Concern, str]:
     if breaker.ejections:
         text += f"; ejections that count: {breaker.ejections}"
     if breaker.state not in SERVING:
-        waits = breaker.state is BreakerState.JOINING and case.replica.health.name != "OPEN"
+        waits = breaker.state is BreakerState.JOINING and case.replica.health is not Serving.OPEN
         return (Concern.FINE if waits else Concern.BLOCKS), text
     if breaker.state is BreakerState.RAMPING:
         text += f"; it may hold {view.limit_slots} of {view.full_slots}, and more as it answers"
@@ -181,7 +177,7 @@ def _edges(case: Case) -> tuple[Concern, str]:
     behind = [
         f"{edge.edge} {'refused it: ' + edge.last_error if edge.last_error else 'has not acked'}"
         for edge in case.edges
-        if edge.last_error or edge.sent_version - edge.acked_version > SYNC_LAG_MAX
+        if not edge.in_sync
     ]
     if behind:
         return Concern.LIMITS, f"not all have the newest routing: {'; '.join(behind[:5])}"

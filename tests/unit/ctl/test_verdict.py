@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from ctl.verdict import SYNC_LAG_MAX, Level, in_sync, is_far, judge, why
+from ctl.verdict import Level, is_far, judge, why
 from tests.fakes.fleet import GPU0, GPU1, GPU2, WELL
 from trimtab.model import BreakerState, Intent, Serving
-from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
+from trimtab.views import SYNC_LAG_MAX, AgentView, EdgeView, Fleet, PoolView, ReplicaView
 
 SPARE = replace(GPU2, intent=Intent.SPARE)
 LAG = EdgeView("e", acked_version=0, sent_version=SYNC_LAG_MAX + 1)
@@ -121,7 +121,7 @@ def test_is_far(version: str, other: str, far: bool) -> None:
     ],
 )
 def test_in_sync(edge: EdgeView, synced: bool) -> None:
-    assert in_sync(edge) is synced
+    assert edge.in_sync is synced
 
 
 def _closed(reason: str, state_reason: str, intent: Intent = Intent.ACTIVE) -> ReplicaView:
