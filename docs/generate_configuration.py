@@ -24,6 +24,7 @@ SECTIONS = (
     config.Config,
     config.Pool,
     config.Engine,
+    config.Fallback,
     config.Key,
     config.Secret,
     config.Etcd,
@@ -57,7 +58,9 @@ upstream_key: {file: /etc/trimtab/upstream.key}
 
 
 def page() -> str:
-    """The whole page."""
+    """The whole page; a section without its place in SECTIONS would be a link to nowhere."""
+    if missing := {*config.Section.__subclasses__()} - {*SECTIONS}:
+        raise ValueError(f"SECTIONS lacks {', '.join(sorted(kind.__name__ for kind in missing))}")
     return "\n".join([INTRO, *(section(struct) for struct in SECTIONS)])
 
 
