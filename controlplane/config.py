@@ -236,7 +236,13 @@ def _pool(pool: file.Pool) -> Pool:
 
 
 def _key(key: file.Key) -> ApiKey:
-    return ApiKey(_sha256(key), key.name, models=key.models or (), fallback=key.fallback)
+    return ApiKey(
+        _sha256(key),
+        key.name,
+        models=key.models or (),
+        fallback=key.fallback,
+        expires_ms=shapes.moment_ms(key.expires) if key.expires else 0,
+    )
 
 
 def _sha256(key: file.Key) -> bytes:

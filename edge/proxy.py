@@ -76,6 +76,8 @@ class Proxy:
         caller = self._table.key(openai.key_hash(key))
         if caller is None:
             raise RefusedError(problems.bad_key(key))
+        if caller.expired(clock.wall_s()):
+            raise RefusedError(problems.expired_key(key, caller.expires_ms))
         request[CALLER] = caller
 
     async def serve(

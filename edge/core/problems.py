@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -83,9 +84,20 @@ def no_key() -> Problem:
 
 def bad_key(key: str) -> Problem:
     """Credentials that nobody knows; shows enough to recognise the key, never the key."""
-    shown = f"{key[:3]}…{key[-4:]}" if len(key) >= 16 else "…"
-    text = f"Unknown API key ({shown}). Check it, or ask whoever runs this fleet for one."
+    text = f"Unknown API key ({_shown(key)}). Check it, or ask whoever runs this fleet for one."
     return Problem(401, INVALID, "invalid_api_key", text, retry=False)
+
+
+def expired_key(key: str, expires_ms: int) -> Problem:
+    """Credentials that were good once."""
+    moment = datetime.fromtimestamp(expires_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    text = f"This API key ({_shown(key)}) expired at {moment}. "
+    text += "Ask whoever runs this fleet for a new one."
+    return Problem(401, INVALID, "expired_api_key", text, retry=False)
+
+
+def _shown(key: str) -> str:
+    return f"{key[:3]}…{key[-4:]}" if len(key) >= 16 else "…"
 
 
 def bad_json(detail: str) -> Problem:

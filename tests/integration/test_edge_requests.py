@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import aiohttp
 import openai
@@ -15,6 +16,7 @@ from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
 from tests.fakes.engines import SimEngine, sim_engine
 from tests.fakes.wait import until
 from trimtab.model import EdgePolicy, Serving
+from trimtab.runtime import clock
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -108,6 +110,22 @@ async def test_without_a_known_key_nothing_works(
         assert answer.status == 401
         assert answer.headers["x-should-retry"] == "false"
         assert (await answer.json())["error"]["code"] == "invalid_api_key"
+
+
+async def test_a_key_is_good_until_it_expires(
+    edge: EdgeUnderTest, http: aiohttp.ClientSession
+) -> None:
+    seen = []
+    for expires_s in (clock.wall_s() + 60, 1_000_000_000.0):
+        keys = tuple(replace(k, expires_ms=int(1000 * expires_s)) for k in edge.snapshot.keys)
+        edge.push(replace(edge.snapshot, keys=keys))
+        async with http.get(f"{edge.url}/v1/models") as answer:
+            seen.append((answer.status, answer.headers.get("x-should-retry")))
+            error = (await answer.json()).get("error", {})
+    assert seen == [(200, None), (401, "false")]
+    assert error["code"] == "expired_api_key"
+    assert "expired at 2001-09-09 01:46 UTC" in error["message"]
+    assert KEY not in error["message"]
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "api-key"])
