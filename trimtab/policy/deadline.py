@@ -4,12 +4,15 @@ Rules: the caller's own word counts, because nobody hears an answer after it; an
 for the pool is never exceeded, whatever the caller says; the fleet's is only for callers who say
 nothing, and generous, since an answer may take minutes without anything being wrong. The word of a
 caller who streams is about silence (the SDKs' read timeout), not about the whole: it bounds his
-wait in the queue, and the whole of a plain answer, which is silent until it is there.
+wait in the queue, and the whole of a plain answer, which is silent until it is there. Such a caller
+hears of it a moment before his own timer ends, so that he sees our words and not a lost connection.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+HEARD_RATIO, HEARD_MAX_S = 0.1, 1.0  # of the caller's time, left for the word that it is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ def deadline(patience_s: float | None, pool_s: float, fleet_s: float, *, stream:
     """Of one request; `pool_s` 0 if the pool has none."""
     limit = Deadline(pool_s, "this model allows") if pool_s else None
     if patience_s is not None and not stream:
-        told = Deadline(patience_s, "your client allows")
+        left_s = patience_s - min(HEARD_RATIO * patience_s, HEARD_MAX_S)
+        told = Deadline(left_s, f"your client's timeout of {patience_s:g} s leaves")
         return min(told, limit, key=lambda one: one.within_s) if limit else told
     return limit or Deadline(fleet_s, "this fleet allows")
