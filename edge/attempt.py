@@ -22,7 +22,7 @@ from edge.core import dialects, naming, openai, sse
 from edge.core.openai import Call
 from edge.core.passage import Passage
 from edge.core.sse import Kind
-from edge.core.surface import Cost, Dialect
+from edge.core.surface import Cost
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.work import pass_work
@@ -132,7 +132,7 @@ async def run(
     idle_s: float,
 ) -> Result:
     """Do it; `stream` for a streamed call, `idle_s` is the longest wait for a sign of life."""
-    body = call.body_for(permit.served_as)
+    body = call.body_for(permit.served_as, permit.answer_id)
     try:
         async with (
             Watchdog(permit, idle_s) as watchdog,
@@ -175,8 +175,6 @@ def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
     entry, usage = call.entry, dialects.usage(body)
     if entry.cost is Cost.ANSWER and dialects.aborted(entry.dialect, body):
         return Failure(Fault.ABORTED)
-    if entry.dialect is Dialect.RESPONSES and (made := dialects.response_id(body)):
-        permit.on_made(made)
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
     prompt_tokens = usage.prompt_tokens or call.prompt_tokens
     permit.tokens = pass_work(prompt_tokens) if entry.cost is Cost.PASS else usage.made_tokens
@@ -200,8 +198,6 @@ async def _relay(
         permit.tokens += sum([event.number for event in events])  # an event a token, nearly
         began = passage.began
         passing = passage.feed(events)
-        if passage.answer_id and not began:
-            permit.on_made(passage.answer_id)
         if passage.began and not began:
             permit.on_began()
         if passing:

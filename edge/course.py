@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,11 +25,10 @@ from edge import attempt
 from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
 from edge.attempt import Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, headers, models, problems, sse, surface
+from edge.core import continuation, headers, makers, models, problems, sse, surface
 from edge.core.decisions import Attempt, Notes
 from edge.core.dispatch import Dispatch, with_tried
 from edge.core.headers import Journey
-from edge.core.makers import Maker, Makers
 from edge.core.models import Target
 from edge.core.openai import Call
 from edge.core.problems import Problem
@@ -144,14 +144,12 @@ class Course:
         dispatch: Dispatch,
         admission: Admission,
         ways: Ways,
-        makers: Makers,
         metrics: EdgeMetrics,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
         self._admission = admission
         self._upstream = ways.engines
-        self._makers = makers
         self._metrics = metrics
         self._fallbacks = ways.outside
         self._hedger = Hedger(table, admission, metrics)
@@ -259,8 +257,8 @@ class Course:
         permit = await self._admission.acquire(pool, ticket, job.notes, again=again)
         self._metrics.queue_wait.labels(pool).observe(clock.now_s() - ticket.since_s)
         if job.call.path == surface.RESPONSES:
-            maker = Maker(ticket.tenant, permit.route.replica, job.call.answers_as, ticket.since_s)
-            permit.on_made = lambda response_id: self._makers.note(response_id, maker)
+            who = (ticket.tenant, permit.route.replica, job.call.answers_as)
+            permit.answer_id = makers.new_id(secrets.token_bytes(makers.LOT_BYTES), *who)
         return permit
 
     def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:

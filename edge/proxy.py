@@ -17,11 +17,10 @@ from edge import bodies
 from edge.admission import Admission, RefusedError
 from edge.answers import JOURNEY
 from edge.client import ClientStream
-from edge.core import envelopes, headers, models, multipart, openai, problems, surface
+from edge.core import envelopes, headers, makers, models, multipart, openai, problems, surface
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
-from edge.core.makers import Makers
 from edge.core.models import Target
 from edge.core.multipart import MalformedError
 from edge.core.openai import Call
@@ -59,8 +58,7 @@ class Proxy:
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
-        self._makers = Makers()
-        self._course = Course(table, dispatch, admission, ways, self._makers, metrics)
+        self._course = Course(table, dispatch, admission, ways, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
         self._once = Once(metrics)
@@ -210,7 +208,8 @@ class Proxy:
         if target is not None and not call.previous:
             return call.answering_as(target.name), target, ""
         routes = self._table.routes(target.pool.name) if target else self._table.snapshot.routes
-        found = self._makers.find(call.previous, key.name, routes, clock.now_s())
+        names = [target.name for target in models.visible(self._table.targets, key)]
+        found = makers.find(call.previous, key.name, routes, names)
         if isinstance(found, Problem):
             raise RefusedError(found)
         route, model = found

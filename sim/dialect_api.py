@@ -209,7 +209,8 @@ class DialectApi:
         raise ApiError(404, "invalid_request_error", message, "response_id")
 
     def _response(self, data: dict[str, Any], call: Call) -> dict[str, Any]:
-        response: dict[str, Any] = {"id": f"resp_{uuid4().hex}", "created_at": int(wall_s())}
+        response: dict[str, Any] = {"id": data.get("request_id") or f"resp_{uuid4().hex}"}
+        response |= {"created_at": int(wall_s())}
         response |= dict.fromkeys(("incomplete_details", "instructions"))
         response |= {"metadata": data.get("metadata"), "model": data.get("model") or self.models[0]}
         response |= {"object": "response", "output": [], "parallel_tool_calls": True}

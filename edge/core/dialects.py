@@ -47,7 +47,6 @@ class _Error(msgspec.Struct):
 class _Answer(msgspec.Struct):
     """Of an answer, a stream's last event, or an error, whatever it is."""
 
-    id: str = ""
     usage: Usage | None = None
     status: str = ""
     stop_reason: str | None = None
@@ -69,7 +68,7 @@ def read_responses(raw: bytes) -> Event:
     """Classify one event of a Responses stream."""
     kind = _kind(raw)
     if kind in _OPENINGS:
-        return Event(Kind.OPENING, raw, id=_response(raw).id)
+        return Event(Kind.OPENING, raw)
     if kind in _ENDS:
         answer = _response(raw)
         ended = Kind.ABORT if answer.status == "cancelled" else Kind.DONE
@@ -103,11 +102,6 @@ READERS: Mapping[Dialect, Callable[[bytes], Event]] = {
 def usage(body: bytes) -> Usage:
     """What a whole answer says that it counts."""
     return _answer(body).usage or Usage()
-
-
-def response_id(body: bytes) -> str:
-    """By what a whole answer may be asked for later."""
-    return _answer(body).id
 
 
 def aborted(dialect: Dialect, body: bytes) -> bool:

@@ -298,10 +298,10 @@ def fallback_broke() -> Problem:
 
 
 def unknown_response(response_id: str) -> Problem:
-    """An answer that this edge did not relay, or too long ago."""
+    """An answer that no replica here has made for this caller."""
     text = (
         f"Response with id {response_id[:128]!r} not found: the replica that made it keeps it, "
-        "and this endpoint does not know, or no longer, which one that was."
+        "and its id names none that is here and made it for you."
     )
     return Problem(404, INVALID, "response_not_found", text, param="response_id", retry=False)
 

@@ -50,8 +50,6 @@ class Event(NamedTuple):
     """So many events."""
     tokens: int = 0
     """Of the whole answer, where the event says so."""
-    id: str = ""
-    """Of the whole answer, where others may ask for it later."""
 
 
 class OversizedEventError(ValueError):
