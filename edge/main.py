@@ -48,9 +48,9 @@ async def serve(config: EdgeConfig) -> None:
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
+        await stack.enter_async_context(proxy.ledgers.shared(config.workers))
         public = await _listen(Server(endpoint), config, tls)
         admin_runner = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)
-        await admin_runner.setup()
         stack.push_async_callback(admin_runner.cleanup)
         await _listen_app(admin_runner, config.admin_host, config.admin_port)
         async with TaskRunner() as runner:
@@ -103,6 +103,7 @@ async def _listen(server: Server, config: EdgeConfig, tls: ListenerTls | None) -
 
 
 async def _listen_app(runner: web.AppRunner, host: str, port: int) -> None:
+    await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:

@@ -62,6 +62,7 @@ class Proxy:
         self.keeper = self._course.keeper
         self.decisions = Decisions()
         self._once = Once(metrics)
+        self.ledgers = self._once.ledgers
         self.tunnels = Tunnels()
 
     def authorize(self, request: web.BaseRequest) -> None:

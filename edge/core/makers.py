@@ -40,5 +40,5 @@ def find(
 
 
 def _mark(drawn: str, tenant: str, name: str) -> str:
-    said = "\0".join((drawn, tenant, name)).encode(errors="surrogatepass")
+    said = f"{drawn}\0{tenant}\0{name}".encode(errors="surrogatepass")
     return hashlib.blake2b(said, digest_size=4).hexdigest()
