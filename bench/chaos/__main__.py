@@ -134,7 +134,7 @@ async def _fill(fleet: Fleet, crowd: Crowd) -> tuple[str, int]:
         asks = await crowd.fill(2 * ENGINES * SLOTS)
     lost = sum(ask.end is not End.WHOLE for ask in asks)
     wrong = f"in the end {lost} of {len(asks)} requests at once were not answered" if lost else ""
-    if not wrong and min(busiest) < SLOTS:
+    if not wrong and min(busiest) < SLOTS - 2:  # they are looked at ten times a second
         wrong = f"in the end engines ran {busiest} requests at most, of {SLOTS} each"
     return wrong, sum(busiest)
 

@@ -62,7 +62,8 @@ class Wire:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        ended = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
+        with contextlib.suppress(*ended):  # nobody else waits for this task
             first = await reader.readexactly(4)
             there, back = await asyncio.open_connection("127.0.0.1", self._engine_port)
             self._writers.add(back)

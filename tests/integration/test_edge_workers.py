@@ -1,4 +1,4 @@
-"""Workers of one edge have one memory of what ran under an Idempotency-Key, and one fleet's room."""
+"""Workers of one edge have one memory of what ran under an Idempotency-Key, and one room."""
 
 from __future__ import annotations
 

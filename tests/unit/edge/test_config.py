@@ -92,9 +92,7 @@ def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None
     assert [one.shares_port for one in (alone, first, third)] == [False, True, True]
 
 
-@pytest.mark.parametrize(
-    ("count", "number", "known"), [(1, 1, 0), (3, 1, 3), (3, 3, 3), (2, 3, 0)]
-)
+@pytest.mark.parametrize(("count", "number", "known"), [(1, 1, 0), (3, 1, 3), (3, 3, 3), (2, 3, 0)])
 def test_workers_know_each_other(
     tmp_path: pathlib.Path, count: int, number: int, known: int
 ) -> None:
