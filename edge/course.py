@@ -367,6 +367,8 @@ class Course:
     async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
+        if rejected.body == problems.UNROUTED:
+            raise RefusedError(problems.not_by_the_model(job.target.name, job.call.path))
         kind, status = {"content-type": rejected.content_type}, rejected.failure.status
         body = problems.named(rejected.body)
         return web.Response(body=body, status=status, headers=kind)

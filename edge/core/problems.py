@@ -29,6 +29,7 @@ PROBE_S = 5.0  # how soon a closed pool may look different
 FULL_S = 1.0  # how soon a slot may be free
 AGAIN_S = 0.5  # another replica may do better at once
 CONTEXT_EXCEEDED = "context_length_exceeded"
+UNROUTED = b'{"detail":"Not Found"}'  # what vLLM says of a path that its model does not serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,12 @@ def unknown_path(method: str, path: str, served: Iterable[str]) -> Problem:
     served = list(served)
     hint = base_url.hint(path, served)
     text = f"{method} {path[:200]} is not served by this fleet.{hint} Served: {', '.join(served)}."
+    return Problem(404, INVALID, "unknown_url", text, retry=False)
+
+
+def not_by_the_model(model: str, path: str) -> Problem:
+    """Served here, but not by this model's engines: vLLM serves what a model is made for."""
+    text = f"The model {model[:200]!r} does not serve {path}: it is made for something else."
     return Problem(404, INVALID, "unknown_url", text, retry=False)
 
 

@@ -33,6 +33,7 @@ ALL = [
     problems.model_required(["a"]),
     problems.answer_too_long(200, 100),
     problems.unknown_path("GET", "/v1/files", ["POST /v1/completions"]),
+    problems.not_by_the_model("m", "/v1/embeddings"),
     problems.wrong_method("GET", "/v1/completions", "POST"),
     problems.bad_request("x"),
     problems.bad_body("x"),
