@@ -36,7 +36,7 @@ from trimtab.model import ApiKey, Pool, Serving
 from trimtab.policy.deadline import deadline
 from trimtab.policy.queue import Ticket
 from trimtab.policy.work import pass_work
-from trimtab.runtime import clock
+from trimtab.runtime import clock, shapes
 from trimtab.runtime.telemetry import EdgeMetrics
 
 CALLER = web.RequestKey("caller", ApiKey)
@@ -76,7 +76,7 @@ class Proxy:
         if caller is None:
             raise RefusedError(problems.bad_key(key))
         if caller.expired(clock.wall_s()):
-            raise RefusedError(problems.expired_key(key, caller.expires_ms))
+            raise RefusedError(problems.expired_key(key, shapes.moment(caller.expires_ms)))
         request[CALLER] = caller
 
     async def serve(

@@ -257,6 +257,7 @@ async def _hear(answer: aiohttp.ClientResponse, ask: Ask) -> None:
             if ask.manner is Manner.SLOW_READER:
                 await asyncio.sleep(0.1)
     except aiohttp.ClientError:
+        heard.take(b"".join(answer.content._buffer))  # noqa: SLF001 - unread when it was cut
         ask.end, ask.what = (End.TOLD, heard.error) if heard.error else (End.CUT, "")
     else:
         ask.what = heard.flaw(ask)

@@ -11,7 +11,6 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -89,10 +88,9 @@ def bad_key(key: str) -> Problem:
     return Problem(401, INVALID, "invalid_api_key", text, retry=False)
 
 
-def expired_key(key: str, expires_ms: int) -> Problem:
+def expired_key(key: str, when: str) -> Problem:
     """Credentials that were good once."""
-    moment = datetime.fromtimestamp(expires_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    text = f"This API key ({_shown(key)}) expired at {moment}. "
+    text = f"This API key ({_shown(key)}) expired at {when}. "
     text += "Ask whoever runs this fleet for a new one."
     return Problem(401, INVALID, "expired_api_key", text, retry=False)
 

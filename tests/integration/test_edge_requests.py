@@ -115,7 +115,7 @@ async def test_without_a_known_key_nothing_works(
 async def test_a_key_is_good_until_it_expires(
     edge: EdgeUnderTest, http: aiohttp.ClientSession
 ) -> None:
-    seen = []
+    seen, error = [], {}
     for expires_s in (clock.wall_s() + 60, 1_000_000_000.0):
         keys = tuple(replace(k, expires_ms=int(1000 * expires_s)) for k in edge.snapshot.keys)
         edge.push(replace(edge.snapshot, keys=keys))

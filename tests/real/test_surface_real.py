@@ -60,9 +60,9 @@ async def edge_before(
 ) -> AsyncIterator[str]:
     """The URL of an edge that calls the model of this engine so."""
     async with running_edge([engine.url], policy=policy) as edge:
-        known = {"pool": name, "served_as": MODEL, "adapters": (ADAPTER,)}
-        routes = tuple(replace(route, **known) for route in edge.snapshot.routes)
-        edge.push(replace(edge.snapshot, pools=(Pool(name),), routes=routes))
+        [route] = edge.snapshot.routes
+        route = replace(route, pool=name, served_as=MODEL, adapters=(ADAPTER,))
+        edge.push(replace(edge.snapshot, pools=(Pool(name),), routes=(route,)))
         yield edge.url
 
 
@@ -184,7 +184,8 @@ def test_an_adapter_is_a_model_of_the_engine_that_has_it(fleet: Fleet, engines: 
 
 
 def test_a_response_is_asked_for_where_it_was_made(fleet: Fleet) -> None:
-    responses, said = fleet.client.responses, {"model": MODEL, "input": PROMPT}
+    responses = fleet.client.responses
+    said: Any = {"model": MODEL, "input": PROMPT}
     for _ in range(4):
         made = responses.create(**said, max_output_tokens=8)
         kept = responses.retrieve(made.id)

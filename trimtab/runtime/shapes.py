@@ -132,6 +132,11 @@ def moment_ms(text: str) -> int:
     return round(1000 * moment.timestamp())
 
 
+def moment(unix_ms: int) -> str:
+    """Unix time for people."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def split_address(text: str) -> tuple[str, int]:
     """Host and port of a text that passed `address_problem`."""
     host, _, port = text.rpartition(":")
