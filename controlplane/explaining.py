@@ -44,7 +44,7 @@ async def request(loop: ControlLoop, request_id: str) -> Account:
             found.append((record, EdgeRecord(one.edge, one.content.decode())))
     if not found:
         raise KeyError(_nowhere(request_id, told))
-    return request_account.tell(request_id, found)
+    return request_account.tell(found)
 
 
 def _nowhere(request_id: str, told: Sequence[Told]) -> str:

@@ -54,3 +54,8 @@ class ExplainService(explain_pb2_grpc.ExplainServiceServicer):
         except BusyError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         return explain_pb2.ExplainResponse(account=encode(account))
+
+
+def register(service: ExplainService, server: grpc.aio.Server) -> None:
+    """Serve it."""
+    explain_pb2_grpc.add_ExplainServiceServicer_to_server(service, server)

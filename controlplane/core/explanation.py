@@ -134,9 +134,7 @@ def _breaker(case: Case) -> tuple[Concern, str]:
     since = f" for {span(view.breaker_age_ms / 1000)}" if breaker.cause else ""
     text = f"{state}{since}{why}"
     if view.ejected_for_ms is not None:
-        wait = (
-            f"in {span(view.ejected_for_ms / 1000)}" if view.ejected_for_ms else "once it serves"
-        )
+        wait = f"in {span(view.ejected_for_ms / 1000)}" if view.ejected_for_ms else "once it serves"
         text += f"; probed {wait}"
     if breaker.ejections:
         text += f"; ejections that count: {breaker.ejections}"

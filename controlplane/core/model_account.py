@@ -132,14 +132,12 @@ def _headline(case: ModelCase, worst: Finding) -> str:
         return f"{case.name} is not served: {worst.text}"
     if worst.concern is Concern.LIMITS:
         return f"{case.name} is served, but {worst.what}: {worst.text}"
-    return f"{case.name} is served, and nothing binds: {case.pool.inflight} of " + (
-        f"{case.pool.open_slots} slots used, nobody waits"
-    )
+    return f"{case.name} is served, and nothing binds: {_room(case)[1]}"
 
 
 def _advice(case: ModelCase) -> Iterator[str]:
     for found in case.held[:3]:
         yield from found.advice[:1]
         yield f"ctl explain replica {found.replica}"
-    if case.pool.queued and not case.held:
+    if _room(case)[0] is Concern.LIMITS and not case.held:
         yield "nothing is wrong: the rest waits at the edges; more replicas take more"

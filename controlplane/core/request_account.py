@@ -92,7 +92,7 @@ def read(content: bytes) -> Record | None:
         return None
 
 
-def tell(request_id: str, found: Sequence[tuple[Record, EdgeRecord]]) -> Account:
+def tell(found: Sequence[tuple[Record, EdgeRecord]]) -> Account:
     """The newest of what edges have of it; there is at least one."""
     record, source = max(found, key=lambda pair: pair[0].came_ms)
     steps = sorted(_steps(record), key=lambda step: step.after_ms)
@@ -102,7 +102,7 @@ def tell(request_id: str, found: Sequence[tuple[Record, EdgeRecord]]) -> Account
         name=record.request_id,
         headline=f"{clip(record.request_id)} {_ending(record)}",
         concern=Concern.FINE if fine else Concern.LIMITS,
-        findings=tuple(_findings(request_id, record, source.edge)),
+        findings=tuple(_findings(record, source.edge)),
         steps=tuple(steps),
         advice=tuple(_advice(record)),
         records=tuple(edge_record for _, edge_record in found),
@@ -133,7 +133,7 @@ def _why_refused(record: Record) -> str:
         return f"{clip(record.pool)} was full"
     wait, budget = ms(record.predicted_wait_ms), ms(record.wait_budget_ms)
     if record.predicted_wait_ms > record.wait_budget_ms:
-        return f"it would have waited {wait} for {clip(record.pool)}, and might wait {budget}"
+        return f"it would have waited {wait} for {clip(record.pool)}, and {budget} is allowed"
     return f"it waited {ms(record.waited_ms)} for {clip(record.pool)} in vain"
 
 
@@ -158,7 +158,7 @@ def _fault(attempt: Attempt) -> str:
     return f"{fault}{status}, which is {attempt.outcome.upper()}"
 
 
-def _findings(asked: str, record: Record, edge: str) -> Iterator[Finding]:
+def _findings(record: Record, edge: str) -> Iterator[Finding]:
     kind = "stream" if record.stream else "plain"
     prompt = f", prompt about {record.prompt_tokens:,} tokens" if record.prompt_tokens else ""
     path = f"{clip(record.path)} {kind}" if record.path else kind
@@ -166,7 +166,7 @@ def _findings(asked: str, record: Record, edge: str) -> Iterator[Finding]:
     yield Finding(Concern.FINE, "asked", text)
     yield Finding(Concern.FINE, "by", f"tenant {clip(record.tenant)}, {record.urgency}")
     called = f", called {clip(record.caller_id)} by its caller" if record.caller_id else ""
-    yield Finding(Concern.FINE, "edge", f"{edge}{called if asked else ''}")
+    yield Finding(Concern.FINE, "edge", f"{edge}{called}")
 
 
 def _steps(record: Record) -> Iterator[Step]:
@@ -213,10 +213,10 @@ def _attempt(attempt: Attempt) -> str:
     rest = attempt.continued_at_tokens
     again = f", the rest after {rest:,} tokens" if rest is not None else ""
     if attempt.outcome == "ok":
-        return f"{clip(attempt.replica)} OK in {took}{tokens}{again}"
+        return f"{clip(attempt.replica)}: OK in {took}{tokens}{again}"
     harmless = {"overload": " (breaker unaffected)", "client": " (nobody's fault)"}
     mark = harmless.get(attempt.outcome, "")
-    return f"{clip(attempt.replica)} {_fault(attempt)}{mark} in {took}{tokens}{again}"
+    return f"{clip(attempt.replica)}: {_fault(attempt)}{mark} in {took}{tokens}{again}"
 
 
 def _advice(record: Record) -> Iterator[str]:

@@ -103,9 +103,9 @@ def _binds(pool: TenantInPool, view: PoolView) -> str:
         return f"no replica of {pool.pool} was open ({view.open} of {view.replicas} are now)"
     full = f"{pool.pool} is full ({view.inflight} of {view.open_slots} slots used"
     full += f", {pool.queued_all} wait, {pool.queued} of them its own)"
-    wait = f"it would have waited {ms(pool.predicted_wait_ms)}, and might {ms(pool.wait_budget_ms)}"
     own = pool.queued_all and pool.queued >= OWN_RATIO * pool.queued_all
-    return f"{full}; {wait}{', mostly behind its own' if own else ''}"
+    wait = f"waits of up to {ms(pool.predicted_wait_ms)}{', mostly behind its own,' if own else ''}"
+    return f"{full}; {wait} were predicted, {ms(pool.wait_budget_ms)} is allowed"
 
 
 def _pool(pool: TenantInPool) -> Finding:
