@@ -47,19 +47,12 @@ async def serve(config: EdgeConfig) -> None:
         feed.tellers = questions.tellers(proxy.decisions, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
-<<<<<<< HEAD
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
-        public = await _listen(Server(endpoint), config, tls)
-        admin_runner = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)
-        stack.push_async_callback(admin_runner.cleanup)
-        await _listen_app(admin_runner, config.admin_host, config.admin_port)
-=======
         public = await listening.public(Server(endpoint), config, tls)
         operators = admin_app(endpoint, metrics, proxy.decisions)
         await stack.enter_async_context(
             listening.admin(operators, config.admin_host, config.admin_port)
         )
->>>>>>> next
         async with TaskRunner() as runner:
             runner.forever("watchdog", stay_alive())
             runner.forever("feed", feed.run())
@@ -92,39 +85,6 @@ def _tls(config: EdgeConfig) -> ListenerTls | None:
     return ListenerTls(pathlib.Path(config.tls.cert), pathlib.Path(config.tls.key))
 
 
-<<<<<<< HEAD
-async def _listen(server: Server, config: EdgeConfig, tls: ListenerTls | None) -> asyncio.Server:
-    """Take the port, without serving yet."""
-    loop = asyncio.get_running_loop()
-    try:
-        return await loop.create_server(
-            server,
-            config.host,
-            config.port,
-            backlog=1024,
-            reuse_port=config.shares_port or None,
-            start_serving=False,
-            ssl=tls.context if tls else None,
-            ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
-        )
-    except OSError as error:
-        raise ConfigError(_cannot_listen(config.host, config.port, error)) from error
-
-
-async def _listen_app(runner: web.AppRunner, host: str, port: int) -> None:
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigError(_cannot_listen(host, port, error)) from error
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    return f"cannot listen on {host}:{port}: {error.strerror or error}"
-
-
-=======
->>>>>>> next
 async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> None:
     await feed.fresh.wait()
     notify(ready=True)
