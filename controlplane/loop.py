@@ -73,9 +73,7 @@ from trimtab.runtime.tasks import TaskRunner
 from trimtab.views import Fleet, StateHeader
 
 TICK_S = 0.5
-COALESCE_S = (
-    0.05  # between two publications: half of the 100 ms that a decision may take to an edge
-)
+COALESCE_S = 0.05  # between two publications: half of what a decision may take to an edge
 TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
 EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
@@ -136,6 +134,7 @@ class ControlLoop:
 
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
+        self.journal.load(loaded.journal.values())
         self._handle(loaded)
 
     async def run(self) -> None:
@@ -143,6 +142,7 @@ class ControlLoop:
         self._carry_out(Noted("leads", {"term": self._term, "leader": self.settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
+            runner.forever("journal", self._saver.follow(self.journal))
             runner.forever("publisher", self._publish_forever())
             runner.forever("ticks", self._tick_forever())
             await asyncio.Event().wait()
@@ -154,6 +154,7 @@ class ControlLoop:
 
     async def flush(self) -> None:
         """Write what is left; raises StoreError, DeposedError."""
+        self._saver.take(self.journal)
         await self._saver.flush()
 
     # Agents
