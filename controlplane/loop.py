@@ -278,6 +278,10 @@ class ControlLoop:
         """See controlplane/questions."""
         return await self.questions.ask(self._edges.values(), kind, argument)
 
+    def note(self, what: str, fields: Mapping[str, object]) -> None:
+        """Something that people may want to know has happened."""
+        self._carry_out(Noted(what, fields))
+
     def replica_names(self) -> list[str]:
         """Every replica that has an intent to set."""
         return sorted(self._registry.replicas)

@@ -75,6 +75,7 @@ async def _serve(
     server = await _bind(config, seat, members)
     async with TaskRunner() as runner:
         if members:
+            members.guard.on_refused = seat.turned_away
             await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
         log.info("serving", extra={"fields": {"listen": config.listen}})
