@@ -12,14 +12,15 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from edge import ways
+from edge import answers, ways
 from edge.admission import Admission
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.feed import Feed
+from edge.http.server import Server, serving
 from edge.proxy import Proxy
-from edge.server import Endpoint, Server, admin_app
+from edge.server import Endpoint, admin_app
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, service
 from trimtab.runtime.listener_tls import ListenerTls
@@ -48,7 +49,8 @@ async def serve(config: EdgeConfig) -> None:
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
-        public = await _listen(Server(endpoint), config, tls)
+        callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
+        public = await _listen(callers, config, tls)
         admin_runner = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)
         await admin_runner.setup()
         stack.push_async_callback(admin_runner.cleanup)

@@ -31,9 +31,9 @@ class Response:
 def head(status: int, headers: Mapping[str, str]) -> bytes:
     """The status line and headers."""
     date = _date(int(clock.wall_s()))
-    lines = [_status_line(status), *[f"{name}: {value}" for name, value in headers.items()], date]
-    text = "\r\n".join(lines)
-    if not text.count("\r") == text.count("\n") == len(lines):
+    fields = [f"{name}: {value}" for name, value in headers.items()]
+    text = "\r\n".join((_status_line(status), *fields, date, "", ""))
+    if not text.count("\r") == text.count("\n") == len(fields) + 3:
         raise ValueError("a header with the end of a line in it")
     return text.encode("latin-1", "replace")
 
@@ -48,5 +48,4 @@ def _status_line(status: int) -> str:
 
 @lru_cache(maxsize=1)
 def _date(now_s: int) -> str:
-    """With the end of the head."""
-    return f"date: {formatdate(now_s, usegmt=True)}\r\n\r\n"
+    return f"date: {formatdate(now_s, usegmt=True)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 from edge.core.problems import Problem
 from edge.http.connection import Connection
@@ -10,17 +11,14 @@ from edge.http.request import Request
 from edge.http.response import Response
 from trimtab.runtime.tasks import TaskRunner
 
+Handle = Callable[[Request], Awaitable[Response]]
+Refuse = Callable[[Problem], Response]
+
 
 class Server:
     """A factory of protocols for asyncio's `create_server`."""
 
-    def __init__(
-        self,
-        handle: Callable[[Request], Awaitable[Response]],
-        refuse: Callable[[Problem], Response],
-        tasks: TaskRunner,
-    ) -> None:
-        """`refuse` answers what never became a request; requests run in `tasks`."""
+    def __init__(self, handle: Handle, refuse: Refuse, tasks: TaskRunner) -> None:
         self.handle = handle
         self.refuse = refuse
         self.tasks = tasks
@@ -30,7 +28,17 @@ class Server:
         """For a new connection."""
         return Connection(self)
 
-    def abort(self) -> None:
-        """End all connections, with whatever runs."""
-        for connection in list(self.connections):
-            connection.abort()
+
+@asynccontextmanager
+async def serving(handle: Handle, refuse: Refuse) -> AsyncIterator[Server]:
+    """Until the block ends; then connections are cut, with whatever runs.
+
+    `handle` answers requests, `refuse` what never became one.
+    """
+    async with TaskRunner() as tasks:
+        server = Server(handle, refuse, tasks)
+        try:
+            yield server
+        finally:
+            for connection in list(server.connections):
+                connection.abort()

@@ -13,12 +13,8 @@ from aiohttp import web
 from edge.http.request import Request
 
 
-async def accept(request: Request, here: web.WebSocketResponse) -> asyncio.Event:
-    """Let the caller in; to be set when the session is over.
-
-    Only for a request that asks for one (framing.is_websocket).
-    """
-    over = asyncio.Event()
+async def accept(request: Request, here: web.WebSocketResponse, over: asyncio.Event) -> None:
+    """Let a caller in that asks for one; aiohttp ends the connection when the session is over."""
     asked: asyncio.Future[web.BaseRequest] = asyncio.get_running_loop().create_future()
 
     async def session(theirs: web.BaseRequest) -> web.StreamResponse:
@@ -26,7 +22,7 @@ async def accept(request: Request, here: web.WebSocketResponse) -> asyncio.Event
         await over.wait()
         return here
 
-    assert request.hand_over is not None
+    if request.hand_over is None:
+        raise ValueError("no WebSocket is asked for")
     request.hand_over(web.Server(session, access_log=None)())
     await here.prepare(await asked)
-    return over

@@ -52,13 +52,14 @@ class Writer:
         self._send_head(response, data)
 
     def write(self, data: bytes) -> None:
-        """More of a stream; data, not nothing."""
-        self._transport.write(data if self.is_old else _chunk(data))
+        """More of a stream."""
+        if data:  # an empty chunk would end it
+            self._put(data if self.is_old else _chunk(data))
 
     def end(self) -> None:
         """The stream is whole."""
         if not self.is_old:
-            self._transport.write(b"0\r\n\r\n")
+            self._put(b"0\r\n\r\n")
 
     def cut(self) -> None:
         """The stream ends here, and says by its missing end that it is not whole."""
@@ -66,7 +67,7 @@ class Writer:
 
     def go_on(self) -> None:
         """Ask for the body, where the caller waits for that."""
-        self._transport.write(CONTINUE)
+        self._put(CONTINUE)
 
     @property
     def is_full(self) -> bool:
@@ -90,10 +91,15 @@ class Writer:
             response.headers["connection"] = "keep-alive"
         start = head(response.status, response.headers)
         response.is_out = True
-        if len(data) > JOINED_MAX_BYTES:
-            self._transport.writelines((start, data))
+        if len(data) <= JOINED_MAX_BYTES:
+            self._put(start + data)
         else:
-            self._transport.write(start + data)
+            self._put(start)
+            self._put(data)
+
+    def _put(self, data: bytes) -> None:
+        if not self._transport.is_closing():  # or who left while others were served is an error
+            self._transport.write(data)
 
 
 def _chunk(data: bytes) -> bytes:
