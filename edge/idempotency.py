@@ -9,20 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
-
 from edge.admission import RefusedError
-from edge.client import RECORDING
 from edge.core import openai, problems
 from edge.core.openai import Call
 from edge.core.replay import Answer, Found, Recording, digest
+from edge.http.request import Request
+from edge.http.response import Response
 from edge.ledger import Ledgers, Turn
 from trimtab.policy.queue import PATIENCE_RATIO
 from trimtab.runtime.telemetry import EdgeMetrics
 
 WAIT_MAX_S = 45.0  # 3/4 of the 60 s after which the common clients give up
 
-Serve = Callable[[], Awaitable[web.StreamResponse]]
+Serve = Callable[[], Awaitable[Response]]
 
 
 class Once:
@@ -32,9 +31,7 @@ class Once:
         self._metrics = metrics
         self.ledgers = Ledgers()
 
-    async def serve(
-        self, request: web.BaseRequest, call: Call, caller: bytes, serve: Serve
-    ) -> web.StreamResponse:
+    async def serve(self, request: Request, call: Call, caller: bytes, serve: Serve) -> Response:
         """Serve it, or replay what was served; `caller` is the hash of his key."""
         name = request.headers.get("idempotency-key", "")
         if not name or call.method != "POST":
@@ -44,9 +41,9 @@ class Once:
         if isinstance(answer := turn.found, Answer):
             self._metrics.replays.labels("replayed").inc()
             headers = {**answer.headers, "x-trimtab-replayed": "true"}
-            return web.Response(body=answer.body, headers=headers)
-        recording = request[RECORDING] = Recording()
-        response: web.StreamResponse | None = None
+            return Response(200, answer.body, headers)
+        recording = request.recording = Recording()
+        response: Response | None = None
         try:
             response = await serve()
             return response
@@ -67,9 +64,7 @@ class Once:
         return turn
 
 
-def _kept(response: web.StreamResponse | None, recording: Recording) -> Answer | None:
-    if isinstance(response, web.Response):
-        if response.status != 200 or not isinstance(response.body, bytes):
-            return None
-        return Answer.of(response.body, response.headers)
-    return recording.answer
+def _kept(response: Response | None, recording: Recording) -> Answer | None:
+    if response is None or response.is_out:
+        return recording.answer
+    return Answer.of(response.body, response.headers) if response.status == 200 else None

@@ -96,7 +96,7 @@ class DialectApi:
                 yield _event("content_block_stop", index=0)
                 reason = _STOP_REASONS.get(live.choices[0].finish_reason or "")
                 usage = _message_usage(call, live)
-                delta = {"stop_reason": reason, "stop_sequence": None}
+                delta: dict[str, str | None] = {"stop_reason": reason, "stop_sequence": None}
                 yield _event("message_delta", delta=delta, usage=usage)
         except ApiError as error:
             quoted = str(error.body)
