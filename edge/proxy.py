@@ -233,7 +233,7 @@ class Proxy:
         ticket = Ticket(
             number=next(self._numbers),
             since_s=now_s,
-            patience_s=min(within.within_s, patience_s or math.inf),
+            patience_s=min(within.allows_s, patience_s or math.inf),
             work=self._work(pool, call),
             prompt_tokens=call.prompt_tokens if call.entry.cost is Cost.ANSWER else 0,
             tenant=caller.name,

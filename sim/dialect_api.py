@@ -96,8 +96,8 @@ class DialectApi:
                 yield _event("content_block_stop", index=0)
                 reason = _STOP_REASONS.get(live.choices[0].finish_reason or "")
                 usage = _message_usage(call, live)
-                delta: dict[str, str | None] = {"stop_reason": reason, "stop_sequence": None}
-                yield _event("message_delta", delta=delta, usage=usage)
+                stopped = {"stop_reason": reason, "stop_sequence": None}
+                yield _event("message_delta", delta=stopped, usage=usage)
         except ApiError as error:
             quoted = str(error.body)
             text = "1 validation error for ChatCompletionStreamResponse\nchoices\n  Field required "

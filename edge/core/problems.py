@@ -361,7 +361,7 @@ def internal() -> Problem:
 def too_late(deadline: Deadline, *, started: bool) -> Problem:
     """Its time is up; trying again would take as long, so nobody should by itself."""
     have = "; what you have is incomplete" if started else ""
-    text = f"The answer was not whole within {deadline.within_s:g} s, which is all that "
+    text = f"The answer was not whole within {deadline.allows_s:g} s, which is all that "
     text += f"{deadline.whose} (total timeout){have}."
     return Problem(504, SERVER, "upstream_timeout", text, retry=False)
 

@@ -19,15 +19,22 @@ HEARD_RATIO, HEARD_MAX_S = 0.1, 1.0  # of the caller's time, left for the word t
 class Deadline:
     """A time after which an answer is worth nothing, and in whose words."""
 
-    within_s: float
+    allows_s: float
     whose: str
+    margin_s: float = 0.0
+    """So long before is given up, that whoever waits hears of it in time."""
+
+    @property
+    def within_s(self) -> float:
+        """When it is given up."""
+        return self.allows_s - self.margin_s
 
 
 def deadline(patience_s: float | None, pool_s: float, fleet_s: float, *, stream: bool) -> Deadline:
     """Of one request; `pool_s` 0 if the pool has none."""
     limit = Deadline(pool_s, "this model allows") if pool_s else None
     if patience_s is not None and not stream:
-        left_s = patience_s - min(HEARD_RATIO * patience_s, HEARD_MAX_S)
-        told = Deadline(left_s, f"your client's timeout of {patience_s:g} s leaves")
+        margin_s = min(HEARD_RATIO * patience_s, HEARD_MAX_S)
+        told = Deadline(patience_s, "your client allows", margin_s)
         return min(told, limit, key=lambda one: one.within_s) if limit else told
     return limit or Deadline(fleet_s, "this fleet allows")
