@@ -24,6 +24,7 @@ from edge.core.replay import ANSWER_MAX_BYTES, Answer, Found, Replays
 from trimtab.runtime import clock
 
 FRAME_MAX_BYTES = ANSWER_MAX_BYTES + 64 * 1024
+GRACE_S = 1.0  # more than it was told to take: it is not well
 _LENGTH_BYTES = 4
 T = TypeVar("T")
 
@@ -104,7 +105,8 @@ class Ledgers:
             owner = int.from_bytes(key) % len(workers.sockets)
             if owner != workers.own:
                 with contextlib.suppress(OSError, EOFError, msgspec.DecodeError):
-                    return await _claim_there(workers.sockets[owner], ask)
+                    async with asyncio.timeout(within_s + GRACE_S):
+                        return await _claim_there(workers.sockets[owner], ask)
         return await self._own.claim(ask)
 
     @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 import tempfile
 from collections.abc import AsyncIterator
@@ -36,6 +37,7 @@ class Case:
 
     workers: tuple[EdgeUnderTest, EdgeUnderTest]
     memories: tuple[AsyncExitStack, AsyncExitStack]
+    sockets: tuple[pathlib.Path, ...]
     engine: ScriptedEngine
     http: aiohttp.ClientSession
 
@@ -65,7 +67,7 @@ async def case() -> AsyncIterator[Case]:
         ):
             await first.enter_async_context(one.proxy.ledgers.shared(Workers(sockets, 0)))
             await second.enter_async_context(two.proxy.ledgers.shared(Workers(sockets, 1)))
-            yield Case((one, two), (first, second), engine, http)
+            yield Case((one, two), (first, second), sockets, engine, http)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -116,6 +118,21 @@ async def test_a_worker_that_is_gone_is_done_without(case: Case) -> None:
     await case.memories[1].aclose()
     name = named(1)
     assert [(await case.ask(0, name))[2] for _ in range(2)] == [False, True]
+
+
+async def test_a_worker_that_does_not_answer_is_done_without(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hear(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        heard.set()
+
+    monkeypatch.setattr("edge.ledger.GRACE_S", 0.05)
+    monkeypatch.setattr("edge.idempotency.WAIT_MAX_S", 0.05)
+    await case.memories[1].aclose()
+    heard, name = asyncio.Event(), named(1)
+    async with await asyncio.start_unix_server(hear, case.sockets[1]):
+        assert (await case.ask(0, name))[0] == 200
+    assert heard.is_set()
 
 
 async def test_the_room_of_workers_adds_up_to_what_the_engine_can_run(
