@@ -91,7 +91,7 @@ async def test_an_sdk_hears_of_it_before_its_own_timer_ends(case: Case) -> None:
         base_url=f"{case.edge.url}/v1", api_key=KEY, timeout=3.0, max_retries=0
     ) as client:
         with pytest.raises(
-            openai.InternalServerError, match="3 s, which is all that your client allows"
+            openai.InternalServerError, match="all that your client allows"
         ) as caught:
             await client.completions.create(model=MODEL, prompt="hi")
     assert (caught.value.status_code, caught.value.code) == (504, "upstream_timeout")

@@ -123,16 +123,18 @@ async def test_a_worker_that_is_gone_is_done_without(case: Case) -> None:
 async def test_a_worker_that_does_not_answer_is_done_without(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def hear(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        heard.set()
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()  # and say nothing until the other has left
+        writer.close()
+        left.set()
 
     monkeypatch.setattr("edge.ledger.GRACE_S", 0.05)
     monkeypatch.setattr("edge.idempotency.WAIT_MAX_S", 0.05)
     await case.memories[1].aclose()
-    heard, name = asyncio.Event(), named(1)
+    left, name = asyncio.Event(), named(1)
     async with await asyncio.start_unix_server(hear, case.sockets[1]):
         assert (await case.ask(0, name))[0] == 200
-    assert heard.is_set()
+        await left.wait()
 
 
 async def test_the_room_of_workers_adds_up_to_what_the_engine_can_run(
