@@ -16,7 +16,7 @@ from bench.chaos.callers import Ask, End
 Record = Mapping[str, Any]
 GROWTH_MAX_RATIO = 0.05  # of the edge's memory, from the end of the warm-up to the run's end
 WARM_UP_RATIO = 0.4  # until then the rings of kept records fill up
-_BROKEN = frozenset({"replica_error", "timeout"})
+_NOT_WHOLE = frozenset({"replica_error", "timeout", "shed"})
 
 
 def violations(
@@ -48,7 +48,7 @@ def disagreement(ask: Ask, records: Sequence[Record]) -> str:
         End.WHOLE: outcome == "ok",
         End.LEFT: True,  # what it did not wait for may have come in that moment
         End.REFUSED: code == ask.what and record["status"] == ask.status,
-        End.TOLD: code == ask.what and outcome in _BROKEN,
+        End.TOLD: code == ask.what and outcome in _NOT_WHOLE,
     }[ask.end]
     said = f"{outcome} {record['status']} {code}".rstrip()
     return "" if agrees else f"caller: {ask.end.value} {ask.what}, edge: {said}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench.chaos.callers import Ask, End
 from bench.chaos.faults import Strike
-from bench.chaos.judge import Growth, Record
+from bench.chaos.judge import Growth, Record, unread
 
 CALM = "nothing yet"
 _COLUMNS = (
@@ -47,7 +47,7 @@ class Run:
 def page(run: Run) -> str:
     """All of it, as Markdown."""
     ends = Counter(ask.end for ask in run.asks)
-    good = not run.violations
+    good, gone = not run.violations, _unread(run)
     lines = [
         "# Chaos: everything goes wrong, one after another\n",
         f"Written by `{run.command}` on {run.where}. A real edge, control plane and three agents",
@@ -62,19 +62,27 @@ def page(run: Run) -> str:
         f"{_codes(run.asks, End.REFUSED)}. Told: {_codes(run.asks, End.TOLD)}.\n",
         "## Checks\n",
         f"- Each of {len(run.asks)} requests ended once: caller, decision record and counters"
-        f" agree. {'Yes.' if good else 'NO, see below.'}",
+        f" agree. {'Yes.' if good else 'NO, see below.'} ({gone} had left before the edge read"
+        " them: it was frozen.)",
         f"- No dishonest end: {ends[End.WHOLE]} whole answers are byte for byte what the model says"
         " for their prompt, with the right usage, continued ones too;",
         "  broken streams ended in an error event and a cut.",
         "- Nothing is left: in flight and queued are 0 at the edge and in the engines."
         f" {run.filled}",
-        f"- The edge's memory: {run.growth.from_mb:.1f} MB after the warm-up,"
+        "- The edge keeps records of 2,048 requests and of 512 more that did not just go well, which"
+        " fill up meanwhile.",
+        f"  Its memory: {run.growth.from_mb:.1f} MB after the warm-up,"
         f" {run.growth.to_mb:.1f} MB at the end, slope {run.growth.mb_per_hour:+.1f} MB/h.",
     ]
     if run.violations:
         shown = [f"- {one}" for one in run.violations[:50]]
         lines += [f"\n## Not kept: {len(run.violations)}\n", *shown]
     return "\n".join(lines) + "\n"
+
+
+def _unread(run: Run) -> int:
+    known = {record["caller_id"] for record in run.records}
+    return sum(unread(ask) and ask.caller_id not in known for ask in run.asks)
 
 
 def _table(run: Run) -> list[str]:

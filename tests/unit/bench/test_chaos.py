@@ -53,6 +53,7 @@ def test_a_seed_is_a_run_and_faults_do_not_overlap() -> None:
         (ask(End.REFUSED, "full", 503), [record("shed", "full", 503)], ""),
         (ask(End.REFUSED, "full", 503), [record("shed", "lost", 502)], "edge: shed 502 lost"),
         (ask(End.TOLD, "lost"), [record("replica_error", "lost")], ""),
+        (ask(End.TOLD, "full"), [record("shed", "full")], ""),  # after comments
         (ask(End.TOLD, "lost"), [record()], "edge: ok"),
         (ask(End.CUT), [record("replica_error", "lost")], "cut"),
         (ask(End.LIE, "another text"), [record()], "lie another text"),
