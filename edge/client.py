@@ -67,7 +67,12 @@ class ClientStream:
         self._quiet = False
         if self.transcript is not None:
             self.transcript.sent(data)
-        self._put(data)
+        if self._recording is not None:
+            self._recording.sent(data)
+        if self._response.is_out:
+            self._writer.write(data)
+        else:
+            self._begin(data)
         return not self._writer.is_full
 
     async def drain(self) -> None:
@@ -85,7 +90,10 @@ class ClientStream:
             self._response.headers.update(headers)
             return
         for name, value in headers.items():
-            self._put(f": {name}: {value}\n\n".encode())
+            comment = f": {name}: {value}\n\n".encode()
+            if self._recording is not None:
+                self._recording.sent(comment)
+            self._writer.write(comment)
 
     def is_whole(self, call: Call) -> bool:
         """Whether the caller has everything but the mark of the end."""
@@ -118,14 +126,6 @@ class ClientStream:
         self._writer.write(envelopes.event(problem, self._dialect, self._request_id))
         self._writer.cut()
         return self._response
-
-    def _put(self, data: bytes) -> None:
-        if self._recording is not None:
-            self._recording.sent(data)
-        if self._response.is_out:
-            self._writer.write(data)
-        else:
-            self._begin(data)
 
     def _begin(self, data: bytes) -> None:
         complete(self._journey, self._response)
