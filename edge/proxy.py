@@ -17,7 +17,7 @@ from edge import bodies
 from edge.admission import Admission, RefusedError
 from edge.answers import JOURNEY
 from edge.client import ClientStream
-from edge.core import envelopes, headers, models, multipart, openai, problems, surface
+from edge.core import envelopes, headers, models, multipart, openai, problems
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
@@ -245,11 +245,11 @@ class Proxy:
         )
         journey = request[JOURNEY]
         # a plain answer is silent until it is whole, so only the whole can be bounded
-        stream, idle_s = None, within.within_s
+        stream, idle_s = None, math.inf
         if call.stream:
             idle_s = (pool.idle_timeout_ms or policy.idle_timeout_ms) / 1000
             stream = ClientStream(request, call.entry.dialect, journey.request_id)
-            if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
+            if not pool.no_failover and call.path in openai.COMPLETIONS:
                 stream.transcript = Transcript()
         return Job(call, target, caller, ticket, idle_s, stream, journey, request.headers, within)
 
