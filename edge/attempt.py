@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -32,16 +31,14 @@ COUNT_TIMEOUT_S = 5.0
 TAIL_S = 1.0  # how long to wait for the end of a stream after [DONE], to keep its connection
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(NamedTuple):
     """A finished answer: a body for a plain call, nothing more to send for a stream."""
 
     body: bytes = b""
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """The engine's own verdict on the request itself (4xx): passes through as it is."""
 
     failure: Failure
@@ -168,14 +165,14 @@ class _Relay:
                     alarm.within(TAIL_S)
         return Whole() if passage.last is not None else Failure(Fault.CUT)
 
-    def _take(self, data: bytes) -> bool:
+    def _take(self, chunk: bytes) -> bool:
         """Pass on at once what needs no look and no wait, as nearly all; else False."""
-        if self._scanner.rest:
+        events, rest = self._scanner.cut(chunk)
+        plain = self._passage.plain(events)
+        if plain is None or not self._stream.flow(plain):
             return False
-        passing, number = self._passage.plain(data)
-        if not number or not self._stream.flow(passing):
-            return False
-        self._permit.tokens += number  # an event a token, nearly
+        self._scanner.rest = rest
+        self._permit.tokens += plain.number  # an event a token, nearly
         self._alarm.within(self._idle_s)
         return True
 

@@ -21,6 +21,7 @@ from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.replay import Recording
+from edge.core.shape import Plain
 from edge.core.surface import Dialect
 from trimtab.runtime import clock
 
@@ -59,32 +60,34 @@ class ClientStream:
         """Whether the caller has seen data."""
         return self.started_s is not None
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | Plain) -> None:
         """Pass data on; the first call sends the status."""
         if self.started_s is None:
             self.started_s = clock.now_s()
-        if self.flow(data):
-            return
         self._quiet = False
         if not self._prepared:
             await self._commit()
-        if self.transcript is not None:
-            self.transcript.sent(data)
-        if self._recording is not None:
-            self._recording.sent(data)
-        await self._response.write(data)
+        await self._response.write(self._noted(data))
         self._flows = self._response.headers.get("transfer-encoding") == "chunked"
 
-    def flow(self, data: bytes) -> bool:
+    def _noted(self, data: bytes | Plain) -> bytes:
+        plain = data if isinstance(data, Plain) else None
+        raw = data.passing if isinstance(data, Plain) else data
+        if self.transcript is not None and plain is not None:
+            self.transcript.said(plain.said, plain.number)
+        elif self.transcript is not None:
+            self.transcript.sent(raw)
+        if self._recording is not None:
+            self._recording.sent(raw)
+        return raw
+
+    def flow(self, plain: Plain) -> bool:
         """Pass more data on without a wait; False: `send` it."""
         transport = self._request.transport
         if not self._flows or transport is None or transport.is_closing() or self._stands():
             return False
         self._quiet = False
-        if self.transcript is not None:
-            self.transcript.sent(data)
-        if self._recording is not None:
-            self._recording.sent(data)
+        data = self._noted(plain)
         # what aiohttp would do, in a fifth of its time: the head is out, nothing waits
         transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True

@@ -90,17 +90,13 @@ class Proxy:
         call, target, only = self._bind(call, request[CALLER])
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
-        return await self._once.serve(
-            *(request, call, request[CALLER].sha256),
-            lambda: self._answer(request, call, target, only),
-        )
 
-    async def _answer(
-        self, request: web.BaseRequest, call: Call, target: Target, only: str
-    ) -> web.StreamResponse:
-        job = self._job(request, call, target, clock.now_s())
-        job.ticket = job.ticket._replace(only=only)
-        return await self._run(job)
+        async def answer() -> web.StreamResponse:
+            return await self._run(self._job(request, call, target, clock.now_s(), only))
+
+        if "idempotency-key" not in request.headers:
+            return await answer()
+        return await self._once.serve(request, call, request[CALLER].sha256, answer)
 
     async def _carry(self, request: web.BaseRequest, found: Found) -> Job:
         """Begin to read a form with a file."""
@@ -226,7 +222,9 @@ class Proxy:
             raise RefusedError(target)
         return target
 
-    def _job(self, request: web.BaseRequest, call: Call, target: Target, now_s: float) -> Job:
+    def _job(
+        self, request: web.BaseRequest, call: Call, target: Target, now_s: float, only: str = ""
+    ) -> Job:
         policy, caller, pool = self._table.policy, request[CALLER], target.pool
         patience_s = openai.patience_s(request.headers)
         within = deadline(
@@ -245,6 +243,7 @@ class Proxy:
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
             adapter=target.adapter,
+            only=only,
         )
         journey = request[JOURNEY]
         # a plain answer is silent until it is whole, so only the whole can be bounded

@@ -13,7 +13,7 @@ from edge.core.continuation import Rest
 from edge.core.dialects import READERS
 from edge.core.naming import Namer
 from edge.core.openai import Call
-from edge.core.shape import Shape
+from edge.core.shape import Plain, Shape
 from edge.core.sse import FINISHED, Event, Kind
 from edge.core.surface import Dialect
 
@@ -45,14 +45,16 @@ class Passage:
         self.last: Event | None = None
         """What ended it."""
 
-    def plain(self, data: bytes) -> tuple[bytes, int]:
-        """What passes of whole events like those before, and how many they are; 0: `feed` them."""
-        return self._shape.passing(data) if self._flows else (b"", 0)
+    def plain(self, data: bytes) -> Plain | None:
+        """Whole events like those before; None: `feed` them."""
+        return self._shape.read(data) if self._flows else None
 
-    def feed(self, events: list[Event]) -> bytes:
+    def feed(self, events: list[Event]) -> bytes | Plain:
         """What may pass now."""
         first = events[0] if len(events) == 1 and self._flows else None
         if first and first.kind is Kind.DATA and FINISHED not in first.raw:
+            if plain := self._shape.read(first.raw):
+                return plain
             named = self._namer.events(first.raw)
             self._shape.learn(first.raw, named)
             return named

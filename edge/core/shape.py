@@ -8,9 +8,20 @@ alike, as a text may quote anything, are never taken for plain, and whatever is 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 _TEXT = re.compile(rb'"(?:text|content|reasoning|reasoning_content|arguments)":"((?:[^"\\]|\\.)*)"')
 _INSIDE = re.compile(rb'(?:[^"\\\n\r]|\\.)*')
+
+
+class Plain(NamedTuple):
+    """Some events, read at a glance."""
+
+    passing: bytes
+    """What the caller gets of them."""
+    said: bytes
+    """Their text, as it stands within quotes."""
+    number: int
 
 
 class Shape:
@@ -34,21 +45,21 @@ class Shape:
             self._seam = self._after + self._before
             self._passing_seam = self._after + self._passing_before
 
-    def passing(self, data: bytes) -> tuple[bytes, int]:
-        """What passes of events that all look so, and how many they are; 0: read them."""
+    def read(self, data: bytes) -> Plain | None:
+        """Events that all look so; None: look at each."""
         before, after = self._before, self._after
         if not (before and data.startswith(before) and data.endswith(after, len(before))):
-            return b"", 0
-        inside = data[len(before) : -len(after)]
-        if b'"' not in inside and b"\\" not in inside and b"\n" not in inside:
-            number = 1
-        else:
+            return None
+        said, number = data[len(before) : -len(after)], 1
+        if b'"' in said or b"\\" in said or b"\n" in said:
             # a seam is in no text: there its quotes would be escaped
-            texts = inside.split(self._seam)
-            if not _INSIDE.fullmatch(b"".join(texts)):
-                return b"", 0
-            number = len(texts)
+            texts = said.split(self._seam)
+            said, number = b"".join(texts), len(texts)
+            if not _INSIDE.fullmatch(said):
+                return None
             inside = self._passing_seam.join(texts)
-        if before is self._passing_before:
-            return data, number
-        return b"%b%b%b" % (self._passing_before, inside, after), number
+        else:
+            inside = said
+        if before == self._passing_before:
+            return Plain(data, said, number)
+        return Plain(b"%b%b%b" % (self._passing_before, inside, after), said, number)

@@ -162,6 +162,14 @@ class Scanner:
         self._read = read
         self._singly = singly
 
+    def cut(self, chunk: bytes) -> tuple[bytes, bytes]:
+        """The events that this chunk completes as they are, and the beginning of the next one."""
+        data = self.rest + chunk if self.rest else chunk
+        if data.endswith(b"\n\n"):
+            return data, b""
+        end = data.rfind(b"\n\n") + 2
+        return (data[:end], data[end:]) if end > 1 else (b"", data)
+
     def feed(self, chunk: bytes) -> list[Event]:
         """Events that this chunk completes; raises OversizedEventError."""
         data = self.rest + chunk if self.rest else chunk

@@ -49,8 +49,13 @@ def test_what_ended_and_what_waits() -> None:
     (pool,) = found.pools
     assert pool == TenantInPool(
         *("m", 2, 10_000, 3, 4),
-        answered=1, refused=1, failed=1, left=1, nobody_open=1,
-        predicted_wait_ms=12_000, wait_budget_ms=5_000,
+        answered=1,
+        refused=1,
+        failed=1,
+        left=1,
+        nobody_open=1,
+        predicted_wait_ms=12_000,
+        wait_budget_ms=5_000,
         latest_odd="b",
     )
     assert found.span_ms == 300_000
