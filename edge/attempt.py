@@ -169,8 +169,9 @@ class _Relay:
         """Pass on at once what needs no look and no wait, as nearly all; else False."""
         events, rest = self._scanner.cut(chunk)
         plain = self._passage.plain(events)
-        if plain is None or not self._stream.flow(plain):
+        if plain is None or self._stream.is_full:
             return False
+        self._stream.flow(plain)
         self._scanner.rest = rest
         self._permit.tokens += plain.number  # an event a token, nearly
         self._alarm.within(self._idle_s)
