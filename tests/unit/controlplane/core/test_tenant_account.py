@@ -15,8 +15,12 @@ FULL = PoolView("m", 2, 2, 40, 40, inflight=40, queued=30)
 SERVED = TenantInPool("m", requests=20, answered=20)
 REFUSED = replace(
     SERVED,
-    answered=15, refused=5, queued_all=30, latest_odd="req_1",
-    predicted_wait_ms=12_000, wait_budget_ms=5_000,
+    answered=15,
+    refused=5,
+    queued_all=30,
+    latest_odd="req_1",
+    predicted_wait_ms=12_000,
+    wait_budget_ms=5_000,
 )
 OWN = replace(REFUSED, queued=25)
 CLOSED = replace(REFUSED, nobody_open=5, refused=20)
