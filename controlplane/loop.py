@@ -402,8 +402,8 @@ class ControlLoop:
             early_at_s = ended_s + EARLY_REST * worked_s
             tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
-    def _publish_routing(self) -> None:
-        """Make the newest routing and let the streams take it."""
+    def _publish_routing(self) -> bool:
+        """Make the newest routing and let the streams take it; False when there is none."""
         registry, settings = self._registry, self.settings
         if registry.routing_version == self._routing_version:
             return False
