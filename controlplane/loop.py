@@ -42,13 +42,15 @@ from controlplane.core.events import (
     Save,
     Transition,
 )
-from controlplane.core.journal import Journal
+from controlplane.core.journal import Journal, told
+from controlplane.core.live import Live
 from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.leader import Tenure
+from controlplane.live import LiveConfiguration
 from controlplane.saver import Saver
 from controlplane.slices import sliced
 from controlplane.store.protocol import Store
@@ -69,7 +71,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.views import Explanation, Fleet, StateHeader
+from trimtab.views import ConfigSetting, Explanation, Fleet, StateHeader
 
 TICK_S = 0.5
 COALESCE_S = (
@@ -93,6 +95,9 @@ class Settings:
     keys: tuple[ApiKey, ...]
     policy: EdgePolicy
     stale_s: float
+    node: str = ""
+    others: tuple[ConfigSetting, ...] = ()
+    """What the file says beside that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,8 @@ class ControlLoop:
         self._store = store
         self._tenure = tenure
         self._saver = Saver(store, tenure)
+        file = Live(settings.placement, settings.keys, settings.policy, settings.node)
+        self.live = LiveConfiguration(file, store, self._saver, self._handle)
         self._term = term
         self._version = 0
         self.refusals = Refusals()
@@ -134,6 +141,7 @@ class ControlLoop:
 
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
+        self.live.load(loaded.config)
         self._handle(loaded)
 
     async def run(self) -> None:
@@ -361,7 +369,7 @@ class ControlLoop:
                 self.refused(peer, kind, reason)
             case Transition():
                 self.journal.take(effect, round(clock.wall_s() * 1000))
-                log.info("replica changed", extra={"fields": _transition_fields(effect)})
+                log.info("replica changed", extra={"fields": told(effect)})
             case Noted(what, fields):
                 self.journal.take(effect, round(clock.wall_s() * 1000))
                 log.info(what, extra={"fields": dict(fields)})
@@ -393,12 +401,12 @@ class ControlLoop:
 
     def _publish_routing(self) -> None:
         """Make the newest routing and let the streams take it."""
-        registry, settings = self._registry, self._settings
+        registry, live = self._registry, self.live.now
         if registry.routing_version == self._routing_version:
             return
         self._routing_version = registry.routing_version
-        replicas, pools = registry.replicas.values(), settings.placement.pools
-        self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
+        replicas = registry.replicas.values()
+        self._take(snapshot.build(replicas, live.placement.pools, live.keys, live.policy))
         for stream in self._edges.values():
             stream.wake.set()
 
@@ -480,16 +488,3 @@ def _registry(settings: Settings) -> Registry:
         settings.stale_s,
         wall_offset_s=clock.wall_s() - now_s,
     )
-
-
-def _transition_fields(transition: Transition) -> dict[str, object]:
-    states, servings = transition.state, transition.serving
-    return {
-        "replica": transition.replica,
-        "state": states[1].name,
-        "state_before": states[0].name,
-        "serving": servings[1].name,
-        "serving_before": servings[0].name,
-        "reason": transition.reason,
-        "evidence": dict(transition.evidence),
-    }

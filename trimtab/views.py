@@ -183,3 +183,26 @@ class StateRecord:
 
     key: str
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRevision:
+    """Who put a configuration into effect."""
+
+    revision: int
+    at_ms: int = 0
+    actor: str = ""
+    reason: str = ""
+    is_file: bool = False
+    file_of: str = ""
+    pools: int = 0
+    engines: int = 0
+    keys: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSetting:
+    """One setting of a process's own file; the value is JSON."""
+
+    path: str
+    value: str

@@ -76,3 +76,17 @@ def _noted(effect: Noted, number: int, at_ms: int) -> FleetEvent:
 def _details(fields: Mapping[str, object]) -> tuple[Detail, ...]:
     known: Iterable[tuple[str, object]] = ((k, v) for k, v in fields.items() if v is not None)
     return tuple(Detail(k, clip(str(v))) for k, v in itertools.islice(known, DETAILS_MAX))
+
+
+def told(transition: Transition) -> dict[str, object]:
+    """What the log says of a transition."""
+    states, servings = transition.state, transition.serving
+    return {
+        "replica": transition.replica,
+        "state": states[1].name,
+        "state_before": states[0].name,
+        "serving": servings[1].name,
+        "serving_before": servings[0].name,
+        "reason": transition.reason,
+        "evidence": dict(transition.evidence),
+    }
