@@ -22,7 +22,6 @@ from trimtab.v1 import config_pb2_grpc
 
 NAME = pb.DESCRIPTOR.services_by_name["ConfigService"].full_name
 Context = grpc.aio.ServicerContext[Any, Any]
-register = config_pb2_grpc.add_ConfigServiceServicer_to_server
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ from trimtab.views import Explanation, Fleet, FleetEvent, StateHeader, StateReco
 if TYPE_CHECKING:
     from trimtab.runtime.tls import Identity
 
+S = TypeVar("S")
 T = TypeVar("T")
 DEADLINE_S = 10.0
 STATE_DEADLINE_S = 120.0  # for all records of a large fleet, on a slow store
@@ -308,12 +309,22 @@ class Client:
         return [_happened(part) async for part in call]
 
     async def _ask(self, ask: Callable[[admin_pb2_grpc.AdminServiceStub], Awaitable[T]]) -> T:
+        return await self.ask(admin_pb2_grpc.AdminServiceStub, ask)
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str]]:
+        """What a call must carry."""
+        return self._targets.metadata
+
+    async def ask(
+        self, stub: Callable[[grpc.aio.Channel], S], ask: Callable[[S], Awaitable[T]]
+    ) -> T:
         """An answer of the leader, or of the first control plane that has one."""
         tries = len(self._targets)
         while True:
             try:
                 async with rpc.channel(self._targets.current, self._identity) as channel:
-                    return await ask(admin_pb2_grpc.AdminServiceStub(channel))
+                    return await ask(stub(channel))
             except grpc.aio.AioRpcError as error:
                 if self._move(error):
                     continue

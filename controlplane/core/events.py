@@ -28,7 +28,7 @@ class Loaded:
 
     replicas: Mapping[str, ReplicaRecord]
     wishes: Mapping[str, Wish]
-    config: ConfigRecord = ConfigRecord()
+    config: ConfigRecord = field(default_factory=ConfigRecord)
 
 
 @dataclass(frozen=True, slots=True)

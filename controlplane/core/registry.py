@@ -109,7 +109,7 @@ class Registry:
         for engine in placement.engines[:REPLICA_LIMIT]:
             self._configure(engine.name, engine.url, now_s)
 
-    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:
+    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:  # noqa: PLR0911
         """Take one event in; what the shell must do about it, in order."""
         match event:
             case AgentSaid():
@@ -345,8 +345,9 @@ class Registry:
         self._review(replica, now_s)
 
     def _reconfigure(self, placement: Placement, now_s: float) -> list[Effect]:
-        """Other pools and engines, or keys and limits: all that edges are told is worked out anew."""
-        self.placement, effects = placement, list[Effect]()
+        """Others, or other keys and limits: all that edges are told is worked out anew."""
+        effects: list[Effect] = []
+        self.placement = placement
         for replica in list(self.replicas.values()):
             replica.configured = placement.spec(replica.name, replica.url) is not None
             if not replica.configured and replica.facts is None:
