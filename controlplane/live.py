@@ -19,8 +19,8 @@ from controlplane.core.records import ConfigRecord, pack
 from controlplane.core.replica import Replica
 from controlplane.saver import Saver
 from controlplane.store.protocol import VALUE_LIMIT_BYTES, Store
-from trimtab.model import LiveConfig
 from trimtab.runtime import clock
+from trimtab.views import LiveConfig
 
 HISTORY_MAX = 32
 log = logging.getLogger("controlplane.live")
@@ -94,7 +94,7 @@ class LiveConfiguration:
                     f"revision {before.revision} is in effect by now, applied by"
                     f" {before.actor or 'nobody'}; this was compared with {expected}"
                 )
-            if wanted.config == before.config:
+            if wanted.config in (before.config, self.of(before)):
                 return before.revision
             faults = live.faults(self.of(wanted), self._file.node, replicas)
             if faults:

@@ -16,9 +16,9 @@ from controlplane.live import BadConfigError, StaleConfigError, UnknownRevisionE
 from controlplane.seat import Seat
 from controlplane.store.protocol import StoreError
 from trimtab.codec import WireError, decode, encode
-from trimtab.model import LiveConfig
 from trimtab.v1 import config_pb2 as pb
 from trimtab.v1 import config_pb2_grpc
+from trimtab.views import LiveConfig
 
 NAME = pb.DESCRIPTOR.services_by_name["ConfigService"].full_name
 Context = grpc.aio.ServicerContext[Any, Any]

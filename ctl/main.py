@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from ctl import nouns
+from ctl.commands_config import config
 from ctl.commands_explain import events, explain
 from ctl.commands_get import get
 from ctl.commands_intent import cordon, drain, uncordon
@@ -48,6 +49,7 @@ for command in (status, get, explain, events, cordon, uncordon, drain):
 app.command("why", hidden=True)(explain)
 app.add_typer(node, name="node")
 app.add_typer(snapshot)
+app.add_typer(config)
 
 
 @app.callback()

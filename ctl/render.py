@@ -67,11 +67,17 @@ def listed(kind: str, items: Sequence[dict[str, Any]], names: Iterable[str], for
     if form is Format.CSV:
         return _csv(items)
     whole = {"apiVersion": API_VERSION, "kind": f"{kind}List", "items": items}
-    if form is Format.YAML:
-        import yaml  # noqa: PLC0415  30 ms that the other formats need not pay
+    return plain(whole, form)
 
-        return "---\n" + yaml.safe_dump(whole, sort_keys=False)
-    return json.dumps(whole, indent=2) + "\n"
+
+def plain(value: dict[str, Any], form: Format) -> str:
+    """One thing as YAML, or else as JSON."""
+    if form is not Format.YAML:
+        return json.dumps(value, indent=2) + "\n"
+    import yaml  # noqa: PLC0415  30 ms that the other formats need not pay
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where it is
+    return "---\n" + str(yaml.dump(value, Dumper=dumper, sort_keys=False))
 
 
 def news(noun: Noun[Any], fleet: Fleet, form: Format) -> object:
@@ -158,7 +164,7 @@ def _csv(items: Sequence[dict[str, Any]]) -> str:
 def _csv_cell(value: Any) -> str:
     if value is None:
         return ""
-    return json.dumps(value) if isinstance(value, list | bool) else str(value)
+    return json.dumps(value) if isinstance(value, list | dict | bool) else str(value)
 
 
 def _withheld(pool: PoolView) -> str:

@@ -416,26 +416,6 @@ class EdgePolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfiguredEngine:
-    """Where an engine belongs."""
-
-    url: str
-    pool: str = ""
-    name: str = ""
-    served_as: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveConfig:
-    """The part of the configuration that changes while everything runs, whole."""
-
-    pools: tuple[Pool, ...] = ()
-    engines: tuple[ConfiguredEngine, ...] = ()
-    keys: tuple[ApiKey, ...] = ()
-    policy: EdgePolicy = EdgePolicy()
-
-
-@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything an edge needs to serve alone."""
 

@@ -6,10 +6,19 @@ Rules: as in `trimtab.model`, whose types these are made of: same names as on th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
-from trimtab.model import EngineState, GpuSample, Intent, LimitSource, Route
+from trimtab.model import (
+    ApiKey,
+    EdgePolicy,
+    EngineState,
+    GpuSample,
+    Intent,
+    LimitSource,
+    Pool,
+    Route,
+)
 
 SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
 
@@ -183,6 +192,26 @@ class StateRecord:
 
     key: str
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredEngine:
+    """Where an engine belongs."""
+
+    url: str
+    pool: str = ""
+    name: str = ""
+    served_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveConfig:
+    """The part of the configuration that changes while everything runs, whole."""
+
+    pools: tuple[Pool, ...] = ()
+    engines: tuple[ConfiguredEngine, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
+    policy: EdgePolicy = field(default_factory=EdgePolicy)
 
 
 @dataclass(frozen=True, slots=True)

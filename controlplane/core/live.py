@@ -16,8 +16,8 @@ from controlplane.core.bounds import MODEL_NAMES_LIMIT, REPLICA_LIMIT, clip, nam
 from controlplane.core.placement import EngineSpec, Placement, spec_of
 from controlplane.core.records import ConfigRecord
 from controlplane.core.replica import Replica
-from trimtab.model import ApiKey, ConfiguredEngine, EdgePolicy, LiveConfig
-from trimtab.views import ConfigRevision
+from trimtab.model import ApiKey, EdgePolicy
+from trimtab.views import ConfigRevision, ConfiguredEngine, LiveConfig
 
 FAULTS_SHOWN = 20
 KEYS_LIMIT = 10_000
@@ -89,6 +89,9 @@ def _own_faults(config: LiveConfig) -> Iterator[str]:
     for key in config.keys:
         if len(key.sha256) != SHA256_BYTES or not key.name or len(key.models) > NAMES_LIMIT:
             yield f"key {clip(key.name)!r}: wants a name, a SHA-256, and at most 256 models"
+    yield from _twice(
+        "model name", (n for pool in config.pools for n in (pool.name, *pool.aliases))
+    )
     yield from _twice("engine URL", (engine.url for engine in config.engines))
     yield from _twice("engine name", (engine.name for engine in config.engines if engine.name))
     yield from _twice("key name", (key.name for key in config.keys))

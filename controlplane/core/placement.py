@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from trimtab.model import ConfiguredEngine, Pool
+from trimtab.model import Pool
+from trimtab.views import ConfiguredEngine
 
 
 @dataclass(frozen=True, slots=True)

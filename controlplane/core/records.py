@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from trimtab.model import BreakerState, EngineFacts, Intent, LiveConfig, Serving
+from trimtab.model import BreakerState, EngineFacts, Intent, Serving
 from trimtab.policy.breaker import (
     BACKOFF_JITTER,
     BACKOFF_MAX_S,
@@ -19,6 +19,7 @@ from trimtab.policy.breaker import (
     Breaker,
     Cause,
 )
+from trimtab.views import LiveConfig
 
 ROOT = "trimtab/"
 TERM_KEY = ROOT + "term"

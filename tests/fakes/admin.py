@@ -14,8 +14,9 @@ from typing import Any
 
 import grpc
 
+from tests.fakes.configs import FakeConfigs
 from trimtab import codec
-from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+from trimtab.v1 import admin_pb2, admin_pb2_grpc, config_pb2_grpc, types_pb2
 from trimtab.views import Explanation, Fleet, FleetEvent, StateHeader, StateRecord
 
 
@@ -32,6 +33,7 @@ class FakeAdmin:
     explanations: dict[str, Explanation] = field(default_factory=dict)
     events: list[FleetEvent] = field(default_factory=list)
     restores: list[admin_pb2.RestoreStateRequest] = field(default_factory=list)  # the first of each
+    configs: FakeConfigs = field(default_factory=FakeConfigs)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _server: grpc.Server | None = None
 
@@ -41,6 +43,8 @@ class FakeAdmin:
         # The stubs are typed for grpc.aio only; at run time the registration is the same.
         untyped: Any = admin_pb2_grpc.add_AdminServiceServicer_to_server
         untyped(self, server)
+        untyped = config_pb2_grpc.add_ConfigServiceServicer_to_server
+        untyped(self.configs, server)
         server.add_insecure_port(self.target)
         server.start()
         self._server = server

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from trimtab.model import ApiKey, ConfiguredEngine, EdgePolicy, LiveConfig, Pool
+from trimtab.model import ApiKey, EdgePolicy, Pool
 from trimtab.runtime import config as file
-from trimtab.views import ConfigSetting
+from trimtab.views import ConfigSetting, ConfiguredEngine, LiveConfig
 
 HIDDEN = "***"
 EVERYTHING = "everything"
@@ -81,14 +81,20 @@ def document(config: LiveConfig) -> dict[str, Any]:
 
 
 def outline(config: LiveConfig) -> Outline:
-    """Every live setting by its path; what equals its default is left out."""
+    """Every live setting by its path; beside the limits, what equals its default is left out."""
     found: Outline = {f"pools.{pool.name}": _pool_words(pool, []) for pool in config.pools}
     for engine in config.engines:
         fields = {"pool": engine.pool, "name": engine.name, "served_as": engine.served_as}
         found[f"engines.{engine.url}"] = {k: v for k, v in fields.items() if v}
     for key in config.keys:
         found[f"keys.{key.name}"] = _key_words(key) | {"sha256": key.sha256.hex()}
-    return found | {"edge": _limits(config.policy)}
+    return found | {"edge": defaults() | _limits(config.policy)}
+
+
+def defaults() -> dict[str, Any]:
+    """The limits that hold when nothing is said."""
+    base, kept = file.EdgeLimits(), RESTARTS[file.EdgeLimits]
+    return {name: getattr(base, name) for name in base.__struct_fields__ if name not in kept}
 
 
 def settings(base: file.Config) -> tuple[ConfigSetting, ...]:
@@ -137,7 +143,8 @@ def _pool_words(pool: Pool, engines: list[dict[str, Any]]) -> dict[str, Any]:
         idle_timeout_s=pool.idle_timeout_ms / 1000 or None,
         hedge=pool.hedge,
     )
-    return msgspec.to_builtins(words) | ({"engines": engines} if engines else {})
+    said: dict[str, Any] = msgspec.to_builtins(words)
+    return said | ({"engines": engines} if engines else {})
 
 
 def _key_words(key: ApiKey) -> dict[str, Any]:
@@ -164,12 +171,13 @@ def _policy(limits: file.EdgeLimits) -> EdgePolicy:
 
 
 def _limits(policy: EdgePolicy) -> dict[str, Any]:
-    words = file.EdgeLimits(
-        queue_limit=policy.queue_limit,
-        queue_wait_s=policy.queue_wait_ms / 1000,
-        head_hold_s=policy.head_hold_ms / 1000,
-        idle_timeout_s=policy.idle_timeout_ms / 1000,
-        total_timeout_s=policy.total_timeout_ms / 1000,
-        body_limit_bytes=policy.body_limit_bytes,
-    )
-    return dict(msgspec.to_builtins(words))
+    said = {
+        "queue_limit": policy.queue_limit,
+        "queue_wait_s": policy.queue_wait_ms / 1000,
+        "head_hold_s": policy.head_hold_ms / 1000,
+        "idle_timeout_s": policy.idle_timeout_ms / 1000,
+        "total_timeout_s": policy.total_timeout_ms / 1000,
+        "body_limit_bytes": policy.body_limit_bytes,
+    }
+    usual = defaults()
+    return {name: value for name, value in said.items() if value != usual[name]}

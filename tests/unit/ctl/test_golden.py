@@ -48,6 +48,49 @@ CASES: dict[str, tuple[str, Fleet]] = {
     "events-jsonl": ("events -o jsonl -n 2", FLEET),
     "events-about": ("events --for gpu1", FLEET),
     "uncordon": ("uncordon gpu2", FLEET),
+    "config-validate": ("config validate bad.yaml", FLEET),
+    "config-validate-json": ("config validate bad.yaml -o jsonl", FLEET),
+    "config-validate-good": ("config validate same.yaml", FLEET),
+    "config-validate-none": ("config validate none.yaml", FLEET),
+    "config-diff": ("config diff new.yaml", FLEET),
+    "config-diff-json": ("config diff new.yaml -o json", FLEET),
+    "config-diff-same": ("config diff same.yaml", FLEET),
+    "config-diff-bad": ("config diff bad.yaml", FLEET),
+    "config-apply": ("config apply new.yaml --yes --reason fan", FLEET),
+    "config-apply-same": ("config apply same.yaml", FLEET),
+    "config-apply-unasked": ("config apply new.yaml", FLEET),
+    "config-apply-bad": ("config apply bad.yaml --yes", FLEET),
+    "config-show": ("config show", FLEET),
+    "config-show-json": ("config show 3 -o json", FLEET),
+    "config-show-origin": ("config show --origin", FLEET),
+    "config-show-origin-csv": ("config show 0 --origin -o csv", FLEET),
+    "config-show-unknown": ("config show 9", FLEET),
+    "config-history": ("config history", FLEET),
+    "config-history-json": ("config history -o json", FLEET),
+    "config-rollback": ("config rollback 1 --yes", FLEET),
+}
+SAME = f"""\
+listen: 127.0.0.1:4000
+pools:
+  - name: big
+    aliases: [gpt]
+    engines:
+      - {{url: http://10.0.0.7:8000, name: gpu0}}
+  - name: old
+keys:
+  - {{name: imaging, sha256: {"a1" * 32}}}
+  - {{name: nlp, sha256: {"a2" * 32}, models: [gpt]}}
+edge: {{queue_limit: 512}}
+"""
+FILES = {
+    "same.yaml": SAME,
+    "new.yaml": SAME.replace("  - name: old\n", "  - name: tiny\n")
+    .replace("[gpt]\n", "[gpt, gpt-oss]\n")
+    .replace("name: gpu0}", "name: gpu0, max_num_seqs: 64}\n      - {url: http://10.0.0.8:8000}")
+    .replace("a2" * 32, "a3" * 32)
+    .replace("{queue_limit: 512}", "{workers: 2, queue_wait_s: 20}")
+    .replace("127.0.0.1:4000", "0.0.0.0:4000"),
+    "bad.yaml": SAME.replace("http://10", "http:/10").replace("models:", "modls:"),
 }
 
 
@@ -67,8 +110,17 @@ def compare(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_output(name: str, admin: FakeAdmin, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output(
+    name: str,
+    admin: FakeAdmin,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     words, fleet = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    for path, text in FILES.items():
+        (tmp_path / path).write_text(text)
     admin.show(fleet)
     code = main(["--server", admin.target, *words.split()])
     compare(name, transcript(words, code, capfd.readouterr(), admin.target))
