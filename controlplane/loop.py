@@ -49,6 +49,7 @@ from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, 
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
+from controlplane.desk import Desk
 from controlplane.leader import Tenure
 from controlplane.live import LiveConfiguration
 from controlplane.questions import Questions, Told
@@ -75,9 +76,7 @@ from trimtab.runtime.tasks import TaskRunner
 from trimtab.views import ConfigSetting, Fleet, StateHeader
 
 TICK_S = 0.5
-COALESCE_S = (
-    0.05  # between two publications: half of the 100 ms that a decision may take to an edge
-)
+COALESCE_S = 0.02  # between two publications: a fifth of what a decision may take to an edge
 TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
 EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
@@ -124,6 +123,7 @@ class ControlLoop:
         self._version = 0
         self.refusals = Refusals()
         self.journal = Journal()
+        self.desk = Desk()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
@@ -151,6 +151,7 @@ class ControlLoop:
         self._carry_out(Noted("leads", {"term": self._term, "leader": self.settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
+            runner.forever("desk", self.desk.run())
             runner.forever("publisher", self._publish_forever())
             runner.forever("ticks", self._tick_forever())
             await asyncio.Event().wait()
@@ -382,9 +383,9 @@ class ControlLoop:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._publish_routing()
+            published = self._publish_routing()
             self._split_due.set()
-            await asyncio.sleep(COALESCE_S)
+            await asyncio.sleep(COALESCE_S if published else 0)
 
     async def _tick_forever(self) -> None:
         """Credits at every tick and after changes, while that leaves time for everything else."""
@@ -402,16 +403,17 @@ class ControlLoop:
             early_at_s = ended_s + EARLY_REST * worked_s
             tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
-    def _publish_routing(self) -> None:
-        """Make the newest routing and let the streams take it."""
+    def _publish_routing(self) -> bool:
+        """Make the newest routing and let the streams take it; whether there was any."""
         registry, live = self._registry, self.live.now
         if registry.routing_version == self._routing_version:
-            return
+            return False
         self._routing_version = registry.routing_version
         replicas = registry.replicas.values()
         self._take(snapshot.build(replicas, live.placement.pools, live.keys, live.policy))
         for stream in self._edges.values():
             stream.wake.set()
+        return True
 
     async def _tick(self) -> None:
         """Let what time alone decides be decided."""

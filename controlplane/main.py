@@ -16,7 +16,7 @@ import trimtab  # noqa: F401
 # isort: split
 import grpc
 
-from controlplane import http, listen, services
+from controlplane import http, listen, service_identity, services
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -104,8 +104,16 @@ def _settings(config: ControlConfig) -> Settings:
 
 
 async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> grpc.aio.Server:
+    names: tuple[str, ...] = services.NAMES
     identity, guards = (members.identity, [members.guard]) if members else (None, [])
-    names, register = services.offered(seat, members)
+
+    def register(server: grpc.aio.Server) -> None:
+        services.register(seat, server)
+        if members:
+            members.register(server)
+
+    if members:
+        names = (*names, *service_identity.NAMES)
     try:
         server = await rpc.serve(
             config.listen, names, register, identity, guards, config.admin_socket

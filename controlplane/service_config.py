@@ -22,6 +22,7 @@ from trimtab.views import LiveConfig
 
 NAME = pb.DESCRIPTOR.services_by_name["ConfigService"].full_name
 Context = grpc.aio.ServicerContext[Any, Any]
+register = config_pb2_grpc.add_ConfigServiceServicer_to_server
 
 
 @asynccontextmanager

@@ -129,6 +129,11 @@ class Client:
         self._identity = identity
         self._targets = Targets(target)
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return self._targets.metadata
+
     async def fleet(self) -> Fleet:
         """The fleet now."""
 
@@ -309,22 +314,15 @@ class Client:
         return [_happened(part) async for part in call]
 
     async def _ask(self, ask: Callable[[admin_pb2_grpc.AdminServiceStub], Awaitable[T]]) -> T:
-        return await self.ask(admin_pb2_grpc.AdminServiceStub, ask)
+        return await self.ask(lambda channel: ask(admin_pb2_grpc.AdminServiceStub(channel)))
 
-    @property
-    def metadata(self) -> Sequence[tuple[str, str]]:
-        """What a call must carry."""
-        return self._targets.metadata
-
-    async def ask(
-        self, stub: Callable[[grpc.aio.Channel], S], ask: Callable[[S], Awaitable[T]]
-    ) -> T:
+    async def ask(self, ask: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
         """An answer of the leader, or of the first control plane that has one."""
         tries = len(self._targets)
         while True:
             try:
                 async with rpc.channel(self._targets.current, self._identity) as channel:
-                    return await ask(stub(channel))
+                    return await ask(channel)
             except grpc.aio.AioRpcError as error:
                 if self._move(error):
                     continue

@@ -12,6 +12,7 @@ import pathlib
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import typer
 
@@ -30,7 +31,7 @@ from trimtab.runtime import config as file
 from trimtab.runtime import live_config
 from trimtab.runtime.service import ConfigError
 from trimtab.v1 import config_pb2 as pb
-from trimtab.v1 import config_pb2_grpc
+from trimtab.v1.config_pb2_grpc import ConfigServiceStub as Stub
 from trimtab.views import ConfigRevision, ConfigSetting, LiveConfig
 
 
@@ -72,11 +73,9 @@ class Configs:
     async def get(self, revision: int | None = None) -> Kept:
         """What is in effect, or was."""
         request = pb.GetConfigRequest(revision=revision)
-
-        async def ask(stub: config_pb2_grpc.ConfigServiceStub) -> pb.GetConfigResponse:
-            return await stub.GetConfig(request, timeout=DEADLINE_S, metadata=self._client.metadata)
-
-        answer = await self._client.ask(config_pb2_grpc.ConfigServiceStub, ask)
+        answer = await self._client.ask(
+            lambda channel: Stub(channel).GetConfig(request, **self._how)
+        )
         return Kept(
             codec.decode(answer.revision, ConfigRevision),
             codec.decode(answer.config, LiveConfig),
@@ -86,24 +85,22 @@ class Configs:
 
     async def history(self) -> tuple[list[ConfigRevision], int]:
         """The newest last, and which is in effect."""
-
-        async def ask(stub: config_pb2_grpc.ConfigServiceStub) -> pb.ListConfigsResponse:
-            return await stub.ListConfigs(
-                pb.ListConfigsRequest(), timeout=DEADLINE_S, metadata=self._client.metadata
-            )
-
-        answer = await self._client.ask(config_pb2_grpc.ConfigServiceStub, ask)
+        request = pb.ListConfigsRequest()
+        answer = await self._client.ask(
+            lambda channel: Stub(channel).ListConfigs(request, **self._how)
+        )
         return [codec.decode(one, ConfigRevision) for one in answer.revisions], answer.current
 
     async def apply(self, request: pb.ApplyConfigRequest) -> int:
         """The revision that is in effect then."""
+        answer = await self._client.ask(
+            lambda channel: Stub(channel).ApplyConfig(request, **self._how)
+        )
+        return answer.revision
 
-        async def ask(stub: config_pb2_grpc.ConfigServiceStub) -> pb.ApplyConfigResponse:
-            return await stub.ApplyConfig(
-                request, timeout=DEADLINE_S, metadata=self._client.metadata
-            )
-
-        return (await self._client.ask(config_pb2_grpc.ConfigServiceStub, ask)).revision
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {"timeout": DEADLINE_S, "metadata": self._client.metadata}
 
 
 async def compare(configs: Configs, base: file.Config) -> tuple[Kept, list[Difference]]:

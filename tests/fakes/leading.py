@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import pathlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 from controlplane import services
 from controlplane.core.placement import Placement
@@ -30,7 +31,7 @@ async def leading(
     loop = ControlLoop(settings, store, term=1, tenure=Tenure())
 
     target = f"unix:{directory}/control.sock"
-    server = await rpc.serve(target, *services.offered(seat))
+    server = await rpc.serve(target, services.NAMES, partial(services.register, seat))
     async with TaskRunner() as runner:
         leads = runner.once("control plane", loop.run())
         seat.take(loop)
