@@ -6,9 +6,7 @@ stand beside its replica's. Tables are for people and may change; the data forma
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -107,6 +105,22 @@ def status(fleet: Fleet) -> Status:
     return Status(head, _table(_STATUS, fleet.pools), problems)
 
 
+def verdict(fleet: Fleet) -> dict[str, Any]:
+    """The same for programs."""
+    found = judge(fleet)
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Status",
+        "fleet": fleet.name,
+        "leader": fleet.leader,
+        "term": fleet.term,
+        "level": found.level.value,
+        "sentence": found.sentence,
+        "problems": list(found.problems),
+        "pools": [item(pool) for pool in fleet.pools],
+    }
+
+
 def item(value: Any) -> dict[str, Any]:
     """One view as plain data."""
     fields = _plain(value)
@@ -161,6 +175,9 @@ def _timeless(value: Any) -> Any:
 def _csv(items: Sequence[dict[str, Any]]) -> str:
     if not items:
         return ""
+    import csv  # noqa: PLC0415  5 ms, and rare
+    import io  # noqa: PLC0415
+
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(items[0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,14 @@ from trimtab.views import Fleet
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FORMS = ("table", "wide", "json", "yaml", "jsonl", "csv", "name")
 EMPTY = Fleet(name="lab-a", leader="cp1", term=1, controlplane_version="0.1.0")
+
+SKEWED = replace(FLEET, edges=(replace(FLEET.edges[0], edge_version="0.2.0"), *FLEET.edges[1:]))
+CONTEXTS = """\
+current: lab-a
+contexts:
+  - {name: lab-a, server: "cp1:7443,cp2:7443", tls_dir: /home/op/lab-a}
+  - {name: lab-b, server: "unix:/run/lab-b.sock"}
+"""
 
 CASES: dict[str, tuple[str, Fleet]] = {
     **{f"get-replicas-{form}": (f"get replicas -o {form}", FLEET) for form in FORMS},
@@ -55,6 +64,18 @@ CASES: dict[str, tuple[str, Fleet]] = {
     "events-jsonl": ("events -o jsonl -n 2", FLEET),
     "events-about": ("events --for gpu1", FLEET),
     "uncordon": ("uncordon gpu2", FLEET),
+    "get-verb-second": ("re get gpu1 -o name", FLEET),
+    "status-json": ("status -o json", WELL),
+    "get-pools-yaml": ("get pools -o yaml", FLEET),
+    "get-edges-csv": ("get edges -o csv", FLEET),
+    "get-agents-jsonl": ("get agents -o jsonl", FLEET),
+    "version-fleet": ("version --fleet", SKEWED),
+    "version-fleet-csv": ("version --fleet -o csv", SKEWED),
+    "context-list": ("context list", FLEET),
+    "context-list-json": ("context list -o json", FLEET),
+    "context-use": ("context use lab-b", FLEET),
+    "context-use-unknown": ("context use lab-c", FLEET),
+    "context-add": ("context add far -s cp9:7443 --tls-dir /etc/far", FLEET),
     "config-validate": ("config validate bad.yaml", FLEET),
     "config-validate-json": ("config validate bad.yaml -o jsonl", FLEET),
     "config-validate-good": ("config validate same.yaml", FLEET),
@@ -128,6 +149,9 @@ def test_output(
     monkeypatch.chdir(tmp_path)
     for path, text in FILES.items():
         (tmp_path / path).write_text(text)
+    (tmp_path / "ctl.yaml").write_text(CONTEXTS)
+    monkeypatch.setenv("TRIMTAB_CONFIG", "ctl.yaml")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.1.0")
     admin.show(fleet)
     code = main(["--server", admin.target, *words.split()])
     compare(name, transcript(words, code, capfd.readouterr(), admin.target))
