@@ -43,8 +43,6 @@ from controlplane.core.events import (
     Transition,
 )
 from controlplane.core.journal import Journal, told
-from controlplane.core.live import Live
-from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
@@ -54,6 +52,7 @@ from controlplane.leader import Tenure
 from controlplane.live import LiveConfiguration
 from controlplane.questions import Questions, Told
 from controlplane.saver import Saver
+from controlplane.settings import Settings
 from controlplane.slices import sliced
 from controlplane.store.protocol import Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
@@ -61,11 +60,9 @@ from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
     AgentMessage,
-    ApiKey,
     Credits,
     EdgeHello,
     EdgeMessage,
-    EdgePolicy,
     EdgeUpdate,
     Intent,
     Serving,
@@ -73,7 +70,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.views import ConfigSetting, Fleet, StateHeader
+from trimtab.views import Fleet, StateHeader
 
 TICK_S = 0.5
 COALESCE_S = 0.02  # between two publications: a fifth of what a decision may take to an edge
@@ -82,22 +79,6 @@ EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a ten
 STREAM_LIMIT = 6_000
 HELLO_LIMIT_S = 10.0
 log = logging.getLogger("controlplane")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the configuration says about the fleet."""
-
-    fleet: str
-    name: str
-    software_version: str
-    placement: Placement
-    keys: tuple[ApiKey, ...]
-    policy: EdgePolicy
-    stale_s: float
-    node: str = ""
-    others: tuple[ConfigSetting, ...] = ()
-    """What the file says beside that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +98,7 @@ class ControlLoop:
         self._store = store
         self._tenure = tenure
         self._saver = Saver(store, tenure)
-        file = Live(settings.placement, settings.keys, settings.policy, settings.node)
-        self.live = LiveConfiguration(file, store, self._saver, self._handle)
+        self.live = LiveConfiguration(settings.live, store, self._saver, self._handle)
         self._term = term
         self._version = 0
         self.refusals = Refusals()
@@ -144,6 +124,7 @@ class ControlLoop:
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
         self.live.load(loaded.config)
+        self.journal.load(loaded.journal.values())
         self._handle(loaded)
 
     async def run(self) -> None:
@@ -151,6 +132,7 @@ class ControlLoop:
         self._carry_out(Noted("leads", {"term": self._term, "leader": self.settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
+            runner.forever("journal", self._saver.follow(self.journal))
             runner.forever("desk", self.desk.run())
             runner.forever("publisher", self._publish_forever())
             runner.forever("ticks", self._tick_forever())
@@ -163,6 +145,7 @@ class ControlLoop:
 
     async def flush(self) -> None:
         """Write what is left; raises StoreError, DeposedError."""
+        self._saver.take(self.journal)
         await self._saver.flush()
 
     # Agents
@@ -282,6 +265,10 @@ class ControlLoop:
     async def ask_edges(self, kind: str, argument: str) -> list[Told]:
         """See controlplane/questions."""
         return await self.questions.ask(self._edges.values(), kind, argument)
+
+    def note(self, what: str, fields: Mapping[str, object]) -> None:
+        """Something that people may want to know has happened."""
+        self._carry_out(Noted(what, fields))
 
     def replica_names(self) -> list[str]:
         """Every replica that has an intent to set."""

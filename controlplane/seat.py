@@ -15,7 +15,8 @@ import grpc
 
 from controlplane import state
 from controlplane.leader import Tenure
-from controlplane.loop import ControlLoop, Settings
+from controlplane.loop import ControlLoop
+from controlplane.settings import Settings
 from controlplane.store.protocol import Store
 from trimtab.runtime.targets import LEADER_METADATA, LOST_METADATA
 from trimtab.views import Fleet
@@ -43,6 +44,11 @@ class Seat:
     def leave(self, leader: str = "") -> None:
         """We do not lead; `leader` does, if known."""
         self._set(None, leader)
+
+    def turned_away(self, name: str, problem: str) -> None:
+        """A peer's certificate did not let it in, or any more: one of the things that happen."""
+        if self.loop is not None:
+            self.loop.note("certificate refused", {"node": name, "problem": problem})
 
     async def loop_or_refuse(self, context: Context) -> ControlLoop:
         """Our loop; otherwise the call ends, with the leader's target."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 from controlplane.core.events import Loaded
 from controlplane.core.records import (
     CONFIGS,
+    EVENTS,
     INTENTS,
     REPLICAS,
     TERM_KEY,
@@ -24,6 +25,7 @@ from controlplane.core.records import (
 )
 from controlplane.leader import Tenure
 from controlplane.store.protocol import Absent, Put, RevisionIs, Store, StoreError
+from trimtab.views import FleetEvent
 
 T = TypeVar("T")
 TERM_TRIES = 10
@@ -48,6 +50,7 @@ async def load(store: Store) -> Loaded:
         replicas=await _records(store, REPLICAS, ReplicaRecord),
         wishes=await _records(store, INTENTS, Wish),
         config=max(await configs(store), key=lambda it: it.revision, default=ConfigRecord()),
+        journal=await _records(store, EVENTS, tuple[FleetEvent, ...]),
     )
 
 

@@ -20,6 +20,7 @@ from trimtab.model import (
     EngineState,
     Serving,
 )
+from trimtab.views import FleetEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Loaded:
     replicas: Mapping[str, ReplicaRecord]
     wishes: Mapping[str, Wish]
     config: ConfigRecord = field(default_factory=ConfigRecord)
+    journal: Mapping[str, tuple[FleetEvent, ...]] = field(default_factory=dict)
+    """What happened before, a page a key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from trimtab.model import Pool
+from trimtab.model import EngineFacts, Pool
 from trimtab.views import ConfiguredEngine
 
 
@@ -30,6 +30,14 @@ def spec_of(engine: ConfiguredEngine, node: str) -> EngineSpec:
     """An engine as configured; without a name it is called as an agent of this node calls it."""
     name = engine.name or f"{node}-{urlsplit(engine.url).port}"
     return EngineSpec(name, engine.url, engine.pool, engine.served_as, named=bool(engine.name))
+
+
+def mismatch(served_as: str, facts: EngineFacts | None) -> str:
+    """Why an engine can't serve by this name; empty when it can, or says nothing of its models."""
+    known = (*facts.served_models, *facts.adapters) if facts and facts.served_models else ()
+    if not known or not served_as or served_as in known:
+        return ""
+    return f"it serves {', '.join(known[:5])}, not {served_as}"
 
 
 class Placement:

@@ -27,6 +27,7 @@ SCHEMA_KEY = ROOT + "schema"
 REPLICAS = ROOT + "replicas/"
 INTENTS = ROOT + "intents/"
 CONFIGS = ROOT + "config/"
+EVENTS = ROOT + "events/"
 WAIT_MAX_S = BACKOFF_MAX_S * (1.0 + BACKOFF_JITTER)
 T = TypeVar("T")
 
