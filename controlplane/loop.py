@@ -23,7 +23,7 @@ import grpc
 
 from controlplane import contents, migrations, state
 from controlplane.contents import Records
-from controlplane.core import explanation, snapshot, view
+from controlplane.core import snapshot, view
 from controlplane.core.bounds import TERM_LIMIT
 from controlplane.core.credits import Ledger
 from controlplane.core.events import (
@@ -49,6 +49,7 @@ from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.leader import Tenure
+from controlplane.questions import Questions, Told
 from controlplane.saver import Saver
 from controlplane.slices import sliced
 from controlplane.store.protocol import Store
@@ -69,7 +70,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.views import Explanation, Fleet, StateHeader
+from trimtab.views import Fleet, StateHeader
 
 TICK_S = 0.5
 COALESCE_S = (
@@ -108,7 +109,7 @@ class ControlLoop:
     """Owns the registry; the servicers call it, `run` drives it."""
 
     def __init__(self, settings: Settings, store: Store, term: int, tenure: Tenure) -> None:
-        self._settings = settings
+        self.settings = settings
         self._store = store
         self._tenure = tenure
         self._saver = Saver(store, tenure)
@@ -119,6 +120,7 @@ class ControlLoop:
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
+        self.questions = Questions()
         self._registry = _registry(settings)
         self._routing: Snapshot | None = None
         self._routing_version = -1
@@ -138,7 +140,7 @@ class ControlLoop:
 
     async def run(self) -> None:
         """Tick, publish and save, for ever; raises DeposedError."""
-        self._carry_out(Noted("leads", {"term": self._term, "leader": self._settings.name}))
+        self._carry_out(Noted("leads", {"term": self._term, "leader": self.settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
             runner.forever("publisher", self._publish_forever())
@@ -191,7 +193,7 @@ class ControlLoop:
         if stream.reason:
             return  # refused already, and about to end
         if isinstance(message, Ack):
-            if not stream.subscription.ack(message, clock.now_s()):
+            if message.nonce and not stream.subscription.ack(message, clock.now_s()):
                 self.refused(stream.peer, Kind.NONCE, f"nothing waits for ack {message.nonce}")
             stream.wake.set()
             return
@@ -256,20 +258,21 @@ class ControlLoop:
 
     def fleet(self) -> Fleet:
         """The fleet as it is now."""
-        settings = self._settings
+        settings = self.settings
         leader = view.Leader(
             settings.fleet, settings.name, settings.software_version, self._term, self._version
         )
         subscriptions = {number: stream.subscription for number, stream in self._edges.items()}
         return view.fleet(leader, self._registry, subscriptions, clock.now_s())
 
-    def explain(self, name: str) -> Explanation:
-        """Why a replica gets the traffic it gets; KeyError when there is none of this name."""
-        replica, now_s = self._registry.replicas[name], clock.now_s()
-        node = self._registry.agents.by_node.get(replica.node)
-        stale_s = self._settings.stale_s
-        case = explanation.case(self.fleet(), replica, node, now_s, clock.wall_s(), stale_s)
-        return explanation.explain(case, self.journal.latest(name, explanation.EVENTS_SHOWN))
+    @property
+    def registry(self) -> Registry:
+        """To read, and only until something else runs: a restore replaces it."""
+        return self._registry
+
+    async def ask_edges(self, kind: str, argument: str) -> list[Told]:
+        """See controlplane/questions."""
+        return await self.questions.ask(self._edges.values(), kind, argument)
 
     def replica_names(self) -> list[str]:
         """Every replica that has an intent to set."""
@@ -291,8 +294,8 @@ class ControlLoop:
         await self._saver.flush()
         records, revision = await contents.read(self._store)
         header = StateHeader(
-            self._settings.fleet,
-            self._settings.software_version,
+            self.settings.fleet,
+            self.settings.software_version,
             migrations.schema_of(records).version,
             revision,
             round(clock.wall_s() * 1000),
@@ -326,7 +329,7 @@ class ControlLoop:
         for stream in (*self._agents.values(), *self._edges.values()):
             stream.end("the state was restored: connect again", grpc.StatusCode.UNAVAILABLE)
         self._term = term
-        self._registry = _registry(self._settings)
+        self._registry = _registry(self.settings)
         self._routing, self._routing_version = None, -1
         self._ledger, self._waits, self._credits = Ledger(), 0, {}
         self.load(loaded)
@@ -393,7 +396,7 @@ class ControlLoop:
 
     def _publish_routing(self) -> None:
         """Make the newest routing and let the streams take it."""
-        registry, settings = self._registry, self._settings
+        registry, settings = self._registry, self.settings
         if registry.routing_version == self._routing_version:
             return
         self._routing_version = registry.routing_version

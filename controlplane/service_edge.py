@@ -54,6 +54,9 @@ class EdgeService:
 
 
 def _take(loop: ControlLoop, stream: EdgeStream, message: edge_pb2.EdgeMessage) -> None:
+    if message.HasField("edge_answer"):
+        loop.questions.take(stream, message.edge_answer)
+        return
     try:
         body = decode_body(message)
     except WireError as error:
@@ -73,3 +76,6 @@ async def _write(loop: ControlLoop, stream: EdgeStream, context: Context) -> Non
         stream.wake.clear()
         for update in loop.updates(stream):
             await context.write(loop.parts.update(update))
+        while stream.questions:
+            asked = edge_pb2.EdgeUpdate(reads_steady=True, question=stream.questions.pop(0))
+            await context.write(asked.SerializeToString())

@@ -16,6 +16,7 @@ import grpc
 from controlplane.core.subscription import Differences, Subscription
 from trimtab.model import AgentDirective, EdgeHello
 from trimtab.runtime import clock
+from trimtab.v1.question_pb2 import EdgeQuestion
 
 OUTBOX_LIMIT = 64
 MESSAGES_PER_S = 100.0  # ten times the fastest agent's reports
@@ -86,4 +87,6 @@ class EdgeStream(Stream):
         super().__init__(number, opened_at_s)
         self.subscription = Subscription(differences)
         self.hello: EdgeHello | None = None
+        self.questions: list[EdgeQuestion] = []
+        """Not sent yet; bounded by the questions that may be open."""
         self.wake = asyncio.Event()
