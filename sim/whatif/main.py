@@ -1,0 +1,120 @@
+"""`python -m sim whatif FILE`: what recorded arrivals would have met in another fleet, as JSON.
+
+Rules: the fleet is first replayed as it is, beside what was measured; the run with the change is
+made at the same time in a process of its own, and thrown away when the model turns out to be OFF.
+`ctl simulate` starts this and shows it to people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import pathlib
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+import msgspec
+
+from sim.whatif.change import Asked, Change, change
+from sim.whatif.fit import fit
+from sim.whatif.fleet import Setting
+from sim.whatif.nearness import judge
+from sim.whatif.replay import Replay, measured
+from trimtab import recording
+from trimtab.recording import End, Recording
+from trimtab.runtime import clock
+from trimtab.whatif import Costs, Figures, Found, Nearness
+
+FAILED_TOLD = 0.01  # of the submissions
+LESS_TOLD = 0.95  # of the time that was asked for
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run what was asked for; raises OSError and ValueError."""
+    args = _parser().parse_args(argv)
+    content = sys.stdin.buffer.read() if args.file == "-" else pathlib.Path(args.file).read_bytes()
+    asked = Asked(args.replicas, args.settings, args.max_num_seqs, args.load)
+    found = simulate(content, asked, args.seed)
+    sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
+    return 0
+
+
+def simulate(content: bytes, asked: Asked, seed: int) -> Found:
+    """All of it; raises ValueError."""
+    began_s = clock.now_s()
+    recorded = recording.parse(content)
+    wanted = change(asked, recorded.head)
+    costs = fit(recorded)
+    model, changed = _runs(content, recorded, wanted, costs, seed)
+    seen = measured(recorded)
+    nearness, misses = judge(seen, model)
+    head = recorded.head
+    return Found(
+        pool=head.pool,
+        began_ms=head.began_ms,
+        span_s=head.span_s,
+        replicas=len(head.replicas),
+        edges=head.edges,
+        nearness=nearness,
+        remarks=(*misses, *_remarks(recorded, costs, asked)),
+        change=wanted.words,
+        measured=seen,
+        model=model,
+        changed=None if nearness is Nearness.OFF else changed,
+        costs=costs,
+        took_s=round(clock.now_s() - began_s, 1),
+    )
+
+
+def _runs(
+    content: bytes, recorded: Recording, wanted: Change, costs: Costs, seed: int
+) -> tuple[Figures, Figures | None]:
+    head = recorded.head
+    as_it_is = Setting(head.replicas, head.policy, head.edges, costs)
+    if not wanted.words:
+        return Replay(recorded, as_it_is, 1.0, seed).run(), None
+    other = Setting(wanted.replicas, wanted.policy, head.edges, costs)
+    # not forked: a fork of a process with threads (gRPC has some) may hang for ever
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as beside:
+        changed = beside.submit(run_beside, content, other, wanted.load, seed)
+        model = Replay(recorded, as_it_is, 1.0, seed).run()
+        return model, changed.result()
+
+
+def run_beside(content: bytes, setting: Setting, load: float, seed: int) -> Figures:
+    """One run, in another process."""
+    return Replay(recording.parse(content), setting, load, seed).run()
+
+
+def _remarks(recorded: Recording, costs: Costs, asked: Asked) -> list[str]:
+    head, arrivals = recorded.head, recorded.arrivals
+    found = []
+    if head.silent:
+        found.append(f"without what these edges had, which did not answer: {', '.join(head.silent)}")
+    if head.forgot_before_s is not None and head.forgot_before_s > 0.0:
+        found.append(f"edges had forgotten the first {head.forgot_before_s / 60:.0f} min: load was higher")
+    failed = sum(arrival.end is End.FAILED for arrival in arrivals)
+    if failed > FAILED_TOLD * len(arrivals):
+        found.append(f"{failed} submissions failed; in the model nothing fails")
+    if not costs.varied:
+        found.append("the load hardly varied: how engines slow down when fuller is a default's guess")
+    if asked.max_num_seqs:
+        found.append("fuller engines than were seen are extrapolated along a line")
+    if any(not replica.kv_cache_tokens for replica in head.replicas):
+        found.append("the engines do not say how much KV cache they have: taken as ample")
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sim whatif", description="What recorded arrivals would meet; see ctl simulate."
+    )
+    parser.add_argument("file", help="a recording (ctl simulate --save); - is stdin")
+    parser.add_argument("--replicas", default="", help="how many: 5, +1, -1")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--max-num-seqs", default="", help="slots of every replica")
+    parser.add_argument("--load", default="", help="times the requests, like x1.5")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
