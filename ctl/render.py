@@ -17,7 +17,7 @@ from typing import Any
 
 from ctl.columns import Column, Noun, count, text
 from ctl.options import Format
-from ctl.verdict import judge
+from trimtab.verdict import judge
 from trimtab.views import Fleet, PoolView
 
 API_VERSION = "trimtab/v1"
