@@ -16,7 +16,15 @@ import trimtab  # noqa: F401
 # isort: split
 import grpc
 
-from controlplane import http, listen, service_admin, service_agent, service_edge, service_identity
+from controlplane import (
+    http,
+    listen,
+    service_admin,
+    service_agent,
+    service_edge,
+    service_identity,
+    service_whatif,
+)
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -34,7 +42,7 @@ from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc
 
-SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME)
+SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME, service_whatif.NAME)
 STOP_GRACE_S = 1.0
 ANYWHERE = ("0.0.0.0:", "[::]:", ":")
 GARBAGE_EVERY = 50_000  # objects: one edge's report has a thousand, and none is ever in a cycle
@@ -111,6 +119,7 @@ async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> g
         agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
         service_edge.register(service_edge.EdgeService(seat), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
+        service_whatif.register(seat, server)
         if members:
             members.register(server)
 

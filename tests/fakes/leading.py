@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import grpc
 
-from controlplane import main, service_admin, service_agent, service_edge
+from controlplane import main, service_admin, service_agent, service_edge, service_whatif
 from controlplane.core.placement import Placement
 from controlplane.leader import Tenure
 from controlplane.loop import ControlLoop, Settings
@@ -36,6 +36,7 @@ async def leading(
         agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
         service_edge.register(service_edge.EdgeService(seat), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
+        service_whatif.register(seat, server)
 
     target = f"unix:{directory}/control.sock"
     server = await rpc.serve(target, main.SERVICES, register)

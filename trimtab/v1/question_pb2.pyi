@@ -38,6 +38,7 @@ class EdgeQuestion(_message.Message):
     kind: _builtins.str
     """What is asked; each kind says what `argument` is, and what the answer's parts make together:
     "decision": a request's id; its decision record as JSON (docs/architecture.md), empty if unknown.
+    "arrivals": JSON of `pool`, `since_ms` (since 1970) and `block`; an ArrivalBlock (whatif.proto).
     """
     argument: _builtins.str
     """What it is asked about."""
