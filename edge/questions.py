@@ -7,23 +7,48 @@ answer at once; what it raises as ValueError is for people; no prompt, answer or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
-from edge.core import decisions, openai
-from edge.core.decisions import Decisions
+from edge import recall
+from edge.core import decisions, openai, told
+from edge.core.arrivals import Arrivals
+from edge.core.decisions import LATEST_MAX, Decisions
+from edge.core.dispatch import Dispatch
+from trimtab.codec import encode
+from trimtab.runtime import clock
 from trimtab.v1.question_pb2 import EdgeAnswer, EdgeQuestion
 
 PART_BYTES = 1024 * 1024
 Teller = Callable[[str], bytes]
 
 
-def tellers(kept: Decisions) -> dict[str, Teller]:
+def tellers(kept: Decisions, arrivals: Arrivals, dispatch: Dispatch) -> dict[str, Teller]:
     """What an edge can tell, by the kind of question."""
 
     def decision(request_id: str) -> bytes:
-        record = kept.get(request_id)
+        record = kept.get(request_id) or kept.called(request_id)
         return openai.encode(decisions.view(record)) if record else b""
 
-    return {"decision": decision}
+    def tenant(name: str) -> bytes:
+        now_s = clock.now_s()
+        records = told.lately(kept.newest(LATEST_MAX), now_s)
+        return _bytes(told.tenant(name, records, dispatch.queues(), now_s))
+
+    def replica(name: str) -> bytes:
+        now_s = clock.now_s()
+        return _bytes(told.replica(name, told.lately(kept.newest(LATEST_MAX), now_s), now_s))
+
+    return {
+        "decision": decision,
+        "tenant": tenant,
+        "replica": replica,
+        "arrivals": partial(recall.arrivals, arrivals),
+    }
+
+
+def _bytes(value: object) -> bytes:
+    found: bytes = encode(value).SerializeToString()
+    return found
 
 
 def answers(known: Mapping[str, Teller], question: EdgeQuestion) -> Iterator[EdgeAnswer]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import msgspec
 
 from edge.core.arrivals import Arrivals
-from edge.questions import Teller
 from trimtab.runtime import clock
 from trimtab.v1.whatif_pb2 import ArrivalBlock
 
@@ -22,15 +21,11 @@ class Ask(msgspec.Struct, frozen=True):
     block: int = 0
 
 
-def teller(kept: Arrivals) -> Teller:
-    """Tells one block of them."""
-
-    def arrivals(argument: str) -> bytes:
-        ask = msgspec.json.decode(argument, type=Ask)  # its error is a ValueError
-        wall_s = clock.wall_s() - clock.now_s()  # of the own clock's zero
-        return _told(kept, ask, wall_s).SerializeToString()
-
-    return arrivals
+def arrivals(kept: Arrivals, argument: str) -> bytes:
+    """One block of them; ValueError when the argument is none."""
+    ask = msgspec.json.decode(argument, type=Ask)
+    wall_s = clock.wall_s() - clock.now_s()  # when the own clock was 0
+    return _told(kept, ask, wall_s).SerializeToString()
 
 
 def _told(kept: Arrivals, ask: Ask, wall_s: float) -> ArrivalBlock:

@@ -92,8 +92,8 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     lead_s: Seconds = 0.0
     """Arrivals before the beginning are of this time: they fill the model, and are not counted."""
     edges: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
-    forgot_before_s: float | None = None
-    """Some edge remembers nothing from before this time."""
+    missing_s: Seconds = 0.0
+    """So much more was asked for than edges remember."""
     silent: tuple[str, ...] = ()
     """Edges that did not answer: what they had is missing."""
     policy: Policy = Policy()

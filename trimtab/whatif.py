@@ -1,4 +1,4 @@
-"""What a simulation of recorded arrivals found: the answer that `python -m sim whatif` gives to ctl.
+"""What a simulation of recorded arrivals found: what `python -m sim whatif` tells ctl.
 
 Rules: JSON, and stable: fields may come, none goes or changes its meaning; absent is null; times
 are seconds, ratios 0 to 1; every figure is of the requests that came in the recording's span, and a

@@ -144,6 +144,13 @@ class Decisions:
         """The record of this request, if it is still kept."""
         return self._latest.records.get(request_id) or self._odd.records.get(request_id)
 
+    def called(self, caller_id: str) -> Record | None:
+        """The newest of those that their caller called so."""
+        kept = chain(reversed(self._latest.records.values()), reversed(self._odd.records.values()))
+        return next(
+            (record for record in kept if caller_id and record.caller_id == caller_id), None
+        )
+
     def newest(self, limit: int, outcome: str = "") -> list[Record]:
         """The newest first, at most `limit`; those that ended so, if an outcome is given."""
         kept = chain(reversed(self._latest.records.values()), reversed(self._odd.records.values()))

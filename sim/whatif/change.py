@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from trimtab.policy.urgency import BUDGETS_S
 from trimtab.model import Urgency
+from trimtab.policy.urgency import BUDGETS_S
 from trimtab.recording import Head, Policy, Replica
 
 REPLICAS_MAX = 256

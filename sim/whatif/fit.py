@@ -1,9 +1,10 @@
-"""How fast the engines behind a recording are: the model's three costs of a step, from what was seen.
+"""How fast the engines behind a recording are: the model's three costs of a step.
 
 A step lasts base + a x decoding sequences + c x prompt tokens in it (sim/engine). Of an answer the
-edge saw its mean time between tokens, which is the mean step; how many others ran meanwhile, and how
-many prompt tokens were computed, follows from the other arrivals. So base and a come from a least
-squares fit over answers, and c from how much later a long prompt's first token came than a step.
+edge saw its mean time between tokens, which is the mean step; how many others ran meanwhile, and
+how many prompt tokens were computed, follows from the other arrivals. So base and a come from a
+least squares fit over answers, and c from how much later a long prompt's first token came than that
+of a prompt without length.
 
 Rules: engines of a pool are taken as equal, since a recording does not say who served whom; where
 the load hardly varied, base and a can't be told apart, and keep the ratio of the default engine;
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from sim.engine import EngineSpec
-from trimtab.recording import Recording
+from trimtab.recording import Arrival, Recording
 from trimtab.whatif import Costs
 
 SAMPLE = 4_000  # answers: their means are then right to a percent or two
@@ -43,7 +44,7 @@ class _Answer:
     """In a mean step."""
     prompt_tokens: int
     first_s: float | None
-    """From a replica's having it to its first token; None if not seen, or if it met a queue there."""
+    """From its replica's having it to its first token; None if not seen, or behind a queue."""
     weight: float
 
 
@@ -107,14 +108,14 @@ def _answers(recording: Recording) -> list[_Answer]:
     slots = sum(replica.max_num_seqs for replica in replicas) / len(replicas)
     ran = [a for a in recording.arrivals if a.output_tokens and a.lasted_s > a.wait_s]
     level = _Level([(a.at_s + a.wait_s, a.at_s + a.lasted_s) for a in ran])
-    prefills = _Flow((a.at_s + (a.wait_s if a.first_s is None else a.first_s), a.prompt_tokens) for a in ran)
+    prefills = _Flow((_began_s(a), a.prompt_tokens) for a in ran)
     told = [a for a in ran if a.output_tokens >= TOKENS_MIN]
     streams = [a for a in told if a.first_s is not None and a.first_s < a.lasted_s]
     told = streams if len(streams) >= ANSWERS_MIN else told
     number = len(replicas)
     found = []
     for a in told[:: max(1, len(told) // SAMPLE)]:
-        began_s = a.at_s + (a.wait_s if a.first_s is None else a.first_s)
+        began_s = _began_s(a)
         ended_s = a.at_s + a.lasted_s
         steps = a.output_tokens - (a.first_s is not None)
         tokens = prefills.until(ended_s) - prefills.until(began_s)
@@ -130,6 +131,11 @@ def _answers(recording: Recording) -> list[_Answer]:
         )
         found.append(answer)
     return found
+
+
+def _began_s(arrival: Arrival) -> float:
+    """When its first token came, as near as is known."""
+    return arrival.at_s + (arrival.wait_s if arrival.first_s is None else arrival.first_s)
 
 
 def _spread(answers: Sequence[_Answer]) -> float:
@@ -154,7 +160,7 @@ def _steps(answers: Sequence[_Answer], prefill_s: float, *, varied: bool) -> tup
 
 
 def _prefill_s(answers: Sequence[_Answer], base_s: float, per_sequence_s: float) -> float:
-    """What a prompt token costs, by long prompts; else as much of a step as in the default engine."""
+    """What a prompt token costs, by long prompts; else by the default engine's proportions."""
     seen = sorted((a for a in answers if a.first_s is not None), key=lambda a: a.prompt_tokens)
     costs = sorted(
         ((a.first_s or 0.0) - FIRST_STEPS * (base_s + per_sequence_s * a.running)) / a.prompt_tokens

@@ -1,8 +1,8 @@
 """A fleet for a replay: the simulated control plane, agents and engines, behind one edge.
 
-Rules: one edge stands for all, since the leader makes many queue like one (docs/decisions/0006), and
-its queue is as long as all of theirs; what looks twice a second looks once a second here, which
-halves what an hour costs and changes its figures by less than two seeds do (docs/what-if.md).
+Rules: one edge stands for all, since the leader makes many queue like one (docs/decisions/0006),
+and its queue is as long as all of theirs; what looks twice a second looks once a second here, which
+costs less and changes figures by less than another seed does (docs/what-if.md).
 """
 
 from __future__ import annotations

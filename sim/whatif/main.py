@@ -27,7 +27,6 @@ from trimtab.runtime import clock
 from trimtab.whatif import Costs, Figures, Found, Nearness
 
 FAILED_TOLD = 0.01  # of the submissions
-LESS_TOLD = 0.95  # of the time that was asked for
 
 
 def main(argv: Sequence[str]) -> int:
@@ -92,16 +91,16 @@ def _remarks(recorded: Recording, costs: Costs, asked: Asked) -> list[str]:
     head, arrivals = recorded.head, recorded.arrivals
     found = []
     if head.silent:
-        found.append(f"without what these edges had, which did not answer: {', '.join(head.silent)}")
-    if head.forgot_before_s is not None and head.forgot_before_s > 0.0:
-        found.append(f"edges had forgotten the first {head.forgot_before_s / 60:.0f} min: load was higher")
+        found.append(f"without what these edges had, which were silent: {', '.join(head.silent)}")
+    if head.missing_s:
+        found.append(f"edges do not remember the first {head.missing_s / 60:.0f} min of that time")
     failed = sum(arrival.end is End.FAILED for arrival in arrivals)
     if failed > FAILED_TOLD * len(arrivals):
         found.append(f"{failed} submissions failed; in the model nothing fails")
     if not costs.varied:
-        found.append("the load hardly varied: how engines slow down when fuller is a default's guess")
+        found.append("the load hardly varied: how a fuller engine slows down is a guess")
     if asked.max_num_seqs:
-        found.append("fuller engines than were seen are extrapolated along a line")
+        found.append("engines fuller than they were seen are extrapolated along a line")
     if any(not replica.kv_cache_tokens for replica in head.replicas):
         found.append("the engines do not say how much KV cache they have: taken as ample")
     return found
@@ -109,7 +108,8 @@ def _remarks(recorded: Recording, costs: Costs, asked: Asked) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m sim whatif", description="What recorded arrivals would meet; see ctl simulate."
+        prog="python -m sim whatif",
+        description="What recorded arrivals would meet; see ctl simulate.",
     )
     parser.add_argument("file", help="a recording (ctl simulate --save); - is stdin")
     parser.add_argument("--replicas", default="", help="how many: 5, +1, -1")

@@ -117,7 +117,7 @@ class Replay:
         job, wait_s = call.job, reply.retry_after_s or 0.0
         again = job.submissions <= RETRIES and wait_s <= RETRY_AFTER_MAX_S
         if again and self._dice.random() < self._returns:
-            self._loop.after(wait_s, self._submit, job)
+            self._loop.after(wait_s, self._come_back, job)
         else:
             self._settle(job, Fate.REFUSED if reply.status in REFUSALS else Fate.FAILED)
 
@@ -145,6 +145,9 @@ class Replay:
         self._submitted_s[job.number] = self._loop.now_s
         self._fleet.edge.submit(call)
         return call
+
+    def _come_back(self, job: Job) -> None:
+        self._submit(job)
 
     def _leave(self, call: Call) -> None:
         if call.live and call.job.fate is Fate.PENDING and call.cancel is not None:

@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import pathlib
 from collections.abc import AsyncIterator
+from functools import partial
 
-import grpc
-
-from controlplane import main, service_admin, service_agent, service_edge, service_whatif
+from controlplane import services
 from controlplane.core.placement import Placement
 from controlplane.leader import Tenure
 from controlplane.loop import ControlLoop, Settings
@@ -18,7 +17,6 @@ from tests.fakes.store import FakeStore
 from trimtab.model import EdgePolicy
 from trimtab.runtime import rpc
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc
 
 SETTINGS = Settings("lab", "cp1", "0.1.0", Placement(()), (), EdgePolicy(), stale_s=2.0)
 
@@ -32,14 +30,8 @@ async def leading(
     seat = Seat(settings, store)
     loop = ControlLoop(settings, store, term=1, tenure=Tenure())
 
-    def register(server: grpc.aio.Server) -> None:
-        agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
-        service_edge.register(service_edge.EdgeService(seat), server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
-        service_whatif.register(seat, server)
-
     target = f"unix:{directory}/control.sock"
-    server = await rpc.serve(target, main.SERVICES, register)
+    server = await rpc.serve(target, services.NAMES, partial(services.register, seat))
     async with TaskRunner() as runner:
         leads = runner.once("control plane", loop.run())
         seat.take(loop)
