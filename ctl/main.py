@@ -19,6 +19,7 @@ from ctl.commands_explain import events, explain
 from ctl.commands_get import get
 from ctl.commands_intent import cordon, drain, uncordon
 from ctl.commands_node import node
+from ctl.commands_simulate import simulate
 from ctl.commands_snapshot import snapshot
 from ctl.commands_status import status
 from ctl.exits import CtlError, Exit
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and errors: faster, and readable in any locale
 )
-for command in (status, get, explain, events, cordon, uncordon, drain):
+for command in (status, get, explain, events, cordon, uncordon, drain, simulate):
     app.command()(command)
 app.command("why", hidden=True)(explain)
 app.add_typer(node, name="node")
