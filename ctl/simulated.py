@@ -21,6 +21,10 @@ _VERDICTS = {
     Nearness.ROUGH: "The model is rough: believe the direction of a change, not its size.",
     Nearness.OFF: "The model misses what was measured, so it says nothing about a change.",
 }
+_ADVICE = (
+    "Next: did replicas come, go, fail or slow down in that time (ctl events)? Try a time in which\n"
+    "nothing did, like --last 10m; a pool of unequal engines can't be simulated."
+)
 _ROWS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("requests", lambda f: f"{f.requests}"),
     ("served", lambda f: _ratio(f.served, f)),
@@ -35,6 +39,8 @@ _ROWS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("tokens a second", lambda f: f"{f.tokens_per_s:.0f}"),
     ("slots in use", lambda f: f"{100 * f.busy_ratio:.0f} %"),
 )
+_SELDOM = frozenset({"left by their callers", "failed"})
+NONE = "0.0 %"
 
 
 def read(answer: bytes) -> Found:
@@ -56,7 +62,8 @@ def told(found: Found, draw: Callable[[Table], str]) -> str:
         f" {_number(found.replicas, 'replica')}, {_number(found.edges, 'edge')}",
         "",
     ]
-    lines += [*draw(_table(found)).splitlines(), "", _VERDICTS[found.nearness]]
+    lines += [*draw(_table(found)).splitlines(), ""]
+    lines += [_ADVICE if found.nearness is Nearness.OFF else _VERDICTS[found.nearness]]
     lines += [f"  - {text(remark)}" for remark in found.remarks]
     return "".join(f"{line}\n" for line in lines)
 
@@ -86,8 +93,9 @@ def _moved(what: str, was: str, now: str) -> str:
 def _table(found: Found) -> Table:
     columns = [("measured", found.measured), ("model", found.model)]
     columns += [("changed", found.changed)] if found.changed else []
-    rows = tuple((name, *(show(figures) for _, figures in columns)) for name, show in _ROWS)
-    return Table(("", *(title for title, _ in columns)), rows)
+    rows = [(name, *(show(figures) for _, figures in columns)) for name, show in _ROWS]
+    shown = tuple(row for row in rows if row[0] not in _SELDOM or set(row[1:]) != {NONE})
+    return Table(("", *(title for title, _ in columns)), shown)
 
 
 def _ratio(part: int, figures: Figures) -> str:

@@ -47,7 +47,8 @@ def change(asked: Asked, head: Head) -> Change:
     replicas, policy, load = head.replicas, head.policy, 1.0
     if asked.replicas:
         replicas = _replicas(asked.replicas, replicas)
-        words.append(f"{_number(len(replicas), 'replica')} instead of {len(head.replicas)}")
+        if len(replicas) != len(head.replicas):
+            words.append(f"{_number(len(replicas), 'replica')} instead of {len(head.replicas)}")
     if asked.max_num_seqs:
         seqs = _whole("--max-num-seqs", asked.max_num_seqs, 1, 100_000)
         replicas = tuple(msgspec.structs.replace(r, max_num_seqs=seqs) for r in replicas)

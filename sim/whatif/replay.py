@@ -231,7 +231,7 @@ class _Lengths:
     """How long answers are."""
 
     def __init__(self, arrivals: Sequence[Arrival]) -> None:
-        self._all = [1]
+        self._all: list[int] = []
         self._own: defaultdict[int, list[int]] = defaultdict(list)
         for arrival in arrivals:
             if arrival.end is End.SERVED and arrival.output_tokens:
@@ -244,7 +244,7 @@ class _Lengths:
         if is_known:
             return arrival.output_tokens
         own = self._own[arrival.tenant]
-        of = own if len(own) >= OWN_ANSWERS_MIN else self._all
+        of = (own if len(own) >= OWN_ANSWERS_MIN else self._all) or [1]
         return of[int(dice.random() * len(of))]
 
 
