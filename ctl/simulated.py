@@ -21,10 +21,9 @@ _VERDICTS = {
     Nearness.ROUGH: "The model is rough: believe the direction of a change, not its size.",
     Nearness.OFF: "The model misses what was measured, so it says nothing about a change.",
 }
-_ADVICE = (
-    "Next: did replicas come, go, fail or slow down in that time (ctl events)? Try a time in which\n"
-    "nothing did, like --last 10m; a pool of unequal engines can't be simulated."
-)
+_ADVICE = """\
+Next: did replicas come, go, fail or slow down in that time (ctl events)? Try a time in which none
+did, like --last 10m; a pool of unequal engines can't be simulated."""
 _ROWS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("requests", lambda f: f"{f.requests}"),
     ("served", lambda f: _ratio(f.served, f)),

@@ -108,10 +108,8 @@ async def test_what_is_not_remembered_does_not_count(target: str) -> None:
         kept.forgot_before_s = clock.now_s() - 180.0
         await serve(edge, kept)
         head = (await recordings.gather(Client(target), "m", 600.0)).head
-        assert (head.span_s, head.missing_s) == (
-            pytest.approx(120.0, abs=5.0),
-            pytest.approx(480.0, abs=5.0),
-        )
+        assert head.span_s == pytest.approx(120.0, abs=5.0)
+        assert head.missing_s == pytest.approx(480.0, abs=5.0)
         assert head.lead_s == 0.0
         edge.tellers = {"arrivals": partial(recall.arrivals, Arrivals(clock.now_s()))}
         with pytest.raises(CtlError, match="too little is remembered of m") as young:
