@@ -48,6 +48,7 @@ from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, 
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
+from controlplane.desk import Desk
 from controlplane.leader import Tenure
 from controlplane.questions import Questions, Told
 from controlplane.saver import Saver
@@ -73,9 +74,7 @@ from trimtab.runtime.tasks import TaskRunner
 from trimtab.views import Fleet, StateHeader
 
 TICK_S = 0.5
-COALESCE_S = (
-    0.05  # between two publications: half of the 100 ms that a decision may take to an edge
-)
+COALESCE_S = 0.02  # between two publications: a fifth of what a decision may take to an edge
 TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
 EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
@@ -117,6 +116,7 @@ class ControlLoop:
         self._version = 0
         self.refusals = Refusals()
         self.journal = Journal()
+        self.desk = Desk()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
@@ -143,6 +143,7 @@ class ControlLoop:
         self._carry_out(Noted("leads", {"term": self._term, "leader": self.settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
+            runner.forever("desk", self.desk.run())
             runner.forever("publisher", self._publish_forever())
             runner.forever("ticks", self._tick_forever())
             await asyncio.Event().wait()
@@ -375,9 +376,9 @@ class ControlLoop:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._publish_routing()
+            published = self._publish_routing()
             self._split_due.set()
-            await asyncio.sleep(COALESCE_S)
+            await asyncio.sleep(COALESCE_S if published else 0)
 
     async def _tick_forever(self) -> None:
         """Credits at every tick and after changes, while that leaves time for everything else."""
@@ -399,12 +400,13 @@ class ControlLoop:
         """Make the newest routing and let the streams take it."""
         registry, settings = self._registry, self.settings
         if registry.routing_version == self._routing_version:
-            return
+            return False
         self._routing_version = registry.routing_version
         replicas, pools = registry.replicas.values(), settings.placement.pools
         self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
         for stream in self._edges.values():
             stream.wake.set()
+        return True
 
     async def _tick(self) -> None:
         """Let what time alone decides be decided."""
