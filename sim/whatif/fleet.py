@@ -67,7 +67,7 @@ class Fleet:
             agent.start(plane)
         self.edge = Edge("e0", self.loop, network, self.replicas, self._dice("e0"), self.trace)
         self.edge.hedges = setting.policy.hedge
-        self.edge.period_s = PERIOD_S
+        self.edge.pump_period_s = self.edge.period_s = PERIOD_S
         self.edge.start(plane)
 
     def _dice(self, name: str) -> random.Random:

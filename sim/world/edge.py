@@ -29,8 +29,8 @@ from trimtab.policy.queue import Ticket
 from trimtab.policy.retry import History, Move, next_move
 from trimtab.runtime.backoff import Backoff
 
+PUMP_PERIOD_S = 0.25
 REPORT_PERIOD_S = 0.5
-PUMPS = 2  # in such a period
 REPORT_GAP_S = 0.1
 CONNECT_S = 1.0  # until a connection into a partition is given up
 LOST = Failure(Fault.LOST)
@@ -82,7 +82,7 @@ class Edge:
     ) -> None:
         self.name = name
         self.hedges = False
-        self.period_s = REPORT_PERIOD_S
+        self.pump_period_s, self.period_s = PUMP_PERIOD_S, REPORT_PERIOD_S
         self._loop = loop
         self._network = network
         self._replicas = replicas
@@ -103,7 +103,7 @@ class Edge:
         self._connect(self._life)
         self._report_at_s = self._loop.now_s + self.period_s * self._dice.random()
         self._loop.at(self._report_at_s, self._report, self._life)
-        self._loop.after(self._pump_period_s * self._dice.random(), self._pump_again, self._life)
+        self._loop.after(self.pump_period_s * self._dice.random(), self._pump_again, self._life)
 
     def stop(self) -> None:
         """The process is gone; its callers' connections are cut."""
@@ -247,17 +247,13 @@ class Edge:
         self._pump()
         return ride
 
-    @property
-    def _pump_period_s(self) -> float:
-        return self.period_s / PUMPS
-
     def _pump_again(self, life: int) -> None:
         if life == self._life:
-            self._enter(self._silence.passed(self._pump_period_s))
+            self._enter(self._silence.passed(self.pump_period_s))
             self._count_tokens()
             if self._waiting:
                 self._pump()
-            self._loop.after(self._pump_period_s, self._pump_again, life)
+            self._loop.after(self.pump_period_s, self._pump_again, life)
 
     def _count_tokens(self) -> None:
         tokens, self._finished = self._finished, defaultdict(int)
@@ -265,7 +261,7 @@ class Edge:
             if rides:
                 generated = self._replicas[replica].engine.generated
                 tokens[POOL, replica] += _new_tokens(rides, generated)
-        self.dispatch.streamed(tokens, self._pump_period_s, self._loop.now_s)
+        self.dispatch.streamed(tokens, self.pump_period_s, self._loop.now_s)
 
     # As edge/course.py and edge/attempt.py
 
