@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from edge.config import EdgeConfig
-from edge.server import Server
+from edge.http.server import Server
 from trimtab.runtime import activation
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.service import ConfigError

@@ -10,14 +10,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from edge import listening, questions, ways
+from edge import answers, listening, questions, ways
 from edge.admission import Admission
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.feed import Feed
+from edge.http.server import serving
 from edge.proxy import Proxy
-from edge.server import Endpoint, Server, admin_app
+from edge.server import Endpoint, admin_app
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, service
 from trimtab.runtime.listener_tls import ListenerTls
@@ -47,7 +48,8 @@ async def serve(config: EdgeConfig) -> None:
         feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
-        public = await listening.public(Server(endpoint), config, tls)
+        callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
+        public = await listening.public(callers, config, tls)
         operators = admin_app(endpoint, metrics, proxy.decisions)
         await stack.enter_async_context(
             listening.admin(operators, config.admin_host, config.admin_port)
