@@ -61,15 +61,15 @@ def told(found: Found, draw: Callable[[Table], str]) -> str:
         f" {_number(found.replicas, 'replica')}, {_number(found.edges, 'edge')}",
         "",
     ]
-    lines += [*draw(_table(found)).splitlines(), ""]
-    lines += [_ADVICE if found.nearness is Nearness.OFF else _VERDICTS[found.nearness]]
+    lines += [*draw(_table(found)).splitlines(), "", _VERDICTS[found.nearness]]
     lines += [f"  - {text(remark)}" for remark in found.remarks]
+    lines += [] if is_usable(found) else ["", _ADVICE]
     return "".join(f"{line}\n" for line in lines)
 
 
 def _headline(found: Found) -> str:
-    if found.nearness is Nearness.OFF:
-        return _VERDICTS[found.nearness]
+    if not is_usable(found):
+        return "No answer: the model does not behave as the fleet did."
     if found.changed is None:
         return "As it is; say what to change, like --replicas +1."
     was, now = found.model, found.changed
