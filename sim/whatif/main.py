@@ -12,7 +12,8 @@ import multiprocessing
 import pathlib
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
 
 import msgspec
 
@@ -43,48 +44,42 @@ def simulate(content: bytes, asked: Asked, seed: int) -> Found:
     """All of it; raises ValueError."""
     began_s = clock.now_s()
     recorded = recording.parse(content)
-    wanted = change(asked, recorded.head)
-    costs = fit(recorded)
-    model, changed = _runs(content, recorded, wanted, costs, seed)
-    seen = measured(recorded)
-    nearness, misses = judge(seen, model)
     head = recorded.head
-    return Found(
-        pool=head.pool,
-        began_ms=head.began_ms,
-        span_s=head.span_s,
-        replicas=len(head.replicas),
-        edges=head.edges,
-        nearness=nearness,
-        remarks=(*misses, *_remarks(recorded, costs, asked)),
-        change=wanted.words,
-        measured=seen,
-        model=model,
-        changed=None if nearness is Nearness.OFF else changed,
-        costs=costs,
-        took_s=round(clock.now_s() - began_s, 1),
-    )
-
-
-def _runs(
-    content: bytes, recorded: Recording, wanted: Change, costs: Costs, seed: int
-) -> tuple[Figures, Figures | None]:
-    head = recorded.head
-    as_it_is = Setting(head.replicas, head.policy, head.edges, costs)
-    if not wanted.words:
-        return Replay(recorded, as_it_is, 1.0, seed).run(), None
-    other = Setting(wanted.replicas, wanted.policy, head.edges, costs)
-    # not forked: a fork of a process with threads (gRPC has some) may hang for ever
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as beside:
-        changed = beside.submit(run_beside, content, other, wanted.load, seed)
+    wanted = change(asked, head)
+    with ExitStack() as stack:
+        changed: Future[Figures] | None = None
+        if wanted.words:
+            # not forked: a fork of a process with threads (gRPC has some) may hang for ever
+            spawning = multiprocessing.get_context("spawn")
+            beside = stack.enter_context(ProcessPoolExecutor(1, mp_context=spawning))
+            changed = beside.submit(run_beside, content, wanted, seed)
+        costs = fit(recorded)
+        as_it_is = Setting(head.replicas, head.policy, head.edges, costs)
         model = Replay(recorded, as_it_is, 1.0, seed).run()
-        return model, changed.result()
+        seen = measured(recorded)
+        nearness, misses = judge(seen, model)
+        return Found(
+            pool=head.pool,
+            began_ms=head.began_ms,
+            span_s=head.span_s,
+            replicas=len(head.replicas),
+            edges=head.edges,
+            nearness=nearness,
+            remarks=(*misses, *_remarks(recorded, costs, asked)),
+            change=wanted.words,
+            measured=seen,
+            model=model,
+            changed=changed.result() if changed and nearness is not Nearness.OFF else None,
+            costs=costs,
+            took_s=round(clock.now_s() - began_s, 1),
+        )
 
 
-def run_beside(content: bytes, setting: Setting, load: float, seed: int) -> Figures:
-    """One run, in another process."""
-    return Replay(recording.parse(content), setting, load, seed).run()
+def run_beside(content: bytes, wanted: Change, seed: int) -> Figures:
+    """The run with the change, in another process."""
+    recorded = recording.parse(content)
+    setting = Setting(wanted.replicas, wanted.policy, recorded.head.edges, fit(recorded))
+    return Replay(recorded, setting, wanted.load, seed).run()
 
 
 def _remarks(recorded: Recording, costs: Costs, asked: Asked) -> list[str]:
