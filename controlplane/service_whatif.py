@@ -102,7 +102,7 @@ def _block(content: bytes) -> ArrivalBlock | None:
 
 async def _facts(loop: ControlLoop, pool: str, context: Context) -> whatif_pb2.PoolFacts:
     """The pool as it is now."""
-    fleet, policy = loop.fleet(), loop.settings.policy
+    fleet, live = loop.fleet(), loop.live.now
     names = sorted(view.pool for view in fleet.pools)
     if not pool and len(names) == 1:
         pool = names[0]
@@ -110,7 +110,7 @@ async def _facts(loop: ControlLoop, pool: str, context: Context) -> whatif_pb2.P
         asked = f"there is no model {clip(pool)!r}" if pool else "which model?"
         text = f"{asked}; there are {', '.join(names) or 'none'}"
         await context.abort(grpc.StatusCode.NOT_FOUND, text)
-    hedges = {known.name for known in loop.registry.placement.pools if known.hedge}
+    hedges = {known.name for known in live.placement.pools if known.hedge}
     replicas = []
     for view in fleet.replicas:
         if view.route.pool != pool or view.route.serving is not Serving.OPEN:
@@ -131,8 +131,8 @@ async def _facts(loop: ControlLoop, pool: str, context: Context) -> whatif_pb2.P
         pool=pool,
         replicas=replicas,
         edges=len(fleet.edges),
-        queue_limit=policy.queue_limit,
-        queue_wait_ms=policy.queue_wait_ms,
+        queue_limit=live.policy.queue_limit,
+        queue_wait_ms=live.policy.queue_wait_ms,
         hedge=pool in hedges,
         now_ms=round(1000 * clock.wall_s()),
     )
