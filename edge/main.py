@@ -44,7 +44,7 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
-        feed.tellers = questions.tellers(proxy.decisions, dispatch)
+        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
