@@ -233,6 +233,11 @@ class ControlLoop:
         """Whose pushes these are."""
         return self._term
 
+    @property
+    def registry(self) -> Registry:
+        """What is known, to be read."""
+        return self._registry
+
     def streams(self) -> dict[str, int]:
         """How many are open, by kind of peer."""
         return {"agent": len(self._agents), "edge": len(self._edges)}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from edge.core import models, problems
 from edge.core.decisions import Notes
@@ -178,6 +179,10 @@ class Admission:
                 self._dispatch.finish(placement, Outcome.CLIENT, now_s)
             else:
                 future.set_result(placement)
+
+    def running(self) -> Iterator[Permit]:
+        """All attempts under way."""
+        return chain.from_iterable(self._running.values())
 
     async def idle(self) -> None:
         """Wait until nothing waits or runs."""

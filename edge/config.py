@@ -41,6 +41,11 @@ class EdgeConfig:
     extra_paths: tuple[str, ...] = ()
 
     @property
+    def admin_address(self) -> tuple[str, int]:
+        """Where operators look."""
+        return self.admin_host, self.admin_port
+
+    @property
     def listen_url(self) -> str:
         """What clients use."""
         host = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host  # noqa: S104

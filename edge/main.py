@@ -10,10 +10,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from aiohttp import web
-
 from edge import ways
 from edge.admission import Admission
+from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
@@ -21,9 +20,10 @@ from edge.feed import Feed
 from edge.proxy import Proxy
 from edge.server import Endpoint, Server, admin_app
 from trimtab.policy.autonomy import Mode
-from trimtab.runtime import log, service
+from trimtab.runtime import log, page, service
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.notify import notify
+from trimtab.runtime.page import Page
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
@@ -49,10 +49,9 @@ async def serve(config: EdgeConfig) -> None:
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config, tls)
-        admin_runner = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)
-        await admin_runner.setup()
-        stack.push_async_callback(admin_runner.cleanup)
-        await _listen_app(admin_runner, config.admin_host, config.admin_port)
+        beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
+        app, where = admin_app(endpoint, metrics, proxy.decisions), config.admin_address
+        await stack.enter_async_context(page.serving(app, *where, Page(beliefs)))
         async with TaskRunner() as runner:
             runner.forever("feed", feed.run())
             runner.forever("listen", feed.listen_forever())
@@ -99,18 +98,8 @@ async def _listen(server: Server, config: EdgeConfig, tls: ListenerTls | None) -
             ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
         )
     except OSError as error:
-        raise ConfigError(_cannot_listen(config.host, config.port, error)) from error
-
-
-async def _listen_app(runner: web.AppRunner, host: str, port: int) -> None:
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigError(_cannot_listen(host, port, error)) from error
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    return f"cannot listen on {host}:{port}: {error.strerror or error}"
+        where = f"cannot listen on {config.host}:{config.port}"
+        raise ConfigError(f"{where}: {error.strerror or error}") from error
 
 
 async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> None:

@@ -63,6 +63,8 @@ class Proxy:
         self._course = Course(table, dispatch, admission, ways, self._makers, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
+        self.live: dict[int, Job] = {}
+        """Requests under way, the oldest first, by their ticket's number."""
         self._once = Once(metrics)
         self.tunnels = Tunnels()
 
@@ -149,6 +151,7 @@ class Proxy:
 
     async def _run(self, job: Job) -> web.StreamResponse:
         self._metrics.requests_in_flight.labels(job.pool.name).inc()
+        self.live[job.ticket.number] = job
         ending = Ending("internal_error", 500, "internal_error")
         try:
             response = await self._course.run(job)
@@ -174,6 +177,7 @@ class Proxy:
 
     def _end(self, job: Job, ending: Ending) -> None:
         ticket, ended_s = job.ticket, clock.now_s()
+        del self.live[ticket.number]
         lasted_s = ended_s - ticket.since_s
         self._metrics.requests_in_flight.labels(job.pool.name).dec()
         self._metrics.finished(job.pool.name, ending.outcome, lasted_s)

@@ -28,7 +28,7 @@ API_VERSION = "trimtab/v1"
 SILENT_MS = 3_000
 TENANTS_SHOWN = 20
 REQUESTS_SHOWN = 10
-EVENTS_SHOWN = 300
+EVENTS_SHOWN = 500
 _OF_BREAKER = {
     BreakerState.PROBING: "probing",
     BreakerState.RAMPING: "ramping",
@@ -141,7 +141,7 @@ def document(look: Look) -> Document:
         },
         "tenants": [asdict(tenant) for tenant in tenants[:TENANTS_SHOWN]],
         "requests": None if look.requests is None else [asdict(one) for one in look.requests],
-        "events": [asdict(event) for event in look.events[-EVENTS_SHOWN:]],
+        "events": [_event(event) for event in look.events[-EVENTS_SHOWN:]],
     }
 
 
@@ -222,6 +222,12 @@ def _row(replica: ReplicaView, at_s: float, *, avoided: bool) -> Document:
         "vllm_version": replica.vllm_version,
         "gpus": _gpus(replica.gpus),
     }
+
+
+def _event(event: FleetEvent) -> Document:
+    """Without its details: `explain` has them."""
+    names = ("number", "at_ms", "about", "what", "text")
+    return {name: getattr(event, name) for name in names}
 
 
 def _gpus(samples: Sequence[GpuSample]) -> Document | None:
