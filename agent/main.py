@@ -15,7 +15,7 @@ from agent.nvml import GpuWatch
 from agent.uplink import Uplink
 from agent.watch import EngineWatch
 from trimtab.runtime import log, service
-from trimtab.runtime.notify import notify
+from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
@@ -42,6 +42,7 @@ async def serve_until(stop: asyncio.Event, config: AgentConfig) -> None:
         gpus.start()
         stack.callback(gpus.stop)
         async with TaskRunner() as tasks:
+            tasks.forever("watchdog", stay_alive())
             tasks.forever("agent.loop", loop.run())
             tasks.forever("agent.uplink", uplink.run(loop))
             if identity:

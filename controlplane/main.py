@@ -16,7 +16,7 @@ import trimtab  # noqa: F401
 # isort: split
 import grpc
 
-from controlplane import http, listen, service_admin, service_agent, service_edge, service_identity
+from controlplane import http, listen, service_identity, services
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -29,12 +29,10 @@ from controlplane.store.protocol import Store
 from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
 from trimtab.runtime import rpc, service
-from trimtab.runtime.notify import notify
+from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc
 
-SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME)
 STOP_GRACE_S = 1.0
 ANYWHERE = ("0.0.0.0:", "[::]:", ":")
 GARBAGE_EVERY = 50_000  # objects: one edge's report has a thousand, and none is ever in a cycle
@@ -76,6 +74,7 @@ async def _serve(
     members = await Members.open(config.tls, store) if config.tls else None
     server = await _bind(config, seat, members)
     async with TaskRunner() as runner:
+        runner.forever("watchdog", stay_alive())
         if members:
             await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
@@ -104,13 +103,11 @@ def _settings(config: ControlConfig) -> Settings:
 
 
 async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> grpc.aio.Server:
-    names: tuple[str, ...] = SERVICES
+    names: tuple[str, ...] = services.NAMES
     identity, guards = (members.identity, [members.guard]) if members else (None, [])
 
     def register(server: grpc.aio.Server) -> None:
-        agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
-        service_edge.register(service_edge.EdgeService(seat), server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
+        services.register(seat, server)
         if members:
             members.register(server)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from controlplane import service_events, service_state
+from controlplane import explaining, service_events, service_state
 from controlplane.core.bounds import clip
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
@@ -85,7 +85,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         """See the proto."""
         loop = await self._seat.loop_or_refuse(context)
         await _known(loop, request.replica, context)
-        found = loop.explain(request.replica)
+        found = explaining.replica(loop, request.replica)
         return admin_pb2.ExplainReplicaResponse(explanation=encode(found))
 
     async def WatchEvents(  # noqa: N802 - the proto's name

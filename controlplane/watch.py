@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from controlplane import explaining
 from controlplane.core.past import Past, tenants
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
@@ -59,7 +60,7 @@ class Watch:
         """See the page; as `ctl explain replica`."""
         if self._seat.loop is None:
             raise KeyError(replica)
-        found = asdict(self._seat.loop.explain(replica))
+        found = asdict(explaining.replica(self._seat.loop, replica))
         for finding in found["findings"]:
             finding["concern"] = finding["concern"].name
         return found

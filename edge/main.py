@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from edge import ways
+from edge import listening, questions, ways
 from edge.admission import Admission
 from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
@@ -22,7 +22,7 @@ from edge.server import Endpoint, Server, admin_app
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, page, service
 from trimtab.runtime.listener_tls import ListenerTls
-from trimtab.runtime.notify import notify
+from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.page import Page
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
@@ -31,7 +31,7 @@ from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
 
 STATUS_PERIOD_S = 1.0
-HANDSHAKE_LIMIT_S = 10.0  # a caller that never ends its TLS handshake
+STOP_MARGIN_S = 10.0
 
 
 async def serve(config: EdgeConfig) -> None:
@@ -46,13 +46,15 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
+        feed.tellers = questions.tellers(proxy.decisions, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
-        public = await _listen(Server(endpoint), config, tls)
+        public = await listening.public(Server(endpoint), config, tls)
         beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
         app, where = admin_app(endpoint, metrics, proxy.decisions), config.admin_address
         await stack.enter_async_context(page.serving(app, *where, Page(beliefs)))
         async with TaskRunner() as runner:
+            runner.forever("watchdog", stay_alive())
             runner.forever("feed", feed.run())
             runner.forever("listen", feed.listen_forever())
             runner.forever("snapshot file", feed.save_forever())
@@ -71,7 +73,7 @@ async def serve(config: EdgeConfig) -> None:
             runner.forever("status", _tell_status(feed, endpoint, dispatch))
             await stop.wait()
             endpoint.draining = True
-            notify(stopping=True)
+            notify(stopping=True, more_s=config.drain_s + STOP_MARGIN_S)
             public.close()
             await _drain(admission, config.drain_s)
             await proxy.tunnels.close()
@@ -81,25 +83,6 @@ def _tls(config: EdgeConfig) -> ListenerTls | None:
     if config.tls is None:
         return None
     return ListenerTls(pathlib.Path(config.tls.cert), pathlib.Path(config.tls.key))
-
-
-async def _listen(server: Server, config: EdgeConfig, tls: ListenerTls | None) -> asyncio.Server:
-    """Take the port, without serving yet."""
-    loop = asyncio.get_running_loop()
-    try:
-        return await loop.create_server(
-            server,
-            config.host,
-            config.port,
-            backlog=1024,
-            reuse_port=config.shares_port or None,
-            start_serving=False,
-            ssl=tls.context if tls else None,
-            ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
-        )
-    except OSError as error:
-        where = f"cannot listen on {config.host}:{config.port}"
-        raise ConfigError(f"{where}: {error.strerror or error}") from error
 
 
 async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> None:

@@ -1,0 +1,37 @@
+"""Taking the public address; the operators' is the status page's (trimtab/runtime/page).
+
+Rules: a socket that the manager holds for us goes before our own (trimtab/runtime/activation); an
+address that can't be had is one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from edge.config import EdgeConfig
+from edge.server import Server
+from trimtab.runtime import activation
+from trimtab.runtime.listener_tls import ListenerTls
+from trimtab.runtime.service import ConfigError
+
+BACKLOG = 1_024
+HANDSHAKE_LIMIT_S = 10.0  # a caller that never ends its TLS handshake
+
+
+async def public(server: Server, config: EdgeConfig, tls: ListenerTls | None) -> asyncio.Server:
+    """Take the port, without serving yet. Raises ConfigError."""
+    handed = activation.inherited()
+    place = {"sock": handed} if handed else {"host": config.host, "port": config.port}
+    try:
+        return await asyncio.get_running_loop().create_server(
+            server,
+            **place,
+            backlog=BACKLOG,
+            reuse_port=(config.shares_port and not handed) or None,
+            start_serving=False,
+            ssl=tls.context if tls else None,
+            ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
+        )
+    except OSError as error:
+        where = f"cannot listen on {config.host}:{config.port}"
+        raise ConfigError(f"{where}: {error.strerror or error}") from error
