@@ -5,8 +5,6 @@ Rules: the past is this leader's own, and begins anew with each; nothing is read
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from controlplane import explaining
 from controlplane.core.past import Past, tenants
 from controlplane.loop import ControlLoop
@@ -60,10 +58,7 @@ class Watch:
         """See the page; as `ctl explain replica`."""
         if self._seat.loop is None:
             raise KeyError(replica)
-        found = asdict(explaining.replica(self._seat.loop, replica))
-        for finding in found["findings"]:
-            finding["concern"] = finding["concern"].name
-        return found
+        return status.explained(explaining.replica(self._seat.loop, replica))
 
 
 def _standby(leader: str) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 
@@ -64,10 +64,7 @@ class Beliefs:
 
     def explain(self, replica: str) -> object:
         """See the page."""
-        found = asdict(self._belief.explain(replica, clock.now_s()))
-        for finding in found["findings"]:
-            finding["concern"] = finding["concern"].name
-        return found
+        return status.explained(self._belief.explain(replica, clock.now_s()))
 
     def _self(self) -> Self:
         return Self(

@@ -54,7 +54,7 @@ def up(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
         typer.Option(help="A vLLM engine, http://host:port; give it several times for several."),
     ] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT for clients.")] = "",
-    admin: Annotated[str, typer.Option(help="HOST:PORT for /metrics and /decisions.")] = "",
+    admin: Annotated[str, typer.Option(help="HOST:PORT for the status page and /metrics.")] = "",
     key: Annotated[
         str, typer.Option(help="A key that may call; by default one is made and kept.")
     ] = "",

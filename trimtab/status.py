@@ -22,7 +22,7 @@ from trimtab.model import (
     Serving,
 )
 from trimtab.verdict import Verdict, why
-from trimtab.views import Fleet, FleetEvent, PoolView, ReplicaView
+from trimtab.views import Explanation, Fleet, FleetEvent, PoolView, ReplicaView
 
 API_VERSION = "trimtab/v1"
 SILENT_MS = 3_000
@@ -171,6 +171,12 @@ def delta(before: Document, after: Document) -> Document:
     changed["gone"] = [name for name in known if name not in after["replicas"]]
     changed["events"] = [event for event in after["events"] if event["number"] > newest]
     return changed
+
+
+def explained(found: Explanation) -> Document:
+    """Why a replica gets the traffic it gets."""
+    findings = [{**asdict(one), "concern": one.concern.name} for one in found.findings]
+    return {**asdict(found), "findings": findings, "events": [_event(e) for e in found.events]}
 
 
 def cells(finished: Iterable[history.Cell]) -> list[Document]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from controlplane.core import explanation, view
 from controlplane.core.past import Past, tenants
@@ -101,10 +101,7 @@ def _explained(plane: ControlPlane, fleet: Fleet, now_s: float) -> Iterator[tupl
     for name, replica in plane.registry.replicas.items():
         node = plane.registry.agents.by_node.get(replica.node)
         case = explanation.case(fleet, replica, node, now_s, BASE_S + now_s, 2.0)
-        found = asdict(explanation.explain(case, _lately(plane, name)))
-        for finding in found["findings"]:
-            finding["concern"] = finding["concern"].name
-        yield name, found
+        yield name, status.explained(explanation.explain(case, _lately(plane, name)))
 
 
 def _lately(plane: ControlPlane, name: str) -> tuple[FleetEvent, ...]:
