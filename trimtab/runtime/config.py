@@ -218,7 +218,7 @@ class Config(Section, frozen=True):
     insecure: bool = False
     """Let a control plane listen beyond loopback without TLS: anybody there may steer the fleet."""
     controlplane_metrics: Address | None = None
-    """Where the control plane's status page and /metrics are, like 127.0.0.1:4002; by default nowhere."""
+    """Where the control plane's status page and /metrics are, like 127.0.0.1:4002; else nowhere."""
     state_dir: str = ""
     """Where state is kept."""
     etcd: Etcd | None = None
