@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from edge.core.dispatch import Dispatch, PoolState, ReplicaState
 from edge.core.table import RoutingTable
 from trimtab import history, status
-from trimtab.model import Credit, Route, Serving
+from trimtab.model import Credit, EngineState, Route, Serving
 from trimtab.policy.autonomy import Mode
 from trimtab.verdict import Level, Verdict, judge
 from trimtab.views import (
@@ -212,6 +212,7 @@ class Belief:
         of_pool = sum(lately["started", other.replica] for other in routes)
         return ReplicaView(
             route=route,
+            state=EngineState.UNSPECIFIED,
             limit_slots=state.room(credit.slots, now_s) if route.serving is Serving.OPEN else 0,
             full_slots=credit.limit_slots,
             weight=credit.weight,

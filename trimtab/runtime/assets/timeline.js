@@ -107,10 +107,16 @@ export class Timeline {
     return new uPlot({
       width: $(id).clientWidth || 600, height, legend: { show: false }, padding: [8, 18, more.x ? 0 : 8, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false }, sync: { key: "timeline" } },
-      scales: { x: { time: true, range: () => [this.past.newest - (this.past.cells - 1) * this.past.step, this.past.newest] }, y: { range: more.range } },
+      scales: { x: { time: true, range: () => this.#reach() }, y: { range: more.range } },
       axes: [{ ...axis, show: Boolean(more.x), size: 22, space: 76, values: (u, ticks, a, b, step) => ticks.map((t) => step < 60 ? clock(t) : clock(t).slice(0, 5)) }, { ...axis, show: true, size: gutter(), gap: 6, space: 26, values: more.values, splits: more.splits, grid: { ...axis.grid, show: !more.bare } }],
       series: [{}, ...series], hooks: { draw: [more.draw ?? (() => {})], setCursor: [(u) => this.#moved(u)] },
     }, [[]], $(id));
+  }
+
+  // From when to when: the whole span, or what there is of it.
+  #reach() {
+    const { newest, cells, step, since } = this.past;
+    return [Math.max(newest - (cells - 1) * step, Math.min(since, newest - Math.max(120, 20 * step))), newest];
   }
 
   #share() {
@@ -250,7 +256,8 @@ export class Timeline {
   }
 }
 
-export const grave = (event) => /LOST|EJECTED|CLOSED|DEAD|STALLED|alarm|lost/.test(event.text.split(":")[0] + event.what);
+// Whether an event took something away: what counts is where it went to.
+export const grave = (event) => /LOST|EJECTED|CLOSED|DEAD|STALLED/.test(event.text.split(":")[0].split(", ").map((part) => part.split("->").pop()).join()) || /alarm|disconnected/.test(event.what);
 
 // Stretches of equal codes, [from, to, code]; where nothing is known there is none.
 function runs(codes) {
