@@ -76,6 +76,7 @@ async def _serve(
     async with TaskRunner() as runner:
         runner.forever("watchdog", stay_alive())
         if members:
+            members.guard.on_refused = seat.turned_away
             await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
         log.info("serving", extra={"fields": {"listen": config.listen}})

@@ -12,10 +12,12 @@ import logging
 import random
 
 from controlplane.contents import op
+from controlplane.core.journal import Journal
 from controlplane.leader import DeposedError, Tenure
 from controlplane.store.protocol import TXN_LIMIT_OPS, Put, Store, StoreError
 from trimtab.runtime.backoff import Backoff
 
+JOURNAL_PERIOD_S = 1.0  # a write a second at most, whatever happens
 WRITE_DEADLINE_S = 3.0  # somebody waits: rather a no than nothing
 log = logging.getLogger("controlplane.saver")
 
@@ -37,6 +39,17 @@ class Saver:
         """Write this soon; None removes the key."""
         self._pending[key] = value
         self._waiting.set()
+
+    def take(self, journal: Journal) -> None:
+        """Write soon what happened since the last call."""
+        for key, value in journal.unsaved().items():
+            self.save(key, value)
+
+    async def follow(self, journal: Journal) -> None:
+        """Write what happens, for ever."""
+        while True:
+            await asyncio.sleep(JOURNAL_PERIOD_S)
+            self.take(journal)
 
     async def write(self, key: str, value: bytes, before: bytes | None) -> int:
         """Write this now; its revision. Raises StoreError, and then `before` comes back."""

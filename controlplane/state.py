@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from controlplane.core.events import Loaded
 from controlplane.core.records import (
+    EVENTS,
     INTENTS,
     REPLICAS,
     TERM_KEY,
@@ -22,6 +23,7 @@ from controlplane.core.records import (
 )
 from controlplane.leader import Tenure
 from controlplane.store.protocol import Absent, Put, RevisionIs, Store, StoreError
+from trimtab.views import FleetEvent
 
 T = TypeVar("T")
 TERM_TRIES = 10
@@ -45,6 +47,7 @@ async def load(store: Store) -> Loaded:
     return Loaded(
         replicas=await _records(store, REPLICAS, ReplicaRecord),
         wishes=await _records(store, INTENTS, Wish),
+        journal=await _records(store, EVENTS, tuple[FleetEvent, ...]),
     )
 
 

@@ -54,11 +54,11 @@ class Watch:
         """See the page."""
         return self._past.history
 
-    def explain(self, replica: str) -> object:
+    async def explain(self, replica: str) -> object:
         """See the page; as `ctl explain replica`."""
         if self._seat.loop is None:
             raise KeyError(replica)
-        return status.explained(explaining.replica(self._seat.loop, replica))
+        return status.explained(await explaining.replica(self._seat.loop, replica))
 
 
 def _standby(leader: str) -> Verdict:

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from ctl import nouns
+from ctl.commands_describe import describe, top
 from ctl.commands_explain import events, explain
 from ctl.commands_get import get
 from ctl.commands_intent import cordon, drain, uncordon
@@ -43,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and errors: faster, and readable in any locale
 )
-for command in (status, get, explain, events, cordon, uncordon, drain):
+for command in (status, top, get, describe, explain, events, cordon, uncordon, drain):
     app.command()(command)
 app.command("why", hidden=True)(explain)
 app.add_typer(node, name="node")

@@ -62,7 +62,7 @@ class Beliefs:
         """See the page."""
         return self._belief.history
 
-    def explain(self, replica: str) -> object:
+    async def explain(self, replica: str) -> object:
         """See the page."""
         return status.explained(self._belief.explain(replica, clock.now_s()))
 

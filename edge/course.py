@@ -9,7 +9,6 @@ once with the attempt's outcome.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,11 +17,11 @@ from functools import partial
 from typing import Protocol
 
 import msgspec
-from aiohttp import web
 
 from edge import attempt
 from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
-from edge.attempt import Rejected, Result, Whole
+from edge.alarm import Alarm, RangError
+from edge.attempt import Errand, Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
 from edge.core import continuation, headers, models, problems, sse, surface
 from edge.core.decisions import Attempt, Notes
@@ -37,6 +36,7 @@ from edge.core.table import RoutingTable
 from edge.failures import Failures
 from edge.fallback import SERVED_OUTSIDE
 from edge.hedging import Hedger
+from edge.http.response import Response
 from edge.quarantine import Quarantine
 from edge.ways import Ways
 from trimtab.model import ApiKey, Outcome, Pool
@@ -50,6 +50,8 @@ from trimtab.runtime.telemetry import EdgeMetrics
 GONE = Failure(Fault.CLIENT_GONE)
 """What a cancelled caller leaves behind."""
 OUTRUN = Failure(Fault.OUTRUN)
+FINE = frozenset({Outcome.OK, Outcome.CLIENT})
+NAMES = {outcome: outcome.name.lower() for outcome in Outcome}
 
 
 class Passing(Protocol):
@@ -60,17 +62,10 @@ class Passing(Protocol):
         """Whether another replica can be tried."""
 
     @property
-    def response(self) -> web.StreamResponse | None:
+    def response(self) -> Response | None:
         """The whole answer, if it was made on the way."""
 
-    async def attempt(
-        self,
-        permit: Permit,
-        call: Call,
-        headers: Mapping[str, str],
-        stream: ClientStream | None,
-        idle_s: float,
-    ) -> Result:
+    async def attempt(self, errand: Errand) -> Result:
         """One attempt, as in edge/attempt."""
 
 
@@ -129,7 +124,7 @@ class Job:
 class BrokenStreamError(Exception):
     """The stream ended in an error event; carries it, and the response for the server."""
 
-    def __init__(self, response: web.StreamResponse, problem: Problem) -> None:
+    def __init__(self, response: Response, problem: Problem) -> None:
         super().__init__(problem.code)
         self.response = response
         self.problem = problem
@@ -159,34 +154,29 @@ class Course:
         self._quarantine = Quarantine(dispatch)
         self.keeper = Keeper()
 
-    async def run(self, job: Job) -> web.StreamResponse:
+    async def run(self, job: Job) -> Response:
         """Answer it; raises RefusedError while an error status is still possible."""
         if job.stream is None:
             return await self._in_time(job)
         with self._kept(job, job.stream):
             return await self._in_time(job)
 
-    async def _in_time(self, job: Job) -> web.StreamResponse:
-        within_s = max(0.0, job.due_s - clock.now_s()) if job.deadline else None
-        timer = asyncio.timeout(within_s)
+    async def _in_time(self, job: Job) -> Response:
         try:
-            async with timer:
-                return await self._somewhere(job)
+            with Alarm(max(0.0, job.due_s - clock.now_s())):
+                try:
+                    return await self._follow(job)
+                except RefusedError as error:
+                    return await self._answer(job, await self._fallbacks.answer(job, error))
         except RefusedError as error:
-            raise await _refusal(job, error.problem) from error
-        except TimeoutError:
-            if job.deadline is None or not timer.expired():
+            raise _refusal(job, error.problem) from error
+        except RangError:
+            if job.deadline is None:
                 raise
             problem = problems.too_late(job.deadline, started=job.started)
-            raise await _refusal(job, problem) from None
+            raise _refusal(job, problem) from None
 
-    async def _somewhere(self, job: Job) -> web.StreamResponse:
-        try:
-            return await self._follow(job)
-        except RefusedError as error:
-            return await self._answer(job, await self._fallbacks.answer(job, error))
-
-    async def _follow(self, job: Job) -> web.StreamResponse:
+    async def _follow(self, job: Job) -> Response:
         while True:
             result, replica = await self._attempt(job)
             if isinstance(result, Whole):
@@ -230,7 +220,9 @@ class Course:
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
             raise RefusedError(problem)
-        return await self._hedger.run(job, permit, partial(self._run, job))
+        if job.stream is not None and job.pool.hedge:
+            return await self._hedger.run(job, permit, partial(self._run, job))
+        return await self._run(job, permit)
 
     async def _run(self, job: Job, permit: Permit) -> tuple[Result, str]:
         failure: Failure | None = GONE
@@ -247,9 +239,9 @@ class Course:
             if failure is GONE:
                 failure = OUTRUN if permit.outrun else job.left(clock.now_s())
             failure = None if permit.whole else failure  # who leaves now has all
-            outcome = classify(failure)
+            outcome = classify(failure) if failure else Outcome.OK
             self._admission.release(permit, outcome)
-            self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
+            self._metrics.attempts.labels(permit.route.replica, NAMES[outcome]).inc()
             self._note(job, permit, outcome, failure)
 
     async def _admit(self, job: Job, *, again: bool) -> Permit:
@@ -278,7 +270,7 @@ class Course:
             tokens=permit.tokens,
         )
         job.notes.attempts.append(ended)
-        if outcome not in {Outcome.OK, Outcome.CLIENT}:
+        if outcome not in FINE:
             self._failures.tell(job.request_id, ended)
 
     async def _send(self, job: Job, permit: Permit) -> Result:
@@ -294,12 +286,13 @@ class Course:
                 await stream.send(sse.DONE)
                 return Whole()
             call = msgspec.structs.replace(call, body=rest.body)
+        errand = Errand(permit, call, to_engine, stream, job.idle_s)
         if job.passing is not None:
-            return await job.passing.attempt(permit, call, to_engine, stream, job.idle_s)
-        return await attempt.run(self._upstream, permit, call, to_engine, stream, job.idle_s)
+            return await job.passing.attempt(errand)
+        return await attempt.run(self._upstream, errand)
 
     def _poison(self, job: Job) -> Problem | None:
-        if job.passing is not None:
+        if job.passing is not None or self._quarantine.is_empty:
             return None  # who has it only in part can't know it again
         return self._quarantine.refusal(job.ticket.tenant, job.call)
 
@@ -346,14 +339,14 @@ class Course:
         self._metrics.failovers.labels(job.pool.name, result).inc()
         job.notes.not_continued = why
 
-    async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
+    async def _answer(self, job: Job, whole: Whole) -> Response:
         if job.stream is not None:
-            return await job.stream.finish()
+            return job.stream.finish()
         if job.passing is not None and job.passing.response is not None:
             return job.passing.response
         kind = {"content-type": whole.content_type}
         marks = SERVED_OUTSIDE if job.notes.outside else {}
-        return web.Response(body=whole.body, headers={**kind, **marks})
+        return Response(200, whole.body, {**kind, **marks})
 
     def _gone(self, job: Job) -> Problem:
         return models.unknown(self._table.targets, job.key, job.target.name)
@@ -367,14 +360,14 @@ class Course:
         having = {route.replica for route in routes if models.has(route, job.target.adapter)}
         return job.history.requeues <= REQUEUES_MAX and not having <= job.history.tried
 
-    async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
+    async def _pass_on(self, job: Job, rejected: Rejected) -> Response:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
         kind, status = {"content-type": rejected.content_type}, rejected.failure.status
         body = problems.named(rejected.body)
-        return web.Response(body=body, status=status, headers=kind)
+        return Response(status, body, kind)
 
-    async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
+    async def _give_up(self, job: Job, failure: Failure) -> Response:
         if failure.fault is Fault.CLIENT_GONE:
             raise ConnectionResetError("the caller stopped reading")
         raise RefusedError(_cut_short(job, failure))
@@ -384,8 +377,8 @@ def _cut_short(job: Job, failure: Failure) -> Problem:
     return problems.attempt_failed(failure, job.history.attempts + 1, started=job.started)
 
 
-async def _refusal(job: Job, problem: Problem) -> Exception:
+def _refusal(job: Job, problem: Problem) -> Exception:
     """What to raise: by a status if that is still possible, else in the stream."""
     if job.stream is not None and job.stream.committed:
-        return BrokenStreamError(await job.stream.fail(problem), problem)
+        return BrokenStreamError(job.stream.fail(problem), problem)
     return RefusedError(problem)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from edge.config import EdgeConfig
-from edge.server import Server
+from edge.http.server import Server
 from trimtab.runtime import activation
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.service import ConfigError

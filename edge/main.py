@@ -10,15 +10,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from edge import listening, questions, ways
+from edge import answers, listening, questions, ways
 from edge.admission import Admission
 from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.feed import Feed
+from edge.http.server import serving
 from edge.proxy import Proxy
-from edge.server import Endpoint, Server, admin_app
+from edge.server import Endpoint, admin_app
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, page, service
 from trimtab.runtime.listener_tls import ListenerTls
@@ -38,7 +39,7 @@ async def serve(config: EdgeConfig) -> None:
     """Run until told to stop."""
     stop = service.stop_event()
     table = RoutingTable()
-    dispatch = Dispatch(table, random.SystemRandom())
+    dispatch = Dispatch(table, random.Random())  # noqa: S311 - where a request goes is no secret
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
     feed = Feed(config, table, dispatch, admission, metrics)
@@ -48,11 +49,11 @@ async def serve(config: EdgeConfig) -> None:
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         feed.tellers = questions.tellers(proxy.decisions, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
-        tls = _tls(config)
-        public = await listening.public(Server(endpoint), config, tls)
+        callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
+        public = await listening.public(callers, config, tls := _tls(config))
         beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
-        app, where = admin_app(endpoint, metrics, proxy.decisions), config.admin_address
-        await stack.enter_async_context(page.serving(app, *where, Page(beliefs)))
+        operators = admin_app(endpoint, metrics, proxy.decisions), *config.admin_address
+        await stack.enter_async_context(page.serving(*operators, Page(beliefs)))
         async with TaskRunner() as runner:
             runner.forever("watchdog", stay_alive())
             runner.forever("feed", feed.run())

@@ -90,7 +90,7 @@ class Many:
         """Six hours of it."""
         return self.kept.history
 
-    def explain(self, replica: str) -> object:
+    async def explain(self, replica: str) -> object:
         """Nothing to explain here."""
         raise KeyError(replica)
 

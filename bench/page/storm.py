@@ -62,7 +62,7 @@ class Frozen:
         """As it was."""
         return self.kept
 
-    def explain(self, replica: str) -> object:
+    async def explain(self, replica: str) -> object:
         """As it was."""
         return self.explained[replica]
 
@@ -98,9 +98,8 @@ def ours(scenario: Scenario, seed: int = 1) -> Frozen:
 
 
 def _explained(plane: ControlPlane, fleet: Fleet, now_s: float) -> Iterator[tuple[str, object]]:
-    for name, replica in plane.registry.replicas.items():
-        node = plane.registry.agents.by_node.get(replica.node)
-        case = explanation.case(fleet, replica, node, now_s, BASE_S + now_s, 2.0)
+    for name in plane.registry.replicas:
+        case = explanation.case(plane.registry, fleet, name, now_s, BASE_S + now_s)
         yield name, status.explained(explanation.explain(case, _lately(plane, name)))
 
 

@@ -19,6 +19,7 @@ from trimtab.model import (
     EngineState,
     Serving,
 )
+from trimtab.views import FleetEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Loaded:
 
     replicas: Mapping[str, ReplicaRecord]
     wishes: Mapping[str, Wish]
+    journal: Mapping[str, tuple[FleetEvent, ...]] = field(default_factory=dict)
+    """What happened before, a page a key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class ShownFleet:
         """As remembered."""
         return self.kept
 
-    def explain(self, replica: str) -> object:
+    async def explain(self, replica: str) -> object:
         """Always the same reasons."""
         known = {view.route.replica for view in self.fleet.replicas}
         if replica not in known:

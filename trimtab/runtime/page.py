@@ -60,7 +60,7 @@ class Source(Protocol):
     def past(self) -> history.History:
         """Everything before."""
 
-    def explain(self, replica: str) -> object:
+    async def explain(self, replica: str) -> object:
         """Why a replica gets the traffic it gets, as plain data; KeyError for an unknown name."""
 
 
@@ -177,7 +177,7 @@ class Page:
     async def _explain(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["replica"]
         try:
-            return _json(self._source.explain(name))
+            return _json(await self._source.explain(name))
         except KeyError:
             raise web.HTTPNotFound(text="There is no such replica now.\n") from None
 
