@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from edge.core import models, problems
 from edge.core.decisions import Notes
@@ -180,6 +181,10 @@ class Admission:
                 self._dispatch.finish(placement, Outcome.CLIENT, now_s)
             else:
                 future.set_result(placement)
+
+    def running(self) -> Iterator[Permit]:
+        """All attempts under way."""
+        return chain.from_iterable(self._running.values())
 
     async def pump_forever(self) -> None:
         """Notice doubts that expired, and count what streams."""
