@@ -18,13 +18,16 @@ class RangError(TimeoutError):
 
 
 class Alarm:
-    """`with Alarm(seconds) as alarm:`; infinite seconds never ring by themselves."""
+    """`with Alarm(seconds, loop) as alarm:`; infinite seconds never ring by themselves.
+
+    The loop is told, as to ask for it is a system call.
+    """
 
     __slots__ = ("_cancels", "_due_s", "_looks_s", "_loop", "_rang", "_task", "_timer")
 
-    def __init__(self, within_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._due_s = self._loop.time() + within_s
+    def __init__(self, within_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due_s = loop.time() + within_s
         self._looks_s = math.inf
         self._rang = False
         self._timer: asyncio.TimerHandle | None = None
@@ -54,11 +57,12 @@ class Alarm:
             self._task.cancel()
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("only a task can be cancelled")
         self._task, self._cancels = task, task.cancelling()
-        self._look_at(self._due_s)
+        if self._due_s < math.inf:
+            self._look_at(self._due_s)
         return self
 
     def __exit__(

@@ -6,6 +6,7 @@ kept. aiohttp has both ends of a WebSocket, and sends a body as it comes.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -75,6 +76,7 @@ class _Carrier(Upstream):
         cargo: Cargo,
         adapter: str,
     ) -> None:
+        self.loop = asyncio.get_running_loop()
         self._session = session
         self._headers = dict(headers)
         self._cargo = cargo

@@ -142,7 +142,7 @@ class Queue:
 
         The same as `offer` and `depart`, at a third of their time.
         """
-        if self._waiting or self.limit < 1 or now_s >= self.gives_up_s(ticket):
+        if self._waiting or self.limit < 1:
             return False
         wait_s = self.wait_s(ticket, now_s)
         self.forecast = Forecast(wait_s, self._budget_s(ticket, wait_s, now_s))
