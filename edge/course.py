@@ -327,7 +327,7 @@ class Course:
     def _resume(self, job: Job, failure: Failure, now_s: float) -> None:
         job.cut = failure
         if classify(failure) is not Outcome.OVERLOAD or not job.ticket.was_cut:
-            job.ticket = job.ticket._replace(cut_s=now_s)
+            job.ticket = msgspec.structs.replace(job.ticket, cut_s=now_s)
             self._failed_over(job, "continued", "")
         if job.stream is not None:
             job.stream.pause()
