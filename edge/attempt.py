@@ -72,7 +72,7 @@ async def run(upstream: Upstream, errand: Errand) -> Result:
     permit, stream, idle_s = errand.permit, errand.stream, errand.idle_s
     relay = None if stream is None else _Relay(permit, errand.call, stream, idle_s)
     try:
-        with Alarm(idle_s, upstream.loop) as alarm:
+        with upstream.watch.alarm(idle_s) as alarm:
             permit.on_lost = alarm.now
             return await _ask(upstream, errand, relay, alarm)
     except RangError:

@@ -6,7 +6,6 @@ kept. aiohttp has both ends of a WebSocket, and sends a body as it comes.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -15,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from edge.admission import RefusedError
+from edge.alarm import Watch
 from edge.core.problems import Problem
 from edge.core.splice import Pieces
 from edge.engine_connection import Take
@@ -76,7 +76,7 @@ class _Carrier(Upstream):
         cargo: Cargo,
         adapter: str,
     ) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.watch = Watch()
         self._session = session
         self._headers = dict(headers)
         self._cargo = cargo

@@ -19,7 +19,7 @@ import msgspec
 
 from edge import attempt
 from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
-from edge.alarm import Alarm, RangError
+from edge.alarm import RangError
 from edge.attempt import Errand, Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
 from edge.core import continuation, headers, models, problems, sse, surface
@@ -159,7 +159,7 @@ class Course:
         if job.stream is not None:
             self.keeper.watch(job.stream, now_s + policy.head_hold_ms / 1000)
         try:
-            with Alarm(max(0.0, job.due_s - now_s), self._upstream.loop):
+            with self._upstream.watch.alarm(max(0.0, job.due_s - now_s)):
                 try:
                     return await self._follow(job)
                 except RefusedError as error:

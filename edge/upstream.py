@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from edge.alarm import Watch
 from edge.core.splice import Pieces
 from edge.engine_connection import PIECE_BYTES, Connection, Take, UpstreamError
 from trimtab.model import Route
@@ -91,7 +92,7 @@ class Upstream:
     def __init__(self, key: str) -> None:
         fixed = {"content-type": "application/json"}
         self._fixed = _lines(fixed | ({"authorization": f"Bearer {key}"} if key else {}))
-        self.loop = asyncio.get_running_loop()
+        self.watch = Watch()
         self._idle: dict[Origin, list[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -146,7 +147,7 @@ class Upstream:
 
     async def connect(self, origin: Origin) -> Connection:
         """A new one; raises UpstreamError."""
-        loop, refused = self.loop, False
+        loop, refused = self.watch.loop, False
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 kind = socket.SOCK_STREAM
@@ -164,7 +165,7 @@ class Upstream:
     async def _open(self, origin: Origin, address: Any) -> Connection:
         if origin.is_tls and self._tls is None:
             self._tls = ssl.create_default_context()
-        loop, made = self.loop, _socket(address)
+        loop, made = self.watch.loop, _socket(address)
         try:
             await loop.sock_connect(made, address[4])
             _, connection = await loop.create_connection(
