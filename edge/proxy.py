@@ -89,13 +89,12 @@ class Proxy:
         call, target, only = self._bind(call, request.caller)
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
-
-        async def answer() -> Response:
-            return await self._run(self._job(request, call, target, clock.now_s(), only))
-
         if "idempotency-key" not in request.headers:
-            return await answer()
-        return await self._once.serve(request, call, request.caller.sha256, answer)
+            return await self._run(self._job(request, call, target, clock.now_s(), only))
+        return await self._once.serve(
+            *(request, call, request.caller.sha256),
+            lambda: self._run(self._job(request, call, target, clock.now_s(), only)),
+        )
 
     async def _carry(self, request: Request, found: Found) -> Job:
         """Begin to read a form with a file."""
