@@ -257,6 +257,8 @@ class Registry:
             limit, inflight = replica.facts.max_num_seqs, self.edges.inflight(replica.name)
             replica.load.take_sample(before, sample, limit, inflight, now_s)
         replica.sample, replica.sampled_at_s = sample, now_s
+        unseen = not (sample.running or sample.waiting) and self.edges.inflight(replica.name)
+        replica.unseen_since_s = (replica.unseen_since_s or now_s) if unseen else None
         if old_state is not sample.state or before is None:
             replica.cause = sample.reason
             replica.stalled_warming = (

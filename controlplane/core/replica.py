@@ -56,6 +56,8 @@ class Replica:
     health: Serving = Serving.CLOSED
     cause: str = ""  # the agent's words when the state began; the live ones change too often
     gpu_fault: str = ""  # what makes its GPU useless
+    unseen_since_s: float | None = None
+    """Since when edges have requests on it of which its engine knows nothing; None: not so."""
     stalled_warming: bool = False  # it was WARMING when it stalled
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)

@@ -48,7 +48,9 @@ class Box:
         self._scratch = pathlib.Path(tempfile.mkdtemp(prefix="tt-box-", dir="/tmp"))
         self._group = _groups() / self._scratch.name
         self._group.mkdir()
-        ours = {f"opt/trimtab/bin/trimtab-{name}": name for name in ("agent", "controlplane", "edge")}
+        ours = {
+            f"opt/trimtab/bin/trimtab-{name}": name for name in ("agent", "controlplane", "edge")
+        }
         commands = {path: COMMAND.format(name) for path, name in ours.items()}
         own = {
             "etc/systemd/system/box.target": TARGET,

@@ -133,6 +133,11 @@ def ejected(story: Story) -> None:
         story.serve(state=EngineState.STALLED, reason="no token", no_progress_ms=passed_ms)
 
 
+def hung_when_idle(story: Story) -> None:
+    for _ in range(12):
+        story.serve(running=0, generation_tokens_total=80)
+
+
 def loading(story: Story) -> None:
     story.epoch = 2
     story.serve(state=EngineState.STARTING, reason="loads its weights")
@@ -354,6 +359,11 @@ CASES: dict[str, tuple[Callable[[Story], None], str, bool]] = {
     ),
     "stalled": (stalled, "no new requests: engine STALLED", False),
     "ejected": (ejected, "no new requests: engine STALLED", False),
+    "hung when idle": (
+        hung_when_idle,
+        "in rotation, but work edges have 1 on it, and it has run none for 5.5 s: its core may",
+        True,
+    ),
     "loading": (loading, "no new requests: engine STARTING for 0.0 s: loads its weights", False),
     "asleep": (asleep, "no new requests: engine SLEEPING", False),
     "gpu": (without_gpu, "no new requests: GPU GPU 0 is lost", False),
