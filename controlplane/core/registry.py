@@ -30,6 +30,7 @@ from controlplane.core.edges import Edges
 from controlplane.core.events import (
     AgentGone,
     AgentSaid,
+    Configured,
     EdgeGone,
     EdgeSaid,
     Effect,
@@ -108,7 +109,7 @@ class Registry:
         for engine in placement.engines[:REPLICA_LIMIT]:
             self._configure(engine.name, engine.url, now_s)
 
-    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:
+    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:  # noqa: PLR0911
         """Take one event in; what the shell must do about it, in order."""
         match event:
             case AgentSaid():
@@ -121,6 +122,8 @@ class Registry:
                 return self._wish(name, wish, now_s)
             case Loaded():
                 return self._load(event, now_s)
+            case Configured(placement, noted):
+                return [*noted, *self._reconfigure(placement, now_s)]
             case Tick():
                 return finish(self.ticking(now_s))
 
@@ -342,6 +345,24 @@ class Registry:
         replica = self._create(name, url, now_s)
         replica.configured = True
         self._review(replica, now_s)
+
+    def _reconfigure(self, placement: Placement, now_s: float) -> list[Effect]:
+        """Others, or other keys and limits: all that edges are told is worked out anew."""
+        effects: list[Effect] = []
+        self.placement = placement
+        for replica in list(self.replicas.values()):
+            replica.configured = placement.spec(replica.name, replica.url) is not None
+            if not replica.configured and replica.facts is None:
+                effects += self._forget(replica)  # nobody ever spoke of it but the configuration
+        urls = {replica.url for replica in self.replicas.values()}
+        for engine in placement.engines[:REPLICA_LIMIT]:
+            if engine.url not in urls and engine.name not in self.replicas:
+                self._configure(engine.name, engine.url, now_s)
+        for replica in self.replicas.values():
+            replica.route_of = ()
+            effects += self._review(replica, now_s)
+        self.routing_version += 1
+        return effects
 
     def _create(self, name: str, url: str, now_s: float) -> Replica:
         replica = Replica(name, url, known_since_s=now_s, wish=self._wishes.pop(name, Wish()))
