@@ -71,6 +71,12 @@ class Replica:
     started: int = 0
     """Attempts since it is known."""
 
+    def take(self, sample: EngineSample, inflight: int, now_s: float) -> None:
+        """Its agent's newest sample; `inflight` is what edges have on it."""
+        self.sample, self.sampled_at_s = sample, now_s
+        unseen = inflight and not (sample.running or sample.waiting)
+        self.unseen_since_s = (self.unseen_since_s or now_s) if unseen else None
+
     @property
     def state(self) -> EngineState:
         """The engine's state as last reported."""

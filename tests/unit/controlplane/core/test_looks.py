@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +21,7 @@ from controlplane.core.events import (
     Tick,
 )
 from controlplane.core.journal import Journal
+from controlplane.core.looks import LOOKS
 from controlplane.core.placement import EngineSpec, Placement
 from controlplane.core.records import Wish
 from controlplane.core.registry import Registry
@@ -387,3 +390,9 @@ def test_the_first_line_names_the_cause(name: str) -> None:
     route = story.registry.replicas["r1"].route
     assert route is not None
     assert in_rotation is (route.serving is Serving.OPEN)  # what is said is what is done
+
+
+def test_operators_can_read_of_every_look() -> None:
+    page = (pathlib.Path(__file__).parents[4] / "docs" / "operating.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (?:blocks|limits)", page, re.MULTILINE)
+    assert rows == list(LOOKS)
