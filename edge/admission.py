@@ -97,7 +97,6 @@ class Admission:
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
         self._finished: Counter[tuple[str, str]] = Counter()  # tokens of attempts that are over
         self._borrowed = 0
-        self._released = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
 
@@ -149,12 +148,10 @@ class Admission:
         self._running[permit.route.replica].discard(permit)
         if permit.borrowed:
             self._borrowed -= 1
-            self._released.set()
             return
         self._finished[permit.source] += permit.tokens - permit.counted
         now_s, refused = clock.now_s(), permit.refused
         self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
-        self._released.set()
         if self._waiting:
             self.pump()
 
@@ -183,12 +180,6 @@ class Admission:
                 self._dispatch.finish(placement, Outcome.CLIENT, now_s)
             else:
                 future.set_result(placement)
-
-    async def idle(self) -> None:
-        """Wait until nothing waits or runs."""
-        while self._borrowed or any(self._dispatch.totals()):
-            self._released.clear()
-            await self._released.wait()
 
     async def pump_forever(self) -> None:
         """Notice doubts that expired, and count what streams."""
@@ -242,7 +233,6 @@ class Admission:
             raise
         finally:
             timer.cancel()
-            self._released.set()
             del self._waiting[ticket.number]
 
     def _refuse_orphans(self) -> None:

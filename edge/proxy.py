@@ -14,7 +14,8 @@ from functools import partial
 from edge import bodies
 from edge.admission import Admission, RefusedError
 from edge.client import ClientStream
-from edge.core import envelopes, headers, models, multipart, openai, problems
+from edge.core import arrivals, envelopes, headers, models, multipart, openai, problems
+from edge.core.arrivals import Arrivals
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
@@ -60,6 +61,7 @@ class Proxy:
         self._course = Course(table, dispatch, admission, ways, self._makers, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
+        self.arrivals = Arrivals(clock.now_s())
         self._once = Once(metrics)
         self.tunnels = Tunnels()
 
@@ -185,6 +187,10 @@ class Proxy:
             prompt_tokens=job.call.prompt_tokens,
         )
         self.decisions.add(record)
+        cost = job.call.entry.cost
+        if job.passing is None and cost is not Cost.CHEAP:  # nobody knows the others' tokens
+            retry = arrivals.retry(job.caller)
+            self.arrivals.add(record, retry, is_pass=cost is Cost.PASS)
 
     async def _read(self, request: Request, found: Found) -> Call:
         body = await bodies.read(request, self._table.policy.body_limit_bytes)
