@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 from edge.core import models, problems
 from edge.core.decisions import Notes
@@ -96,9 +98,16 @@ class Admission:
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
         self._finished: Counter[tuple[str, str]] = Counter()  # tokens of attempts that are over
         self._borrowed = 0
-        self._released = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
+
+    def at_once(self, pool: str, ticket: Ticket, notes: Notes) -> Permit | None:
+        """The straight way of a new request, open most of the time; None: `acquire`."""
+        placement = self._dispatch.admit(pool, ticket, clock.now_s())
+        if placement is None:
+            return None
+        notes.forecast = self._dispatch.pool(pool).queue.forecast
+        return self._permit(placement)
 
     async def acquire(
         self, pool: str, ticket: Ticket, notes: Notes, *, again: bool = False
@@ -145,13 +154,12 @@ class Admission:
         self._running[permit.route.replica].discard(permit)
         if permit.borrowed:
             self._borrowed -= 1
-            self._released.set()
             return
         self._finished[permit.source] += permit.tokens - permit.counted
         now_s, refused = clock.now_s(), permit.refused
         self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
-        self._released.set()
-        self.pump()
+        if self._waiting:
+            self.pump()
 
     def apply(self, update: EdgeUpdate) -> str:
         """Take a push; the reason when it is refused. Attempts on lost replicas are interrupted."""
@@ -179,11 +187,9 @@ class Admission:
             else:
                 future.set_result(placement)
 
-    async def idle(self) -> None:
-        """Wait until nothing waits or runs."""
-        while self._borrowed or any(self._dispatch.totals()):
-            self._released.clear()
-            await self._released.wait()
+    def running(self) -> Iterator[Permit]:
+        """All attempts under way."""
+        return chain.from_iterable(self._running.values())
 
     async def pump_forever(self) -> None:
         """Notice doubts that expired, and count what streams."""
@@ -208,16 +214,19 @@ class Admission:
 
     def _permit(self, placement: Placement, *, is_hedge: bool = False) -> Permit:
         permit = Permit(placement, is_hedge=is_hedge)
-        permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
+        permit.on_began = partial(self._began, placement)
         self._running[permit.route.replica].add(permit)
         return permit
+
+    def _began(self, placement: Placement) -> None:
+        self._dispatch.began(placement, clock.now_s())
 
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Placement] = loop.create_future()
         self._waiting[ticket.number] = future
         self.pump()
-        if future.done():  # most of the time
+        if future.done():
             del self._waiting[ticket.number]
             return future.result()
         within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
@@ -234,7 +243,6 @@ class Admission:
             raise
         finally:
             timer.cancel()
-            self._released.set()
             del self._waiting[ticket.number]
 
     def _refuse_orphans(self) -> None:

@@ -14,8 +14,10 @@ import aiohttp
 from yarl import URL
 
 from edge.admission import RefusedError
+from edge.alarm import Watch
 from edge.core.problems import Problem
 from edge.core.splice import Pieces
+from edge.engine_connection import Take
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
@@ -74,6 +76,7 @@ class _Carrier(Upstream):
         cargo: Cargo,
         adapter: str,
     ) -> None:
+        self.watch = Watch()
         self._session = session
         self._headers = dict(headers)
         self._cargo = cargo
@@ -117,11 +120,15 @@ class _CarriedAnswer(Answer):
         self.status = response.status
         self.content_type = response.headers.get("content-type", "application/json")
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes; raises UpstreamError when it is cut."""
+    @property
+    def is_read(self) -> bool:
+        """Whether it is whole, and nothing of it left to read."""
+        return self._content.at_eof()
+
+    async def some(self, take: Take | None = None) -> bytes:
+        """What has come of the body, empty at its end; raises UpstreamError when it is cut."""
         try:
-            while chunk := await self._content.readany():
-                yield chunk
+            return await self._content.readany()
         except (aiohttp.ClientError, ConnectionError) as error:
             raise _blame(error, self._cargo, Fault.CUT) from error
 

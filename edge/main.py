@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pathlib
 import random
 import sys
@@ -12,6 +11,7 @@ from contextlib import AsyncExitStack
 
 from edge import answers, listening, questions, ways
 from edge.admission import Admission
+from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
@@ -20,14 +20,16 @@ from edge.http.server import serving
 from edge.proxy import Proxy
 from edge.server import Endpoint, admin_app
 from trimtab.policy.autonomy import Mode
-from trimtab.runtime import log, service
+from trimtab.runtime import log, page, service
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.notify import notify, stay_alive
+from trimtab.runtime.page import Page
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
+from trimtab.runtime.tls import Identity
 
 STATUS_PERIOD_S = 1.0
 STOP_MARGIN_S = 10.0
@@ -37,7 +39,7 @@ async def serve(config: EdgeConfig) -> None:
     """Run until told to stop."""
     stop = service.stop_event()
     table = RoutingTable()
-    dispatch = Dispatch(table, random.SystemRandom())
+    dispatch = Dispatch(table, random.Random())  # noqa: S311 - where a request goes is no secret
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
     feed = Feed(config, table, dispatch, admission, metrics)
@@ -45,17 +47,14 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
-        feed.tellers = questions.tellers(proxy.decisions, dispatch)
+        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
-        tls = _tls(config)
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
-        public = await listening.public(callers, config, tls)
-        await stack.enter_async_context(
-            listening.admin(
-                admin_app(endpoint, metrics, proxy.decisions), config.admin_host, config.admin_port
-            )
-        )
+        public = await listening.public(callers, config, tls := _tls(config))
+        beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
+        operators = admin_app(endpoint, metrics, proxy.decisions), *config.admin_address
+        await stack.enter_async_context(page.serving(*operators, Page(beliefs)))
         async with TaskRunner() as runner:
             runner.forever("watchdog", stay_alive())
             runner.forever("feed", feed.run())
@@ -64,10 +63,7 @@ async def serve(config: EdgeConfig) -> None:
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
             if config.identity:
-                renewal = keep_renewed(
-                    config.identity, Targets(config.controlplane).listed, random.SystemRandom()
-                )
-                runner.forever("renewal", renewal)
+                runner.forever("renewal", _renewal(config.identity, config.controlplane))
             if tls is not None:
                 runner.forever("certificate", tls.follow())
             await feed.settle()
@@ -78,8 +74,12 @@ async def serve(config: EdgeConfig) -> None:
             endpoint.draining = True
             notify(stopping=True, more_s=config.drain_s + STOP_MARGIN_S)
             public.close()
-            await _drain(admission, config.drain_s)
+            await callers.retire(config.drain_s)
             await proxy.tunnels.close()
+
+
+async def _renewal(identity: Identity, controlplane: str) -> None:
+    await keep_renewed(identity, Targets(controlplane).listed, random.SystemRandom())
 
 
 def _tls(config: EdgeConfig) -> ListenerTls | None:
@@ -101,12 +101,6 @@ async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> No
             notify(status=status)
             told = status
         await asyncio.sleep(STATUS_PERIOD_S)
-
-
-async def _drain(admission: Admission, within_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await admission.idle()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,8 @@ from functools import partial
 from edge import bodies
 from edge.admission import Admission, RefusedError
 from edge.client import ClientStream
-from edge.core import envelopes, headers, makers, models, multipart, openai, problems, surface
+from edge.core import arrivals, envelopes, headers, makers, models, multipart, openai, problems
+from edge.core.arrivals import Arrivals
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
@@ -58,6 +59,9 @@ class Proxy:
         self._course = Course(table, dispatch, admission, ways, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
+        self.arrivals = Arrivals(clock.now_s())
+        self.live: dict[int, Job] = {}
+        """Requests under way, the oldest first, by their ticket's number."""
         self._once = Once(metrics)
         self.ledgers = self._once.ledgers
         self.tunnels = Tunnels()
@@ -86,15 +90,12 @@ class Proxy:
         call, target, only = self._bind(call, request.caller)
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
+        if "idempotency-key" not in request.headers:
+            return await self._run(self._job(request, call, target, clock.now_s(), only))
         return await self._once.serve(
             *(request, call, request.caller.sha256),
-            lambda: self._answer(request, call, target, only),
+            lambda: self._run(self._job(request, call, target, clock.now_s(), only)),
         )
-
-    async def _answer(self, request: Request, call: Call, target: Target, only: str) -> Response:
-        job = self._job(request, call, target, clock.now_s())
-        job.ticket = job.ticket._replace(only=only)
-        return await self._run(job)
 
     async def _carry(self, request: Request, found: Found) -> Job:
         """Begin to read a form with a file."""
@@ -143,6 +144,7 @@ class Proxy:
 
     async def _run(self, job: Job) -> Response:
         self._metrics.requests_in_flight.labels(job.pool.name).inc()
+        self.live[job.ticket.number] = job
         ending = Ending("internal_error", 500, "internal_error")
         try:
             response = await self._course.run(job)
@@ -168,6 +170,7 @@ class Proxy:
 
     def _end(self, job: Job, ending: Ending) -> None:
         ticket, ended_s = job.ticket, clock.now_s()
+        del self.live[ticket.number]
         lasted_s = ended_s - ticket.since_s
         self._metrics.requests_in_flight.labels(job.pool.name).dec()
         self._metrics.finished(job.pool.name, ending.outcome, lasted_s)
@@ -188,6 +191,10 @@ class Proxy:
             prompt_tokens=job.call.prompt_tokens,
         )
         self.decisions.add(record)
+        cost = job.call.entry.cost
+        if job.passing is None and cost is not Cost.CHEAP:  # nobody knows the others' tokens
+            retry = arrivals.retry(job.caller)
+            self.arrivals.add(record, retry, is_pass=cost is Cost.PASS)
 
     async def _read(self, request: Request, found: Found) -> Call:
         body = await bodies.read(request, self._table.policy.body_limit_bytes)
@@ -221,7 +228,9 @@ class Proxy:
             raise RefusedError(target)
         return target
 
-    def _job(self, request: Request, call: Call, target: Target, now_s: float) -> Job:
+    def _job(
+        self, request: Request, call: Call, target: Target, now_s: float, only: str = ""
+    ) -> Job:
         policy, caller, pool = self._table.policy, request.caller, target.pool
         patience_s = openai.patience_s(request.headers)
         within = deadline(
@@ -240,14 +249,15 @@ class Proxy:
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
             adapter=target.adapter,
+            only=only,
         )
         journey = request.journey
         # a plain answer is silent until it is whole, so only the whole can be bounded
-        stream, idle_s = None, within.within_s
+        stream, idle_s = None, math.inf
         if call.stream:
             idle_s = (pool.idle_timeout_ms or policy.idle_timeout_ms) / 1000
             stream = ClientStream(request, call.entry.dialect, journey.request_id)
-            if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
+            if not pool.no_failover and call.path in openai.COMPLETIONS:
                 stream.transcript = Transcript()
         return Job(call, target, caller, ticket, idle_s, stream, journey, request.headers, within)
 

@@ -124,7 +124,7 @@ async def test_a_key_is_good_until_it_expires(
             error = (await answer.json()).get("error", {})
     assert seen == [(200, None), (401, "false")]
     assert error["code"] == "expired_api_key"
-    assert "expired at 2001-09-09 01:46 UTC" in error["message"]
+    assert "expired at 2001-09-09T01:46:40+00:00" in error["message"]
     assert KEY not in error["message"]
 
 
@@ -286,7 +286,7 @@ async def test_no_open_replica_is_said_at_once(
         assert 5.0 <= float(answer.headers["retry-after"]) <= 8.0
 
 
-async def test_health_needs_no_key_and_drain_refuses_new_work(edge: EdgeUnderTest) -> None:
+async def test_health_needs_no_key_and_says_when_the_edge_drains(edge: EdgeUnderTest) -> None:
     async with aiohttp.ClientSession() as session:
         for path in ("/", "/healthz", "/health", "/readyz"):
             async with session.get(edge.url + path) as answer:
@@ -298,5 +298,4 @@ async def test_health_needs_no_key_and_drain_refuses_new_work(edge: EdgeUnderTes
         edge.endpoint.draining = True
         async with session.get(f"{edge.url}/readyz") as answer:
             assert answer.status == 503
-        async with session.get(f"{edge.url}/v1/models") as answer:
-            assert answer.status == 503
+            assert answer.headers["connection"] == "close"

@@ -10,13 +10,12 @@ hears of it a moment before his own timer ends, so that he sees our words and no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 HEARD_RATIO, HEARD_MAX_S = 0.1, 1.0  # of the caller's time, left for the word that it is over
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """A time after which an answer is worth nothing, and in whose words."""
 
     allows_s: float

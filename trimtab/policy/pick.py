@@ -10,14 +10,15 @@ only when no other open replica exists.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from trimtab.policy.dice import Dice
 
 TIE_RATIO = 0.02
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A replica that may be picked."""
 
     replica: str
@@ -53,7 +54,7 @@ def pick(candidates: Sequence[Candidate], tried: Collection[str], dice: Dice) ->
     free = [c for c in fresh if c.inflight < c.slots]
     if not free:
         return None
-    scores = [c.score for c in free]
+    scores = [(c.inflight + c.waiting + c.penalty_slots) / (c.slots or 1) for c in free]
     worst = min(scores) + TIE_RATIO
     ties = [c.replica for c, score in zip(free, scores, strict=True) if score <= worst]
     return ties[int(dice.random() * len(ties))]

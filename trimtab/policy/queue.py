@@ -20,7 +20,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
+
+import msgspec
 
 from trimtab.model import Urgency
 from trimtab.policy.calm import Budgets
@@ -36,7 +37,7 @@ ROOM_FACTOR = 8  # a tenant may have so many times the free room: alone 8/9 of a
 DEPARTED_MEMORY = 64.0  # departures: how urgent they were lately
 
 
-class Ticket(NamedTuple):
+class Ticket(msgspec.Struct, frozen=True, gc=False):
     """A request that wants to run. `work` is its estimate, `patience_s` the caller's."""
 
     number: int
@@ -76,7 +77,7 @@ class Refusal:
     retry_after_s: float
 
 
-class Forecast(NamedTuple):
+class Forecast(msgspec.Struct, frozen=True, gc=False):
     """What a new request met: how long it would wait, how long it might."""
 
     wait_s: float
@@ -137,6 +138,22 @@ class Queue:
         """Take one back at the head; it was admitted before, so the limit does not apply."""
         self._put(ticket, first=True)
 
+    def pass_by(self, ticket: Ticket, now_s: float) -> bool:
+        """Where nobody waits, take in and charge for one that runs at once; False: `offer` it.
+
+        The same as `offer` and `depart`, at a third of their time.
+        """
+        if self._waiting or self.limit < 1:
+            return False
+        wait_s = self.wait_s(ticket, now_s)
+        self.forecast = Forecast(wait_s, self._budget_s(ticket, wait_s, now_s))
+        tenant, urgency = ticket.tenant, known(ticket.urgency)
+        self.shares.pass_by(tenant)
+        self.pool.admitted(tenant, ticket.urgency, ticket.work)
+        self._debts[urgency] = 0.0
+        self._leave(ticket, urgency)
+        return True
+
     # Out
 
     def head(self, count: int, now_s: float, free: Container[str] = frozenset()) -> list[Ticket]:
@@ -170,6 +187,9 @@ class Queue:
         for other, lines in self._lines.items():
             if lines and other > urgency:
                 self._debts[other] += GUARANTEE
+        self._leave(ticket, urgency)
+
+    def _leave(self, ticket: Ticket, urgency: Urgency) -> None:
         self._departed[urgency] += 1.0
         if sum(self._departed.values()) > DEPARTED_MEMORY:
             self._departed = {other: number / 2 for other, number in self._departed.items()}
@@ -185,7 +205,8 @@ class Queue:
     def wait_s(self, ticket: Ticket, now_s: float) -> float:
         """How long a new request like this would wait; 0 while the pace is unknown."""
         urgency = known(ticket.urgency)
-        pace = (self.pool.work_per_s(now_s) or 0.0) * self._part(urgency)
+        pace = self.pool.work_per_s(now_s) or 0.0
+        pace *= self._part(urgency) if pace else 0.0
         if not pace:
             return 0.0
         before = 0.0

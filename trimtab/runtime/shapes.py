@@ -133,8 +133,8 @@ def moment_ms(text: str) -> int:
 
 
 def moment(unix_ms: int) -> str:
-    """Unix time for people."""
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    """Unix time as the file may have it."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat()
 
 
 def split_address(text: str) -> tuple[str, int]:

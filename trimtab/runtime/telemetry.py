@@ -6,6 +6,7 @@ path from outside), vLLM's own latency buckets, so that edge and engine percenti
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
 from typing import Self
@@ -35,7 +36,10 @@ _OUTCOMES = {
 
 
 class _Quick:
-    """Finds a child in a fifth of the time; every request asks for several."""
+    """Finds a child in a fifth of the time, and counts in a third; a request does so eight times.
+
+    Without its lock: one thread, the loop's, writes, and whoever renders only reads.
+    """
 
     def labels(self, *values: object, **named: object) -> Self:
         """The child of these label values."""
@@ -48,13 +52,30 @@ class _Quick:
 class Counter(_Quick, prometheus_client.Counter):
     """Counts."""
 
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """One more; `amount` is never negative, and nobody gives exemplars."""
+        self._value._value += amount  # noqa: SLF001
+
 
 class Gauge(_Quick, prometheus_client.Gauge):
     """Goes up and down."""
 
+    def inc(self, amount: float = 1) -> None:
+        """One more."""
+        self._value._value += amount  # noqa: SLF001
+
+    def dec(self, amount: float = 1) -> None:
+        """One less."""
+        self._value._value -= amount  # noqa: SLF001
+
 
 class Histogram(_Quick, prometheus_client.Histogram):
     """Counts by size."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """One more of this size."""
+        self._sum._value += amount  # noqa: SLF001
+        self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001
 
 
 class EdgeMetrics:

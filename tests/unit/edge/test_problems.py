@@ -20,7 +20,7 @@ KEY = "sk-secret-of-somebody-1234"
 ALL = [
     problems.no_key(),
     problems.bad_key(KEY),
-    problems.expired_key(KEY, "2027-03-31 00:00 UTC"),
+    problems.expired_key(KEY, "2027-03-31T00:00:00+00:00"),
     problems.bad_json("x"),
     problems.bad_content_type("text/html"),
     problems.bad_form("x"),
@@ -54,7 +54,6 @@ ALL = [
     problems.unknown_response("resp_1"),
     problems.replica_away("resp_1"),
     problems.not_ready(),
-    problems.stopping(),
     problems.internal(),
     problems.attempt_failed(Failure(Fault.CUT), 2, started=True),
     problems.attempt_failed(Failure(Fault.REFUSED), 3, started=False),
