@@ -27,7 +27,7 @@ Engines = tuple[RealEngine, RealEngine]
 
 @pytest.fixture(scope="session")
 def both_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
-    """The two engines, one pinned to each core, the first with an adapter for the model.
+    """The two engines, one pinned to each core, the second with an adapter for the model.
 
     Whatever happens, they end with the session.
     """
@@ -39,8 +39,8 @@ def both_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     adapter = write_adapter(tmp_path_factory.mktemp("lora") / ADAPTER, real_dir() / "model")
     lora = ("--enable-lora", "--max-lora-rank", f"{RANK}", "--lora-modules", f"{ADAPTER}={adapter}")
     with (
-        RealEngine(real_dir(), cores[0], lora) as first,
-        RealEngine(real_dir(), cores[-1]) as second,
+        RealEngine(real_dir(), cores[0]) as first,
+        RealEngine(real_dir(), cores[-1], lora) as second,
     ):
         yield first, second
 

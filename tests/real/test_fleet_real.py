@@ -214,7 +214,6 @@ async def test_the_agent_reads_the_facts_off_the_engine(engines: Engines) -> Non
         max_num_seqs_source=LimitSource.COMMAND_LINE,
         kv_cache_tokens=2031,  # 64 blocks of 32, less the null block and a token, as vLLM counts
         vllm_version="0.32.0",
-        adapters=(ADAPTER,),
     )
     assert facts.epoch > 0
     assert facts.uptime_ms is not None

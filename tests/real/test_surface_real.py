@@ -1,6 +1,6 @@
 """Every dialect that the small model can speak: a bare engine and the edge say the same.
 
-Where answers are compared the edge is one of the test's own before the first engine, which has the
+Where answers are compared the edge is one of the test's own before the second engine, which has the
 adapter; what hangs on agents and the control plane is asked of the whole fleet.
 """
 
@@ -44,7 +44,6 @@ WHOLE: list[tuple[str, dict[str, Any]]] = [
 ]
 _ID = re.compile(r"(?<=[-_])(req_)?[0-9a-f]{16,32}(-\d+)?")
 _TIME = re.compile(r'(?<=_at":)[\d.]+|(?<="created":)\d+')
-_DELTAS = ("response.output_text.delta", "content_block_delta")
 
 
 class Answer(NamedTuple):
@@ -78,35 +77,40 @@ async def ask(url: str, path: str, body: dict[str, Any]) -> Answer:
         return Answer(answer.status, answer.content_type, text)
 
 
-def events(stream: str) -> list[tuple[str, Any]]:
-    """A stream with neighbouring deltas in one: where a text is cut is of chance."""
+def events(stream: str) -> tuple[list[tuple[str, Any]], str]:
+    """A stream's events without their text, neighbours that are alike as one, and the text.
+
+    Where a text is cut is of chance.
+    """
     found: list[tuple[str, Any]] = []
+    said = ""
     for text in stream.strip().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in text.split("\n"))
-        kind = fields.get("event", "")
-        data = json.loads(fields["data"]) if fields["data"] != "[DONE]" else "[DONE]"
-        if isinstance(data, dict):
-            data.pop("sequence_number", None)
-        if kind in _DELTAS and found[-1][0] == kind:
-            _append(found[-1][1], data)
-        else:
-            found.append((kind, data))
-    return found
+        data = json.loads(fields["data"]) if fields["data"] != "[DONE]" else {}
+        data.pop("sequence_number", None)
+        said += _taken(data)
+        event = fields.get("event", ""), data
+        if event not in found[-1:]:
+            found.append(event)
+    return found, said
 
 
-def _append(before: Any, data: Any) -> None:
-    if isinstance(data["delta"], str):
-        before["delta"] += data["delta"]
-    else:
-        before["delta"]["text"] += data["delta"]["text"]
+def _taken(data: dict[str, Any]) -> str:
+    """Out of an event: its piece of the text."""
+    if isinstance(data.get("delta"), str):
+        return str(data.pop("delta"))
+    taken = str(data["delta"].pop("text", "")) if "delta" in data else ""
+    for choice in data.get("choices", ()):
+        taken += choice.pop("text", None) or choice.get("delta", {}).pop("content", "") or ""
+    return taken
 
 
 @pytest.mark.parametrize(("path", "body"), WHOLE)
 async def test_a_whole_answer_is_the_engines(
     engines: Engines, path: str, body: dict[str, Any]
 ) -> None:
-    direct = await ask(engines[0].url, path, body)
-    async with edge_before(engines[0]) as url:
+    direct = await ask(engines[1].url, path, body)
+    async with edge_before(engines[1]) as url:
         assert await ask(url, path, body) == direct
 
 
@@ -115,8 +119,8 @@ async def test_a_whole_answer_is_the_engines(
 async def test_a_stream_is_the_engines(engines: Engines, path: str, model: str) -> None:
     options = {"stream_options": {"include_usage": True}} if "completions" in path else {}
     body = {"model": model, "stream": True} | options | GREEDY | GENERATING[path]
-    direct = await ask(engines[0].url, path, body)
-    async with edge_before(engines[0]) as url:
+    direct = await ask(engines[1].url, path, body)
+    async with edge_before(engines[1]) as url:
         through = await ask(url, path, body)
     assert through[:2] == direct[:2] == (200, "text/event-stream")
     assert events(through.text) == events(direct.text)
@@ -127,7 +131,7 @@ async def test_a_stream_is_the_engines(engines: Engines, path: str, model: str) 
 async def test_the_model_is_called_as_the_caller_calls_it(
     engines: Engines, path: str, stream: bool
 ) -> None:
-    async with edge_before(engines[0], PUBLIC) as url:
+    async with edge_before(engines[1], PUBLIC) as url:
         answer = await ask(url, path, {"model": PUBLIC, "stream": stream} | GENERATING[path])
     assert MODEL not in answer.text
     assert f'"model":"{PUBLIC}"' in answer.text
@@ -142,19 +146,19 @@ async def test_a_stream_that_falls_silent_says_so_in_its_dialect_and_is_cut(
     body |= {name: 800 for name in body if name.startswith("max_")}
     headers = {"authorization": f"Bearer {KEY}"}
     async with (
-        edge_before(engines[0], policy=EdgePolicy(idle_timeout_ms=1_500)) as url,
+        edge_before(engines[1], policy=EdgePolicy(idle_timeout_ms=1_500)) as url,
         aiohttp.ClientSession(headers=headers) as http,
         http.post(f"{url}{path}", json=body) as answer,
     ):
         try:
             async for chunk in answer.content.iter_any():
                 if got.count(b"delta") < 5 <= (got + chunk).count(b"delta"):
-                    engines[0].sigstop_core()
+                    engines[1].sigstop_core()
                 got += chunk
         except aiohttp.ClientPayloadError:
             got += b"<cut>"
         finally:
-            engines[0].sigcont_core()
+            engines[1].sigcont_core()
     name, data = got.decode().rpartition("\n\n")[0].rpartition("\n\n")[2].split("\ndata: ")
     assert (name, json.loads(data)["type"]) == ("event: error", "error")
     assert "1.5 s, the idle timeout" in data
@@ -163,16 +167,16 @@ async def test_a_stream_that_falls_silent_says_so_in_its_dialect_and_is_cut(
 
 async def test_a_path_that_the_model_does_not_serve(engines: Engines) -> None:
     body = {"model": MODEL, "input": PROMPT}
-    direct = await ask(engines[0].url, "/v1/embeddings", body)
+    direct = await ask(engines[1].url, "/v1/embeddings", body)
     assert (direct.status, direct.text.encode()) == (404, UNROUTED)
-    async with edge_before(engines[0]) as url:
+    async with edge_before(engines[1]) as url:
         through = await ask(url, "/v1/embeddings", body)
     assert (through.status, "does not serve /v1/embeddings" in through.text) == (404, True)
 
 
 def test_an_adapter_is_a_model_of_the_engine_that_has_it(fleet: Fleet, engines: Engines) -> None:
     said: Any = {"prompt": PROMPT, "max_tokens": 8, "temperature": 0}
-    name = fleet.replica(engines[0])["replica"]
+    name = fleet.replica(engines[1])["replica"]
     completions = fleet.client.completions
     answers = [completions.with_raw_response.create(model=ADAPTER, **said) for _ in range(6)]
     assert {answer.headers["x-trimtab-replica"] for answer in answers} == {name}
