@@ -73,7 +73,7 @@ def page(run: Run) -> str:
         + ", ".join(f"{mb:.1f}" for mb in run.growth.each_minute_mb)
         + ".",
         "  It keeps records of 2,048 requests, and of 512 older ones that did not just go"
-        " well, which fill up meanwhile.",
+        " well, which fill up meanwhile, and 35 bytes of each.",
         f"  From the end of the warm-up on: {run.growth.from_mb:.1f} MB,"
         f" {run.growth.to_mb:.1f} MB at the end, slope {run.growth.mb_per_hour:+.1f} MB/h.",
     ]
