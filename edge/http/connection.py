@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
         """What comes after an answer."""
         self._running = self._task = None
         last.body.drop()
-        if not last.writer.keeps or self._server.retiring:
+        if not last.writer.keeps or (self._server.retiring and not self._ahead):
             self._end(lingers=not last.body.is_whole)
         elif self._ahead:
             self._begin(self._ahead.popleft())
