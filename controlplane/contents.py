@@ -7,6 +7,7 @@ transactions that every store takes, so one that breaks off leaves a part done: 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from controlplane.core.records import ROOT
 from controlplane.leader import Tenure
@@ -25,6 +26,15 @@ Records = Mapping[str, bytes]
 Changes = Mapping[str, bytes | None]  # None removes the key
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many records a restore touches."""
+
+    added: int
+    changed: int
+    removed: int
+
+
 async def read(store: Store) -> tuple[dict[str, bytes], int]:
     """Every record, by key, and the one revision that all are of. Raises StoreError."""
     listing = await store.range(ROOT)
@@ -35,6 +45,13 @@ def compare(have: Records, want: Records) -> dict[str, bytes | None]:
     """What makes one into the other; removals last, so that one broken off has lost nothing."""
     new: dict[str, bytes | None] = {k: v for k, v in want.items() if have.get(k) != v}
     return new | {key: None for key in have if key not in want}
+
+
+def count(have: Records, changes: Changes) -> Restored:
+    """How much the changes are."""
+    removed = sum(value is None for value in changes.values())
+    added = len(changes.keys() - have.keys())
+    return Restored(added, len(changes) - added - removed, removed)
 
 
 async def write(

@@ -32,9 +32,9 @@ from trimtab.runtime import rpc, service
 from trimtab.runtime.notify import notify
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc
+from trimtab.v1 import agent_pb2_grpc
 
-SERVICES = (service_agent.NAME, service_edge.NAME, service_admin.NAME)
+SERVICES = (service_agent.NAME, service_edge.NAME, *service_admin.NAMES)
 STOP_GRACE_S = 1.0
 ANYWHERE = ("0.0.0.0:", "[::]:", ":")
 GARBAGE_EVERY = 50_000  # objects: one edge's report has a thousand, and none is ever in a cycle
@@ -110,7 +110,7 @@ async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> g
     def register(server: grpc.aio.Server) -> None:
         agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
         service_edge.register(service_edge.EdgeService(seat), server)
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
+        service_admin.register(seat, server)
         if members:
             members.register(server)
 

@@ -10,6 +10,7 @@ import logging
 from typing import TypeVar
 
 from controlplane.core.events import Loaded
+from controlplane.core.overrides import OVERRIDES
 from controlplane.core.records import (
     INTENTS,
     REPLICAS,
@@ -22,6 +23,7 @@ from controlplane.core.records import (
 )
 from controlplane.leader import Tenure
 from controlplane.store.protocol import Absent, Put, RevisionIs, Store, StoreError
+from trimtab.steered import Override
 
 T = TypeVar("T")
 TERM_TRIES = 10
@@ -45,6 +47,10 @@ async def load(store: Store) -> Loaded:
     return Loaded(
         replicas=await _records(store, REPLICAS, ReplicaRecord),
         wishes=await _records(store, INTENTS, Wish),
+        overrides={
+            OVERRIDES + name: override
+            for name, override in (await _records(store, OVERRIDES, Override)).items()
+        },
     )
 
 

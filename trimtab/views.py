@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from trimtab.model import EngineState, GpuSample, Intent, LimitSource, Route
+from trimtab.steered import Override
 
 SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
 
@@ -120,6 +121,7 @@ class Fleet:
     edges: tuple[EdgeView, ...] = ()
     agents: tuple[AgentView, ...] = ()
     pools: tuple[PoolView, ...] = ()
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from trimtab.model import (
     EngineState,
     Serving,
 )
+from trimtab.steered import Override
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class Loaded:
 
     replicas: Mapping[str, ReplicaRecord]
     wishes: Mapping[str, Wish]
+    overrides: Mapping[str, Override] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,30 @@ class IntentSet:
 
 
 @dataclass(frozen=True, slots=True)
+class OverrideSet:
+    """An operator's override is in the store; None: it was ended."""
+
+    key: str
+    override: Override | None
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerReset:
+    """An operator wants that nothing is held against a replica."""
+
+    replica: str
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
 
-Event = Loaded | AgentSaid | AgentGone | EdgeSaid | EdgeGone | IntentSet | Tick
+Said = AgentSaid | AgentGone | EdgeSaid | EdgeGone
+Event = Loaded | Said | IntentSet | OverrideSet | BreakerReset | Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +139,18 @@ class Transition:
     serving: tuple[Serving, Serving]
     reason: str
     evidence: Mapping[str, object]
+
+    def fields(self) -> dict[str, object]:
+        """For the log."""
+        return {
+            "replica": self.replica,
+            "state": self.state[1].name,
+            "state_before": self.state[0].name,
+            "serving": self.serving[1].name,
+            "serving_before": self.serving[0].name,
+            "reason": self.reason,
+            "evidence": dict(self.evidence),
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from trimtab.policy.breaker import (
     Breaker,
     Cause,
 )
+from trimtab.steered import Override
 
 ROOT = "trimtab/"
 TERM_KEY = ROOT + "term"
@@ -107,7 +108,7 @@ def recall(record: BreakerRecord | None, health: Serving, now_s: float, offset_s
     )
 
 
-def pack(record: ReplicaRecord | Wish) -> bytes:
+def pack(record: ReplicaRecord | Wish | Override) -> bytes:
     """A record's bytes; the same record gives the same bytes."""
     return msgspec.json.encode(record)
 

@@ -30,6 +30,7 @@ from controlplane.core.edges import Edges
 from controlplane.core.events import (
     AgentGone,
     AgentSaid,
+    BreakerReset,
     EdgeGone,
     EdgeSaid,
     Effect,
@@ -38,11 +39,13 @@ from controlplane.core.events import (
     IntentSet,
     Loaded,
     Noted,
+    OverrideSet,
     Save,
     Tick,
     Transition,
 )
 from controlplane.core.gpu_faults import fatal
+from controlplane.core.overrides import Overrides
 from controlplane.core.placement import Placement
 from controlplane.core.records import (
     INTENTS,
@@ -96,6 +99,7 @@ class Registry:
         self.agents = Agents()
         self.edges = Edges()
         self.breakers = Breakers(dice, stale_s)
+        self.overrides = Overrides()
         self.routing_version = 0
         self._stale_s = stale_s
         self._wall_offset_s = wall_offset_s
@@ -117,12 +121,16 @@ class Registry:
                 return self.agents.gone(stream)
             case EdgeSaid() | EdgeGone():
                 return self._from_edge(event, now_s)
-            case IntentSet(name, wish):
-                return self._wish(name, wish, now_s)
+            case IntentSet() | OverrideSet() | BreakerReset():
+                return self._by_hand(event, now_s)
             case Loaded():
                 return self._load(event, now_s)
             case Tick():
                 return finish(self.ticking(now_s))
+
+    def wall_s(self, now_s: float) -> float:
+        """The leader's clock as seconds since 1970."""
+        return now_s + self._wall_offset_s
 
     def settled(self, now_s: float) -> bool:
         """Whether edges that are served by what they have may be told something new."""
@@ -272,17 +280,23 @@ class Registry:
 
     # Operators, the store, time
 
-    def _wish(self, name: str, wish: Wish, now_s: float) -> Sequence[Effect]:
-        replica = self.replicas.get(name)
+    def _by_hand(
+        self, event: IntentSet | OverrideSet | BreakerReset, now_s: float
+    ) -> Sequence[Effect]:
+        if isinstance(event, OverrideSet):
+            return self.overrides.take(event, self.replicas.values())
+        replica, name = self.replicas.get(event.replica), event.replica
         if replica is None:
             return []
-        replica.wish = wish
+        if isinstance(event, BreakerReset):
+            return self.breakers.reset(replica, event, now_s)
+        replica.wish = wish = event.wish
         fields = {"replica": name, "intent": wish.intent.name, "reason": wish.reason}
         noted = Noted("intent set", {**fields, "actor": wish.actor})
         return [noted, *self._review(replica, now_s)]
 
     def _load(self, event: Loaded, now_s: float) -> Sequence[Effect]:
-        self._wishes = dict(event.wishes)
+        self._wishes, self.overrides = dict(event.wishes), Overrides(event.overrides)
         for name, record in event.replicas.items():
             replica = self.replicas.get(name) or self._create(name, record.facts.url, now_s)
             if replica.url != record.facts.url:
@@ -302,7 +316,7 @@ class Registry:
 
     def ticking(self, now_s: float) -> Generator[None, None, list[Effect]]:
         """What a Tick does, in steps of a pool or a replica, between which events may come."""
-        effects: list[Effect] = []
+        effects = self.overrides.expire(self.replicas.values(), self.wall_s(now_s))
         for some in self.breakers.ticking(self.replicas.values(), self.agents.by_node, now_s):
             effects += some
             yield
@@ -363,6 +377,7 @@ class Registry:
         """Decide anew; a Transition when the decision or the state (given as it was) changed."""
         old = replica.route
         new = replica.route = self._route(replica, now_s)
+        self.overrides.apply(replica)
         same = new is old or new == old
         if same and (old_state is None or old_state is replica.state):
             return []

@@ -7,6 +7,7 @@ policy's). What an edge may do is computed from them, see `serving`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controlplane.core.load import Load
@@ -22,6 +23,7 @@ from trimtab.model import (
     Route,
     Serving,
 )
+from trimtab.policy.breaker import Hold
 
 
 @dataclass(slots=True)
@@ -59,6 +61,9 @@ class Replica:
     stalled_warming: bool = False  # it was WARMING when it stalled
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)
+    hold: Hold = Hold.NONE
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What operators put in the place of automatic steering, of all in its pool."""
     standing: Standing = field(default_factory=Standing)
     load: Load = field(default_factory=Load)
     route: Route | None = None
