@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from controlplane import audit
+from controlplane.core import audit as core_audit
 from controlplane.core.audit import NEWEST_KEY, Deed, key
 from controlplane.store.embedded import EmbeddedStore
 from controlplane.store.protocol import Absent, Put, StoreError
@@ -50,7 +51,7 @@ async def test_many_at_once_make_one_chain(store: EmbeddedStore) -> None:
     async with TaskRunner() as runner:
         for number in range(8):
             put = Put(f"k{number}", b"")
-            runner.once(f"writer {number}", audit.commit(store, DEED, [put]))
+            _ = runner.once(f"writer {number}", audit.commit(store, DEED, [put]))
     entries, newest = await audit.read(store)
     assert newest is not None
     assert (len(entries), fault(entries, newest)) == (8, "")
@@ -59,7 +60,7 @@ async def test_many_at_once_make_one_chain(store: EmbeddedStore) -> None:
 async def test_the_ring_is_bounded_and_whole(
     store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (steered, audit.audit):
+    for module in (steered, core_audit):
         monkeypatch.setattr(module, "AUDIT_MAX", 3)
     for _ in range(5):
         await audit.commit(store, DEED, [])

@@ -22,6 +22,7 @@ GOOD_PROBE, BAD_PROBE = replace(WELL, probe=True), replace(WELL, probe=False)
 REFUSED = replace(WELL, refusing_edges=2)
 TOKENS = replace(WELL, first_tokens=1)
 OUT = replace(WELL, hold=Hold.OPEN)
+GONE = replace(WELL, word=Word.LOST)
 
 
 def said(word: Word) -> Evidence:
@@ -244,7 +245,13 @@ MOVES: dict[str, tuple[Breaker, Evidence, float, S, Cause | None]] = {
         S.RAMPING,
         None,
     ),
-    "held in, dies": (HEALTHY, replace(said(Word.LOST), hold=Hold.CLOSED), 0, S.EJECTED, Cause.LOST),
+    "held in, dies": (
+        HEALTHY,
+        replace(said(Word.LOST), hold=Hold.CLOSED),
+        0,
+        S.EJECTED,
+        Cause.LOST,
+    ),
     "held in, port closed": (
         HEALTHY,
         replace(REFUSED, hold=Hold.CLOSED),
@@ -261,7 +268,7 @@ MOVES: dict[str, tuple[Breaker, Evidence, float, S, Cause | None]] = {
     ),
     "held in, had died": (DEAD, replace(WELL, hold=Hold.CLOSED), 0.5, S.EJECTED, None),
     "paused, failing": (HEALTHY, replace(HARD, hold=Hold.PAUSED), 0, S.DEGRADED, Cause.IMPAIRED),
-    "paused, dies": (HEALTHY, replace(said(Word.LOST), hold=Hold.PAUSED), 0, S.EJECTED, Cause.LOST),
+    "paused, dies": (HEALTHY, replace(GONE, hold=Hold.PAUSED), 0, S.EJECTED, Cause.LOST),
     "paused, no pardon": (
         ejected(Cause.SPARED),
         replace(WELL, hold=Hold.PAUSED),

@@ -74,7 +74,9 @@ def test_faults(entries: list[AuditEntry], newest: AuditEntry, said: str) -> Non
 
 def test_a_forged_entry_does_not_follow() -> None:
     other = follow(THREE[0], 999, Deed(ADA, "intent", "another"), 5)
-    assert fault([THREE[0], other, THREE[2]], THREE[2]) == "entry 3 does not follow the one before it"
+    assert (
+        fault([THREE[0], other, THREE[2]], THREE[2]) == "entry 3 does not follow the one before it"
+    )
 
 
 @given(
@@ -91,9 +93,7 @@ def test_any_change_shows(index: int, field: str) -> None:
 @pytest.mark.parametrize(("have", "want", "kept"), [(3, 1, 3), (3, 3, 3), (1, 3, 3), (0, 2, 2)])
 def test_a_restore_makes_no_record_shorter(have: int, want: int, kept: int) -> None:
     ours, theirs = chain(have), chain(want)
-    found = carry_over(
-        {**records(ours), "trimtab/a": b"1"}, {**records(theirs), "trimtab/b": b"2"}
-    )
+    found = carry_over({**records(ours), "trimtab/a": b"1"}, {**records(theirs), "trimtab/b": b"2"})
     assert sum(name.startswith(ENTRIES) for name in found) == kept
     assert "trimtab/b" in found
     assert "trimtab/a" not in found
