@@ -29,7 +29,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 @asynccontextmanager
-async def explained(context: Context, known: Iterable[str] = ()) -> AsyncIterator[None]:
+async def explained(
+    context: Context, known: Iterable[str] = (), what: str = "replica"
+) -> AsyncIterator[None]:
     """Say what went wrong in gRPC's words; `known` are the names that a KeyError may have meant."""
     try:
         yield
@@ -37,10 +39,10 @@ async def explained(context: Context, known: Iterable[str] = ()) -> AsyncIterato
         name = str(error.args[0])
         close = difflib.get_close_matches(name, list(known), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        text = f"there is no {clip(name)!r}{hint}"
+        text = f"there is no {what} {clip(name)!r}{hint}"
         await context.abort(grpc.StatusCode.NOT_FOUND, text)
     except (ValueError, WireError) as error:
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"nothing was changed: {error}")
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
     except ConflictError as error:
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
     except BusyError as error:
@@ -72,7 +74,7 @@ class SteerService(steer_pb2_grpc.SteerServiceServicer):
     ) -> pb.SetOverrideResponse:
         """See the proto."""
         loop = await self._seat.loop_or_refuse(context)
-        async with explained(context, _names(loop, request.kind)):
+        async with explained(context, *_names(loop, request.kind)):
             shares = tuple(codec.decode(share, Share) for share in request.weights)
             wanted = Override(OverrideKind(int(request.kind)), request.target, shares)
             order = _order(request.order)
@@ -127,5 +129,7 @@ def _order(asked: pb.Order) -> Order:
     return guard.order(asked.actor, asked.reason, revision)
 
 
-def _names(loop: ControlLoop, kind: int) -> Iterable[str]:
-    return loop.registry.pools() if kind == OverrideKind.WEIGHTS else loop.replica_names()
+def _names(loop: ControlLoop, kind: int) -> tuple[Iterable[str], str]:
+    if kind == OverrideKind.WEIGHTS:
+        return loop.registry.pools(), "pool"
+    return loop.replica_names(), "replica"
