@@ -23,7 +23,7 @@ import grpc
 
 from controlplane import audit, contents, migrations, state
 from controlplane.contents import Changes, Records, Restored
-from controlplane.core import explanation, snapshot, view
+from controlplane.core import snapshot, view
 from controlplane.core.audit import Deed, carry_over
 from controlplane.core.bounds import TERM_LIMIT
 from controlplane.core.credits import Ledger
@@ -48,8 +48,10 @@ from controlplane.core.records import TERM_KEY, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
+from controlplane.desk import Desk
 from controlplane.leader import Tenure
 from controlplane.probes import Probes
+from controlplane.questions import Questions, Told
 from controlplane.saver import Saver
 from controlplane.slices import sliced
 from controlplane.store.protocol import Compare, Store
@@ -70,12 +72,10 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.views import Explanation, Fleet, StateHeader
+from trimtab.views import Fleet, StateHeader
 
 TICK_S = 0.5
-COALESCE_S = (
-    0.05  # between two publications: half of the 100 ms that a decision may take to an edge
-)
+COALESCE_S = 0.02  # between two publications: a fifth of what a decision may take to an edge
 TICK_REST = 7.0  # a tick comes later when a split took long: credits take an eighth of a core,
 EARLY_REST = 10.0  # and those between ticks, when requests begin to wait, a tenth
 STREAM_LIMIT = 6_000
@@ -100,7 +100,7 @@ class ControlLoop:
     """Owns the registry; the servicers call it, `run` drives it."""
 
     def __init__(self, settings: Settings, store: Store, term: int, tenure: Tenure) -> None:
-        self._settings = settings
+        self.settings = settings
         self._store = store
         self._tenure = tenure
         self._saver = Saver(store, tenure)
@@ -109,9 +109,11 @@ class ControlLoop:
         self.refusals = Refusals()
         self.journal = Journal()
         self.probes = Probes()
+        self.desk = Desk()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
+        self.questions = Questions()
         self._registry = _registry(settings)
         self._routing: Snapshot | None = None
         self._routing_version = -1
@@ -131,9 +133,10 @@ class ControlLoop:
 
     async def run(self) -> None:
         """Tick, publish and save, for ever; raises DeposedError."""
-        self._carry_out(Noted("leads", {"term": self._term, "leader": self._settings.name}))
+        self._carry_out(Noted("leads", {"term": self._term, "leader": self.settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
+            runner.forever("desk", self.desk.run())
             runner.forever("publisher", self._publish_forever())
             runner.forever("ticks", self._tick_forever())
             await asyncio.Event().wait()
@@ -191,7 +194,7 @@ class ControlLoop:
         if stream.reason:
             return  # refused already, and about to end
         if isinstance(message, Ack):
-            if not stream.subscription.ack(message, clock.now_s()):
+            if message.nonce and not stream.subscription.ack(message, clock.now_s()):
                 self.refused(stream.peer, Kind.NONCE, f"nothing waits for ack {message.nonce}")
             stream.wake.set()
             return
@@ -256,29 +259,25 @@ class ControlLoop:
 
     def fleet(self) -> Fleet:
         """The fleet as it is now."""
-        settings = self._settings
+        settings = self.settings
         leader = view.Leader(
             settings.fleet, settings.name, settings.software_version, self._term, self._version
         )
         subscriptions = {number: stream.subscription for number, stream in self._edges.items()}
         return view.fleet(leader, self._registry, subscriptions, clock.now_s())
 
-    def explain(self, name: str) -> Explanation:
-        """Why a replica gets the traffic it gets; KeyError when there is none of this name."""
-        replica, now_s = self._registry.replicas[name], clock.now_s()
-        node = self._registry.agents.by_node.get(replica.node)
-        stale_s = self._settings.stale_s
-        case = explanation.case(self.fleet(), replica, node, now_s, clock.wall_s(), stale_s)
-        return explanation.explain(case, self.journal.latest(name, explanation.EVENTS_SHOWN))
+    @property
+    def registry(self) -> Registry:
+        """To read, and only until something else runs: a restore replaces it."""
+        return self._registry
+
+    async def ask_edges(self, kind: str, argument: str) -> list[Told]:
+        """See controlplane/questions."""
+        return await self.questions.ask(self._edges.values(), kind, argument)
 
     def replica_names(self) -> list[str]:
         """Every replica that has an intent to set."""
         return sorted(self._registry.replicas)
-
-    @property
-    def registry(self) -> Registry:
-        """What there is to steer; to be read only."""
-        return self._registry
 
     @property
     def store(self) -> Store:
@@ -300,8 +299,8 @@ class ControlLoop:
         await self._saver.flush()
         records, revision = await contents.read(self._store)
         header = StateHeader(
-            self._settings.fleet,
-            self._settings.software_version,
+            self.settings.fleet,
+            self.settings.software_version,
             migrations.schema_of(records).version,
             revision,
             round(clock.wall_s() * 1000),
@@ -334,7 +333,7 @@ class ControlLoop:
         for stream in (*self._agents.values(), *self._edges.values()):
             stream.end("the state was restored: connect again", grpc.StatusCode.UNAVAILABLE)
         self._term = term
-        self._registry = _registry(self._settings)
+        self._registry = _registry(self.settings)
         self._routing, self._routing_version = None, -1
         self._ledger, self._waits, self._credits = Ledger(), 0, {}
         self.load(loaded)
@@ -379,9 +378,9 @@ class ControlLoop:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._publish_routing()
+            published = self._publish_routing()
             self._split_due.set()
-            await asyncio.sleep(COALESCE_S)
+            await asyncio.sleep(COALESCE_S if published else 0)
 
     async def _tick_forever(self) -> None:
         """Credits at every tick and after changes, while that leaves time for everything else."""
@@ -399,16 +398,17 @@ class ControlLoop:
             early_at_s = ended_s + EARLY_REST * worked_s
             tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
-    def _publish_routing(self) -> None:
+    def _publish_routing(self) -> bool:
         """Make the newest routing and let the streams take it."""
-        registry, settings = self._registry, self._settings
+        registry, settings = self._registry, self.settings
         if registry.routing_version == self._routing_version:
-            return
+            return False
         self._routing_version = registry.routing_version
         replicas, pools = registry.replicas.values(), settings.placement.pools
         self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
         for stream in self._edges.values():
             stream.wake.set()
+        return True
 
     async def _tick(self) -> None:
         """Let what time alone decides be decided."""

@@ -16,7 +16,7 @@ import trimtab  # noqa: F401
 # isort: split
 import grpc
 
-from controlplane import http, listen, service_admin, service_agent, service_edge, service_identity
+from controlplane import http, listen, service_identity, services
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -32,9 +32,7 @@ from trimtab.runtime import rpc, service
 from trimtab.runtime.notify import notify
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.v1 import agent_pb2_grpc
 
-SERVICES = (service_agent.NAME, service_edge.NAME, *service_admin.NAMES)
 STOP_GRACE_S = 1.0
 ANYWHERE = ("0.0.0.0:", "[::]:", ":")
 GARBAGE_EVERY = 50_000  # objects: one edge's report has a thousand, and none is ever in a cycle
@@ -104,13 +102,11 @@ def _settings(config: ControlConfig) -> Settings:
 
 
 async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> grpc.aio.Server:
-    names: tuple[str, ...] = SERVICES
+    names: tuple[str, ...] = services.NAMES
     identity, guards = (members.identity, [members.guard]) if members else (None, [])
 
     def register(server: grpc.aio.Server) -> None:
-        agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
-        service_edge.register(service_edge.EdgeService(seat), server)
-        service_admin.register(seat, server)
+        services.register(seat, server)
         if members:
             members.register(server)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from controlplane import guard, service_events, service_state, service_steer
+from controlplane import explaining, guard, service_events, service_state
 from controlplane.core.bounds import clip
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
@@ -18,21 +18,14 @@ from controlplane.steering import set_intents
 from controlplane.store.protocol import StoreError
 from trimtab.codec import encode
 from trimtab.model import Intent
-from trimtab.v1 import admin_pb2, admin_pb2_grpc, steer_pb2_grpc, types_pb2
+from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
 from trimtab.views import Fleet
 
 NAME = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
-NAMES = (NAME, service_steer.NAME)
 PERIOD_DEFAULT_MS = 1_000
 PERIOD_LEAST_MS = 200
 WATCHER_LIMIT = 32  # each costs a rendering of the fleet a period
 Context = grpc.aio.ServicerContext[Any, Any]
-
-
-def register(seat: Seat, server: grpc.aio.Server) -> None:
-    """Add the services of operators."""
-    admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(seat), server)
-    steer_pb2_grpc.add_SteerServiceServicer_to_server(service_steer.SteerService(seat), server)
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -86,7 +79,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         """See the proto."""
         loop = await self._seat.loop_or_refuse(context)
         await _known(loop, request.replica, context)
-        found = loop.explain(request.replica)
+        found = explaining.replica(loop, request.replica)
         return admin_pb2.ExplainReplicaResponse(explanation=encode(found))
 
     async def WatchEvents(  # noqa: N802 - the proto's name

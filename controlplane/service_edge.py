@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -48,12 +49,20 @@ class EdgeService:
                 async for message in request_iterator:
                     if await stream.pace():
                         loop.refused(stream.peer, Kind.FLOOD, "an edge is read more slowly")
-                    _take(loop, stream, message)
+                    take = partial(_take, loop, stream, message)
+                    if message.HasField("edge_report"):
+                        loop.desk.later(stream, take)
+                    else:  # acks are no part of that order: they free the next push
+                        take()
         finally:
+            loop.desk.now(stream)
             loop.edge_gone(stream)
 
 
 def _take(loop: ControlLoop, stream: EdgeStream, message: edge_pb2.EdgeMessage) -> None:
+    if message.HasField("edge_answer"):
+        loop.questions.take(stream, message.edge_answer)
+        return
     try:
         body = decode_body(message)
     except WireError as error:
@@ -73,3 +82,6 @@ async def _write(loop: ControlLoop, stream: EdgeStream, context: Context) -> Non
         stream.wake.clear()
         for update in loop.updates(stream):
             await context.write(loop.parts.update(update))
+        while stream.questions:
+            asked = edge_pb2.EdgeUpdate(reads_steady=True, question=stream.questions.pop(0))
+            await context.write(asked.SerializeToString())

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -16,6 +18,7 @@ import grpc
 from controlplane.core.subscription import Differences, Subscription
 from trimtab.model import AgentDirective, EdgeHello
 from trimtab.runtime import clock
+from trimtab.v1.question_pb2 import EdgeQuestion
 
 OUTBOX_LIMIT = 64
 MESSAGES_PER_S = 100.0  # ten times the fastest agent's reports
@@ -31,6 +34,7 @@ class Stream:
         self._allowance, self._spent_s = BURST_MESSAGES, opened_at_s
         self.opened_at_s = opened_at_s
         self.introduced = False
+        self.backlog: deque[Callable[[], None]] = deque()  # what waits at the desk
         self._ended = asyncio.Event()
         self.reason = ""  # why it ends; empty while it lives
         self._code = grpc.StatusCode.FAILED_PRECONDITION
@@ -70,6 +74,8 @@ class AgentStream(Stream):
     def __init__(self, number: int, opened_at_s: float) -> None:
         super().__init__(number, opened_at_s)
         self.outbox: asyncio.Queue[AgentDirective] = asyncio.Queue(OUTBOX_LIMIT)
+        self.engines: list[tuple[str, int, int]] = []
+        """What the last report said of each: its replica, state and epoch."""
 
     def tell(self, directive: AgentDirective) -> bool:
         """Queue a directive; False when the agent doesn't read."""
@@ -86,4 +92,6 @@ class EdgeStream(Stream):
         super().__init__(number, opened_at_s)
         self.subscription = Subscription(differences)
         self.hello: EdgeHello | None = None
+        self.questions: list[EdgeQuestion] = []
+        """Not sent yet; bounded by the questions that may be open."""
         self.wake = asyncio.Event()

@@ -128,6 +128,11 @@ class Client:
         self._identity = identity
         self._targets = Targets(target)
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What every call carries."""
+        return self._targets.metadata
+
     async def fleet(self) -> Fleet:
         """The fleet now."""
 
@@ -308,12 +313,15 @@ class Client:
         return [_happened(part) async for part in call]
 
     async def _ask(self, ask: Callable[[admin_pb2_grpc.AdminServiceStub], Awaitable[T]]) -> T:
+        return await self.ask(lambda channel: ask(admin_pb2_grpc.AdminServiceStub(channel)))
+
+    async def ask(self, ask: Callable[[grpc.aio.Channel], Awaitable[T]]) -> T:
         """An answer of the leader, or of the first control plane that has one."""
         tries = len(self._targets)
         while True:
             try:
                 async with rpc.channel(self._targets.current, self._identity) as channel:
-                    return await ask(admin_pb2_grpc.AdminServiceStub(channel))
+                    return await ask(channel)
             except grpc.aio.AioRpcError as error:
                 if self._move(error):
                     continue

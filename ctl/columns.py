@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from ctl.verdict import in_full_use, is_open, why
 from trimtab.model import BreakerState, GpuSample, GpuState
+from trimtab.verdict import in_full_use, is_open, why
 from trimtab.views import AgentView, EdgeView, Fleet, PoolView, ReplicaView
 
 T = TypeVar("T")

@@ -6,11 +6,18 @@ from typing import Annotated
 
 import typer
 
-from ctl import nouns
 from ctl.exits import CtlError, Exit
 from ctl.options import Format, Server, target
 from ctl.screen import Screen
+from trimtab.views import Concern
 
+_EXITS = {Concern.LIMITS: Exit.DEGRADED, Concern.BLOCKS: Exit.DOWN}
+_SUBJECTS = {
+    "replica": ("replica", "replicas", "re"),
+    "request": ("request", "requests", "req"),
+    "tenant": ("tenant", "tenants", "te"),
+    "model": ("model", "models", "mo", "pool", "pools", "po"),
+}
 About = Annotated[
     str, typer.Option("--for", help="Only about this replica, edge, node or pool, by its name.")
 ]
@@ -21,22 +28,32 @@ Output = Annotated[Format, typer.Option("--output", "-o", help="table or jsonl."
 
 def explain(
     context: typer.Context,
-    noun: Annotated[str, typer.Argument(help="replica")],
-    name: Annotated[str, typer.Argument(help="Its name.")],
+    noun: Annotated[str, typer.Argument(help="replica, request, tenant or model.")],
+    name: Annotated[str, typer.Argument(help="Its name; of a request its x-request-id.")],
     output: Annotated[Format, typer.Option("--output", "-o", help="table or json.")] = Format.TABLE,
     server: Server = "",
 ) -> None:
-    """Say why a replica gets the traffic it gets; exit 10 when it gets no new requests."""
-    if nouns.find(noun) != "replicas":
-        raise CtlError(Exit.USAGE, f'cannot explain "{noun}". Like: ctl explain replica NAME')
+    """Say why a replica gets what it gets, how a request went, how a tenant or a model is served.
+
+    Exit 10: a replica gets no new requests, a request was not answered, a tenant had some refused,
+    a model has less than it could. Exit 11: a tenant or a model gets nothing.
+    """
+    subject = _subject(noun)
+    if not subject:
+        known = "replica NAME, request ID, tenant NAME or model NAME"
+        raise CtlError(Exit.USAGE, f'cannot explain "{noun}". Like: ctl explain {known}')
     _allow(output, Format.TABLE, Format.JSON)
-    from ctl import client, render, told  # noqa: PLC0415  grpc is slow to import
+    from ctl import accounts, client, render, told  # noqa: PLC0415  grpc is slow to import
 
     screen = Screen()
+    is_data = output is Format.JSON
 
     async def work(plane: client.Client) -> Exit:
+        if subject != "replica":
+            account = await accounts.ask(plane, subject, name)
+            screen.data(render.account(account) if is_data else told.account(account))
+            return _EXITS.get(account.concern, Exit.OK)
         found = await plane.explain(name)
-        is_data = output is Format.JSON
         screen.data(render.document(found) if is_data else told.explanation(found))
         return Exit.OK if found.in_rotation else Exit.DEGRADED
 
@@ -69,6 +86,12 @@ def events(
         return Exit.OK
 
     raise typer.Exit(client.run(target(context, server), work))
+
+
+def _subject(word: str) -> str:
+    """What is to be explained; empty if it can't be."""
+    named = (subject for subject, names in _SUBJECTS.items() if word.lower() in names)
+    return next(named, "")
 
 
 def _allow(output: Format, *forms: Format) -> None:

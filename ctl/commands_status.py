@@ -20,7 +20,7 @@ def status(
 ) -> None:
     """Say whether the fleet is all right, and what speaks against it."""
     from ctl import client, render  # noqa: PLC0415  grpc is slow to import
-    from ctl.verdict import Level, judge  # noqa: PLC0415
+    from trimtab.verdict import Level, judge  # noqa: PLC0415
 
     exits = {Level.OK: Exit.OK, Level.DEGRADED: Exit.DEGRADED, Level.DOWN: Exit.DOWN}
     screen = Screen()

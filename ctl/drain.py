@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctl.verdict import is_open
+from trimtab.verdict import is_open
 from trimtab.views import Fleet
 
 PUSH_GRACE_S = 1.0  # ten times what a push to an edge may take

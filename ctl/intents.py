@@ -15,9 +15,9 @@ from ctl import nouns
 from ctl.drain import DrainWatch
 from ctl.exits import CtlError, Exit
 from ctl.screen import Screen
-from ctl.verdict import is_open
 from trimtab.model import Intent
 from trimtab.runtime import clock
+from trimtab.verdict import is_open
 from trimtab.views import Fleet, ReplicaView
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from ctl.columns import VIEWS, names, only
 from ctl.exits import CtlError, Exit
 from ctl.options import Format
 from ctl.screen import Board, Screen
-from ctl.verdict import LEADERLESS
+from trimtab.verdict import LEADERLESS
 from trimtab.views import Fleet
 
 

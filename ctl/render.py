@@ -17,8 +17,8 @@ from typing import Any
 
 from ctl.columns import Column, Noun, count, text
 from ctl.options import Format
-from ctl.verdict import judge
-from trimtab.views import Fleet, PoolView
+from trimtab.verdict import judge
+from trimtab.views import Account, Fleet, PoolView
 
 API_VERSION = "trimtab/v1"
 AGE_FIELDS = frozenset(
@@ -117,6 +117,13 @@ def document(value: Any) -> str:
     """One thing as a JSON document."""
     kind = type(value).__name__
     return json.dumps({"apiVersion": API_VERSION, "kind": kind, **item(value)}, indent=2) + "\n"
+
+
+def account(found: Account) -> str:
+    """An account as a JSON document, with what edges told as they told it."""
+    records = [{"edge": one.edge, **json.loads(one.json)} for one in found.records]
+    fields = item(found) | {"records": records}
+    return json.dumps({"apiVersion": API_VERSION, "kind": "Account", **fields}, indent=2) + "\n"
 
 
 def _table(columns: Sequence[Column[Any]], items: Sequence[Any]) -> Table:

@@ -10,7 +10,7 @@ import datetime
 import itertools
 
 from ctl.columns import text
-from trimtab.views import Explanation, Finding, FleetEvent
+from trimtab.views import Account, Explanation, Finding, FleetEvent
 
 _NOTHING = frozenset({"0", "False"})
 _ELSEWHERE = frozenset({"node", "intent", "breaker", "epoch", "state_age_ms"})
@@ -20,11 +20,7 @@ def explanation(found: Explanation) -> str:
     """One screen: the answer, what it means, every look, what happened, what to do."""
     lines = [text(found.headline), ""]
     lines += [f"  traffic  {text(found.traffic)}", f"  pool     {text(found.effect)}", ""]
-    for concern, findings in itertools.groupby(found.findings, lambda f: f.concern):
-        title = concern.name
-        for finding in findings:
-            lines.append(_finding(title, finding))
-            title = ""
+    lines += findings(found.findings)
     if found.events:
         lines += ["", "LATELY", *(f"  {event(one, about=False)}" for one in found.events)]
     if found.advice:
@@ -43,5 +39,27 @@ def event(happened: FleetEvent, *, about: bool = True) -> str:
     return "  ".join(filter(None, parts))
 
 
-def _finding(title: str, finding: Finding) -> str:
-    return f"{title:<8} {text(finding.what):<8} {text(finding.text)}".rstrip()
+def findings(found: tuple[Finding, ...]) -> list[str]:
+    """What was looked at, by how much it matters."""
+    lines = []
+    for concern, group in itertools.groupby(found, lambda finding: finding.concern):
+        title = concern.name
+        for finding in group:
+            lines.append(f"{title:<8} {text(finding.what):<8} {text(finding.text)}".rstrip())
+            title = ""
+    return lines
+
+
+def account(found: Account) -> str:
+    """One screen: the answer, a request's steps in order, every look, what to do."""
+    lines = [text(found.headline), ""]
+    lines += [f"  {_after(s.after_ms):>9}  {text(s.what):<12} {text(s.text)}" for s in found.steps]
+    lines += [""] if found.steps else []
+    lines += findings(found.findings)
+    if found.advice:
+        lines += ["", "TRY", *(f"  {text(hint)}" for hint in found.advice)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _after(milliseconds: int) -> str:
+    return f"+{milliseconds} ms" if milliseconds < 1_000 else f"+{milliseconds / 1000:.2f} s"

@@ -275,6 +275,7 @@ class Course:
             among=permit.placement.among,
             at_home=permit.placement.at_home,
             continued_at_tokens=rest.tokens if rest else None,
+            tokens=permit.tokens,
         )
         job.notes.attempts.append(ended)
         if outcome not in {Outcome.OK, Outcome.CLIENT}:

@@ -26,6 +26,7 @@ from edge.config import EdgeConfig
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.core.uses import folded
+from edge.questions import Teller, answers
 from trimtab.codec import WireError, decode_update, encode_body
 from trimtab.model import Ack, Credits, EdgeHello, EdgeReport
 from trimtab.policy.autonomy import Mode, Silence
@@ -34,6 +35,7 @@ from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.targets import Targets, leader_named
 from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
+from trimtab.v1.question_pb2 import EdgeQuestion
 
 REPORT_PERIOD_S = 0.5
 LISTEN_PERIOD_S = 0.25  # between two looks at how long nothing was heard
@@ -41,6 +43,8 @@ REPORT_GAP_S = 0.1  # between two reports, however pressing the second
 SETTLE_S = 1.0  # after a start, for a push to be preferred over what the disk remembers
 SAVE_PERIOD_S = 1.0
 CREDITS_SAVE_PERIOD_S = 10.0  # they change all the time; any recent ones will do after a restart
+OUTBOX_MAX = 16
+Item = Ack | EdgeQuestion | None  # a verdict, a question to answer, or a report due at once
 log = logging.getLogger("edge.feed")
 
 
@@ -63,7 +67,7 @@ class Feed:
         self._targets = Targets(config.controlplane)
         self._instance = uuid.uuid4().hex
         self._file = config.state_dir / f"edge-{config.name}.snapshot" if config.state_dir else None
-        self._outbox: asyncio.Queue[Ack | None] = asyncio.Queue(maxsize=16)
+        self._outbox: asyncio.Queue[Item] = asyncio.Queue(maxsize=OUTBOX_MAX)
         self._unsaved = asyncio.Event()
         self._saved_credits: set[str] = set()
         self._saved_s = 0.0
@@ -72,6 +76,8 @@ class Feed:
         self._reads_steady = False  # whether the control plane does
         self.fresh = asyncio.Event()
         self.connected = False
+        self.tellers: dict[str, Teller] = {}
+        """What can be asked of this edge."""
         admission.on_wait = self._report_soon
 
     def restore(self) -> None:
@@ -133,7 +139,7 @@ class Feed:
             await asyncio.sleep(SAVE_PERIOD_S)
 
     async def _follow(self, stub: edge_pb2_grpc.EdgeServiceStub, backoff: Backoff) -> None:
-        outbox = self._outbox = asyncio.Queue(maxsize=16)
+        outbox = self._outbox = asyncio.Queue(maxsize=OUTBOX_MAX)
         self._reads_steady = False
         watch = stub.Watch(self._messages(outbox), metadata=self._targets.metadata)
         async for message in watch:
@@ -141,6 +147,10 @@ class Feed:
                 self._set_connected(up=True, reason="")
                 self._targets.served()
                 backoff.reset()
+            if message.HasField("question"):
+                if outbox.qsize() < OUTBOX_MAX // 2:  # else it has enough to do, and says nothing
+                    outbox.put_nowait(message.question)
+                continue
             error = self._take(message)
             await outbox.put(Ack(message.nonce, error))
 
@@ -172,9 +182,7 @@ class Feed:
         if not self._outbox.full():  # else there is enough to do
             self._outbox.put_nowait(None)
 
-    async def _messages(
-        self, outbox: asyncio.Queue[Ack | None]
-    ) -> AsyncIterator[edge_pb2.EdgeMessage]:
+    async def _messages(self, outbox: asyncio.Queue[Item]) -> AsyncIterator[edge_pb2.EdgeMessage]:
         hello = EdgeHello(
             edge=self._config.name,
             edge_version=version("trimtab"),
@@ -189,11 +197,14 @@ class Feed:
         while True:
             try:
                 async with asyncio.timeout(max(0.0, due_s - clock.now_s())):
-                    ack = await outbox.get()
-                if ack is None:
+                    item = await outbox.get()
+                if item is None:
                     due_s = min(due_s, due_s - REPORT_PERIOD_S + REPORT_GAP_S)
+                elif isinstance(item, Ack):
+                    yield encode_body(edge_pb2.EdgeMessage, item)
                 else:
-                    yield encode_body(edge_pb2.EdgeMessage, ack)
+                    for answer in answers(self.tellers, item):
+                        yield edge_pb2.EdgeMessage(edge_answer=answer)
             except TimeoutError:
                 seq += 1
                 due_s = clock.now_s() + REPORT_PERIOD_S

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from edge import ways
+from edge import questions, ways
 from edge.admission import Admission
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
@@ -46,6 +46,7 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
+        feed.tellers = questions.tellers(proxy.decisions, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
         public = await _listen(Server(endpoint), config, tls)

@@ -189,6 +189,9 @@ class Proxy:
             ended_s=ended_s,
             ending=ending,
             caller_id=headers.caller_id(job.caller),
+            path=job.call.path,
+            stream=job.call.stream,
+            prompt_tokens=job.call.prompt_tokens,
         )
         self.decisions.add(record)
 

@@ -168,6 +168,75 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that happened to a request."""
+
+    after_ms: int
+    what: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRecord:
+    """What one edge remembers of a request."""
+
+    edge: str
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Why a request, a tenant or a model is as it is."""
+
+    subject: str
+    name: str
+    headline: str
+    concern: Concern
+    findings: tuple[Finding, ...] = ()
+    steps: tuple[Step, ...] = ()
+    advice: tuple[str, ...] = ()
+    records: tuple[EdgeRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TenantInPool:
+    """One tenant in one pool at one edge: what waits, and what ended lately."""
+
+    pool: str
+    queued: int = 0
+    oldest_wait_ms: int = 0
+    queued_all: int = 0
+    requests: int = 0
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    left: int = 0
+    predicted_wait_ms: int = 0
+    wait_budget_ms: int = 0
+    nobody_open: int = 0
+    latest_odd: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantAtEdge:
+    """What one edge tells of a tenant."""
+
+    pools: tuple[TenantInPool, ...] = ()
+    span_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaAtEdge:
+    """Attempts for which a replica could have been picked, at one edge."""
+
+    picked: int = 0
+    at_home_elsewhere: int = 0
+    without_room: int = 0
+    busier: int = 0
+    span_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class StateHeader:
     """Of what a saved state is."""
 

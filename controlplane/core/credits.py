@@ -61,6 +61,14 @@ def _shared(opened: Sequence[Replica], counts: Mapping[str, int]) -> Mapping[str
     return shares.scaled(counts, wanted, steady)
 
 
+def pace(replicas: Iterable[Replica], now_s: float) -> float | None:
+    """Work per second that those of one pool do when they are full; None while unknown."""
+    opened = [replica for replica in replicas if _is_open(replica)]
+    full = {replica.name: full_slots(replica, now_s) for replica in opened}
+    now = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
+    return _pace(opened, now, full)
+
+
 def _weights(opened: Iterable[Replica], counts: Mapping[str, int]) -> dict[str, float]:
     pool_slots: Counter[str] = Counter()
     for replica in opened:

@@ -6,6 +6,7 @@ replicas and pools that we don't know is not kept.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -51,6 +52,8 @@ class Edge:
     charged: dict[str, dict[Who, float]] = field(default_factory=dict)
     """Work charged to tenants since it was last taken, by pool."""
     minute: Minute = field(default_factory=Minute)
+    work: Minute = field(default_factory=Minute)
+    """By pool and tenant; apart, so that many tenants crowd out no other count."""
 
 
 class Edges:
@@ -60,6 +63,9 @@ class Edges:
         self.by_name: dict[str, Edge] = {}
         self.waits = 0
         """Counts up when requests begin to wait at an edge."""
+        self.asked = Counter[str]()
+        self.shed = Counter[str]()
+        """Requests of each pool, and those refused, since this leader began."""
         self._names: dict[int, str] = {}
         self._inflight: dict[str, int] = {}
         self._tokens_at_s: dict[str, float] = {}
@@ -106,8 +112,10 @@ class Edges:
         for pool in edge.pools.values():
             edge.minute.add(("requests", pool.pool), pool.requests, now_s)
             edge.minute.add(("shed", pool.pool), pool.shed, now_s)
+            self.asked[pool.pool] += pool.requests
+            self.shed[pool.pool] += pool.shed
             self.waits += pool.queued > 0 and not (pool.pool in before and before[pool.pool].queued)
-            _note_charges(edge.charged.setdefault(pool.pool, {}), pool)
+            _note_charges(edge, pool, now_s)
         return []
 
     def _take_uses(
@@ -199,6 +207,7 @@ class Edges:
 
 def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
     minute = replica.minute
+    replica.started += use.dispatched
     if use.dispatched:
         minute.add("dispatched", use.dispatched, now_s)
     for outcome in use.outcomes:
@@ -209,8 +218,11 @@ def _count_use(replica: Replica, use: ReplicaUse, now_s: float) -> None:
             replica.load.refused(now_s)
 
 
-def _note_charges(charged: dict[Who, float], pool: PoolUse) -> None:
+def _note_charges(edge: Edge, pool: PoolUse, now_s: float) -> None:
+    charged = edge.charged.setdefault(pool.pool, {})
     for use in pool.tenants:
+        if use.charged_work:
+            edge.work.add((pool.pool, use.tenant), round(use.charged_work), now_s)
         who = (known(use.urgency), use.tenant)
         if who in charged or len(charged) < CHARGED_LIMIT:
             charged[who] = charged.get(who, 0.0) + use.charged_work

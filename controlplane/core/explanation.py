@@ -92,7 +92,7 @@ def _intent(case: Case) -> tuple[Concern, str]:
     if wish.intent in {Intent.ACTIVE, Intent.UNSPECIFIED}:
         return Concern.FINE, "nobody holds it back"
     by = f" by {wish.actor}" if wish.actor else ""
-    since = f" {_span(case.wall_s - wish.at_s)} ago" if wish.at_s else ""
+    since = f" {span(case.wall_s - wish.at_s)} ago" if wish.at_s else ""
     why = f": {wish.reason}" if wish.reason else ""
     left = f"; {case.view.inflight} still run on it" if case.view.inflight else ""
     return Concern.BLOCKS, f"{wish.intent.name.lower()}{by}{since}{why}{left}"
@@ -105,9 +105,9 @@ def _engine(case: Case) -> tuple[Concern, str]:
         text = f"no report of it yet{known}; it is {replica.health.name} as last decided"
         return _unless_open(replica), text
     why = f": {view.state_reason}" if view.state_reason else ""
-    text = f"{view.state.name} for {_span(view.state_age_ms / 1000)}{why}"
+    text = f"{view.state.name} for {span(view.state_age_ms / 1000)}{why}"
     if view.state is EngineState.STALLED:
-        text += f", no progress for {_span(replica.sample.no_progress_ms / 1000)}"
+        text += f", no progress for {span(replica.sample.no_progress_ms / 1000)}"
         text += f" with {view.running or 0} running"
     if view.state is EngineState.WARMING:
         return Concern.LIMITS, text
@@ -131,12 +131,10 @@ def _breaker(case: Case) -> tuple[Concern, str]:
     view, breaker = case.view, case.replica.standing.breaker
     state = breaker.state.name.lower()
     why = f": {breaker.cause.value}" if breaker.cause else ""
-    since = f" for {_span(view.breaker_age_ms / 1000)}" if breaker.cause else ""
+    since = f" for {span(view.breaker_age_ms / 1000)}" if breaker.cause else ""
     text = f"{state}{since}{why}"
     if view.ejected_for_ms is not None:
-        wait = (
-            f"in {_span(view.ejected_for_ms / 1000)}" if view.ejected_for_ms else "once it serves"
-        )
+        wait = f"in {span(view.ejected_for_ms / 1000)}" if view.ejected_for_ms else "once it serves"
         text += f"; probed {wait}"
     if breaker.ejections:
         text += f"; ejections that count: {breaker.ejections}"
@@ -157,7 +155,7 @@ def _agent(case: Case) -> tuple[Concern, str]:
     age_s = case.replica.age_s(case.now_s)
     if age_s is None:
         return Concern.LIMITS, "no agent has reported it to this leader"
-    return Concern.FINE, f"reported {_span(age_s)} ago from {case.replica.node}"
+    return Concern.FINE, f"reported {span(age_s)} ago from {case.replica.node}"
 
 
 def _model(case: Case) -> tuple[Concern, str]:
@@ -265,7 +263,7 @@ def _advice(case: Case, findings: Iterable[Finding]) -> Iterable[str]:
             yield _ADVICE[finding.what].format(name=case.replica.name, node=node)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A length of time in its largest unit, two digits."""
     for unit, name in ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min")):
         if seconds >= unit:

@@ -71,6 +71,8 @@ class Replica:
     """What the route was made of."""
     saved: bytes = b""
     minute: Minute = field(default_factory=Minute)
+    started: int = 0
+    """Attempts since it is known."""
 
     @property
     def state(self) -> EngineState:

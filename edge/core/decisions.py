@@ -41,6 +41,8 @@ class Attempt(NamedTuple):
     at_home: bool | None = None
     continued_at_tokens: int | None = None
     """How much of the answer its caller had; None for an attempt at the whole."""
+    tokens: int = 0
+    """Of the answer, as far as it came."""
 
 
 class Ending(NamedTuple):
@@ -84,6 +86,10 @@ class Record(NamedTuple):
     ending: Ending
     caller_id: str = ""
     """What the caller calls it."""
+    path: str = ""
+    stream: bool = False
+    prompt_tokens: int = 0
+    """An estimate by its length."""
 
     @property
     def odd(self) -> bool:
@@ -138,6 +144,13 @@ class Decisions:
         """The record of this request, if it is still kept."""
         return self._latest.records.get(request_id) or self._odd.records.get(request_id)
 
+    def called(self, caller_id: str) -> Record | None:
+        """The newest of those that their caller called so."""
+        kept = chain(reversed(self._latest.records.values()), reversed(self._odd.records.values()))
+        return next(
+            (record for record in kept if caller_id and record.caller_id == caller_id), None
+        )
+
     def newest(self, limit: int, outcome: str = "") -> list[Record]:
         """The newest first, at most `limit`; those that ended so, if an outcome is given."""
         kept = chain(reversed(self._latest.records.values()), reversed(self._odd.records.values()))
@@ -155,6 +168,9 @@ def view(record: Record) -> dict[str, object]:
         "pool": record.pool,
         "tenant": record.tenant,
         "urgency": record.urgency.name.lower(),
+        "path": record.path,
+        "stream": record.stream,
+        "prompt_tokens": record.prompt_tokens,
         "came_ms": record.came_ms,
         "predicted_wait_ms": forecast and _ms(forecast.wait_s),
         "wait_budget_ms": forecast and _ms(forecast.budget_s),
@@ -181,6 +197,7 @@ def _attempt(attempt: Attempt, since_s: float) -> dict[str, object]:
         "status": attempt.status,
         "at_home": attempt.at_home,
         "continued_at_tokens": attempt.continued_at_tokens,
+        "tokens": attempt.tokens,
         "among": [_candidate(candidate) for candidate in attempt.among],
     }
 

@@ -271,6 +271,10 @@ class Dispatch:
         state.queue.budgets.long_s = policy.queue_wait_ms / 1000
         return state
 
+    def queues(self) -> Iterator[tuple[str, Queue]]:
+        """Who waits, by pool."""
+        return ((name, state.queue) for name, state in self._pools.items())
+
     def replica(self, name: str) -> ReplicaState:
         """The replica's accounting."""
         state = self._replicas.get(name)

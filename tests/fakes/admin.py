@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 
 from trimtab import codec
-from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
-from trimtab.views import Explanation, Fleet, FleetEvent, StateHeader, StateRecord
+from trimtab.v1 import admin_pb2, admin_pb2_grpc, explain_pb2, explain_pb2_grpc, types_pb2
+from trimtab.views import Account, Explanation, Fleet, FleetEvent, StateHeader, StateRecord
 
 
 @dataclass
@@ -30,6 +30,8 @@ class FakeAdmin:
     intents: list[admin_pb2.SetIntentRequest] = field(default_factory=list)
     state: dict[str, bytes] = field(default_factory=dict)
     explanations: dict[str, Explanation] = field(default_factory=dict)
+    accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
+    """By subject and name."""
     events: list[FleetEvent] = field(default_factory=list)
     restores: list[admin_pb2.RestoreStateRequest] = field(default_factory=list)  # the first of each
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -41,6 +43,8 @@ class FakeAdmin:
         # The stubs are typed for grpc.aio only; at run time the registration is the same.
         untyped: Any = admin_pb2_grpc.add_AdminServiceServicer_to_server
         untyped(self, server)
+        explaining: Any = explain_pb2_grpc.add_ExplainServiceServicer_to_server
+        explaining(self, server)
         server.add_insecure_port(self.target)
         server.start()
         self._server = server
@@ -78,6 +82,33 @@ class FakeAdmin:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no replica {request.replica!r}")
             raise AssertionError
         return admin_pb2.ExplainReplicaResponse(explanation=codec.encode(found))
+
+    def ExplainRequest(  # noqa: N802  the contract's name
+        self, request: explain_pb2.ExplainRequestRequest, context: grpc.ServicerContext
+    ) -> explain_pb2.ExplainResponse:
+        """What it was given, or nothing of that name."""
+        return self._account("request", request.request_id, context)
+
+    def ExplainTenant(  # noqa: N802  the contract's name
+        self, request: explain_pb2.ExplainTenantRequest, context: grpc.ServicerContext
+    ) -> explain_pb2.ExplainResponse:
+        """What it was given, or nothing of that name."""
+        return self._account("tenant", request.tenant, context)
+
+    def ExplainModel(  # noqa: N802  the contract's name
+        self, request: explain_pb2.ExplainModelRequest, context: grpc.ServicerContext
+    ) -> explain_pb2.ExplainResponse:
+        """What it was given, or nothing of that name."""
+        return self._account("model", request.model, context)
+
+    def _account(
+        self, subject: str, name: str, context: grpc.ServicerContext
+    ) -> explain_pb2.ExplainResponse:
+        found = self.accounts.get((subject, name))
+        if found is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"nobody knows {name!r}")
+            raise AssertionError
+        return explain_pb2.ExplainResponse(account=codec.encode(found))
 
     def WatchEvents(  # noqa: N802  the contract's name
         self, request: admin_pb2.WatchEventsRequest, context: grpc.ServicerContext

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from edge.questions import Teller, answers
 from tests.fakes.wait import until
 from trimtab.codec import decode_body, decode_update, encode_body
 from trimtab.model import (
@@ -40,6 +41,7 @@ from trimtab.runtime import rpc
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.tls import Identity
 from trimtab.v1 import agent_pb2, agent_pb2_grpc, edge_pb2, edge_pb2_grpc
+from trimtab.v1.question_pb2 import EdgeQuestion
 
 
 def facts(replica: str = "r1", **changes: Any) -> EngineFacts:
@@ -140,8 +142,22 @@ class FakeEdge:
     updates: list[EdgeUpdate] = field(default_factory=list)
     snapshot: Snapshot = field(default_factory=Snapshot)
     credits: Credits = field(default_factory=Credits)
+    questions: list[EdgeQuestion] = field(default_factory=list)
+    tellers: dict[str, Teller] = field(default_factory=dict)
+    """How it answers them."""
+    is_older: bool = False
+    """It knows of no questions."""
     error: grpc.aio.AioRpcError | None = None
     seq: int = 0
+
+    async def tell(self, question: EdgeQuestion) -> None:
+        """Answer a question, or ack what an older edge doesn't know."""
+        self.questions.append(question)
+        if self.is_older:
+            await self.call.write(encode_body(edge_pb2.EdgeMessage, Ack(0)))
+            return
+        for part in answers(self.tellers, question):
+            await self.call.write(edge_pb2.EdgeMessage(edge_answer=part))
 
     async def answer(self, update: EdgeUpdate, error: str = "") -> None:
         """Ack or nack."""
@@ -181,6 +197,9 @@ class FakeEdge:
         """Apply and answer what comes until the stream ends."""
         try:
             async for message in self.call:
+                if message.HasField("question"):
+                    await self.tell(message.question)
+                    continue
                 update = decode_update(message)
                 self.updates.append(update)
                 if not self.refusal:

@@ -12,6 +12,7 @@ from agent.config import AgentConfig, EngineConfig
 from agent.main import serve_until
 from edge.config import EdgeConfig
 from edge.feed import Feed
+from edge.questions import tellers
 from tests.fakes.edge import EdgeUnderTest, running_edge
 from tests.fakes.running_control_plane import config, running
 from tests.fakes.wait import until
@@ -30,6 +31,7 @@ async def whole_fleet(
         async with running_edge([]) as edge, TaskRunner() as following:
             told = EdgeConfig("e1", "127.0.0.1", 1, "127.0.0.1", 2, target, None)
             feed = Feed(told, edge.table, edge.dispatch, edge.admission, edge.metrics)
+            feed.tellers = tellers(edge.proxy.decisions, edge.dispatch)
             following.forever("feed", feed.run())
             following.forever("listen", feed.listen_forever())
             await until(lambda: edge.table.open_replicas() == len(engines))

@@ -11,6 +11,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from trimtab.v1 import question_pb2 as _question_pb2
 from trimtab.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -32,6 +33,7 @@ class EdgeMessage(_message.Message):
     EDGE_HELLO_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     EDGE_REPORT_FIELD_NUMBER: _builtins.int
+    EDGE_ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def edge_hello(self) -> Global___EdgeHello:
         """First message of a stream."""
@@ -44,16 +46,21 @@ class EdgeMessage(_message.Message):
     def edge_report(self) -> Global___EdgeReport:
         """What this edge does and sees."""
 
+    @_builtins.property
+    def edge_answer(self) -> _question_pb2.EdgeAnswer:
+        """Instead of a body: a part of what it was asked."""
+
     def __init__(
         self,
         *,
         edge_hello: Global___EdgeHello | None = ...,
         ack: Global___Ack | None = ...,
         edge_report: Global___EdgeReport | None = ...,
+        edge_answer: _question_pb2.EdgeAnswer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "edge_hello", b"edge_hello", "edge_report", b"edge_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "edge_answer", b"edge_answer", "edge_hello", b"edge_hello", "edge_report", b"edge_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "edge_hello", b"edge_hello", "edge_report", b"edge_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "edge_answer", b"edge_answer", "edge_hello", b"edge_hello", "edge_report", b"edge_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["edge_hello", "ack", "edge_report"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
@@ -427,6 +434,7 @@ class EdgeUpdate(_message.Message):
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
+    QUESTION_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     """The leader's term."""
     version: _builtins.int
@@ -447,6 +455,10 @@ class EdgeUpdate(_message.Message):
     def credits(self) -> Global___Credits:
         """Room and weights."""
 
+    @_builtins.property
+    def question(self) -> _question_pb2.EdgeQuestion:
+        """Instead of a body: a question, with nothing to apply and no ack."""
+
     def __init__(
         self,
         *,
@@ -457,10 +469,11 @@ class EdgeUpdate(_message.Message):
         snapshot: Global___Snapshot | None = ...,
         delta: Global___Delta | None = ...,
         credits: Global___Credits | None = ...,
+        question: _question_pb2.EdgeQuestion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credits", b"credits", "delta", b"delta", "snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credits", b"credits", "delta", b"delta", "question", b"question", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credits", b"credits", "delta", b"delta", "nonce", b"nonce", "reads_steady", b"reads_steady", "snapshot", b"snapshot", "term", b"term", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "credits", b"credits", "delta", b"delta", "nonce", b"nonce", "question", b"question", "reads_steady", b"reads_steady", "snapshot", b"snapshot", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["snapshot", "delta", "credits"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fakes.accounts import ACCOUNTS
 from tests.fakes.admin import FakeAdmin
 from tests.fakes.fleet import EVENTS, FLEET, WHY_GPU0, WHY_GPU1
 
@@ -28,6 +29,7 @@ def admin(tmp_path: pathlib.Path) -> Iterator[FakeAdmin]:
     """A control plane on a unix socket that shows FLEET."""
     fake = FakeAdmin(f"unix:{tmp_path / 'control.sock'}", FLEET).start()
     fake.explanations = {"gpu0": WHY_GPU0, "gpu1": WHY_GPU1}
+    fake.accounts = dict(ACCOUNTS)
     fake.events = list(EVENTS)
     yield fake
     fake.stop()

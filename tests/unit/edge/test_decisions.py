@@ -72,6 +72,9 @@ def test_what_people_read() -> None:
         "pool": "m",
         "tenant": "t",
         "urgency": "batch",
+        "path": "",
+        "stream": False,
+        "prompt_tokens": 0,
         "came_ms": came_ms,
         "predicted_wait_ms": 1500,
         "wait_budget_ms": 10_000,
@@ -95,6 +98,7 @@ def test_what_people_read() -> None:
         "status": 503,
         "at_home": False,
         "continued_at_tokens": None,
+        "tokens": 0,
         "among": [
             {"replica": "a"} | _load(inflight=2, waiting=1, penalty_slots=4.0, score=0.875),
             {"replica": "b"} | _load(inflight=7, waiting=0, penalty_slots=0.0, score=0.875),

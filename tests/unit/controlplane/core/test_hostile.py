@@ -29,7 +29,6 @@ from tests.fakes.peers import facts, sample
 from tests.fakes.wire import U32, U64, messages
 from trimtab.codec import WireError, decode_body, encode
 from trimtab.model import (
-    Ack,
     AgentMessage,
     EdgeHello,
     EdgePolicy,
@@ -99,7 +98,7 @@ def test_no_message_makes_the_registry_fail(data: st.DataObject) -> None:
             continue
         if of_agent:
             fleet.agent(body)
-        elif not isinstance(body, Ack):
+        elif isinstance(body, EdgeHello | EdgeReport):
             fleet.edge(body)
         fleet.push()
     fleet.registry.handle(AgentGone(AGENT), fleet.now_s)

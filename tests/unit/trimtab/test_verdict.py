@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ctl.verdict import Level, is_far, judge, why
 from tests.fakes.fleet import GPU0, GPU1, GPU2, WELL
 from trimtab.model import BreakerState, Intent, Serving
+from trimtab.verdict import Level, is_far, judge, why
 from trimtab.views import SYNC_LAG_MAX, AgentView, EdgeView, Fleet, PoolView, ReplicaView
 
 SPARE = replace(GPU2, intent=Intent.SPARE)
