@@ -15,12 +15,14 @@ import typer
 from typer.core import TyperGroup
 
 from ctl import nouns
+from ctl.commands_audit import audit
 from ctl.commands_explain import events, explain
 from ctl.commands_get import get
 from ctl.commands_intent import cordon, drain, uncordon
 from ctl.commands_node import node
 from ctl.commands_snapshot import snapshot
 from ctl.commands_status import status
+from ctl.commands_steer import breaker, pause, probe, resume, weights
 from ctl.exits import CtlError, Exit
 from ctl.options import TLS_DIR
 
@@ -43,11 +45,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help and errors: faster, and readable in any locale
 )
-for command in (status, get, explain, events, cordon, uncordon, drain):
+COMMANDS = (status, get, explain, events, cordon, uncordon, drain, probe, pause, resume, audit)
+for command in COMMANDS:
     app.command()(command)
 app.command("why", hidden=True)(explain)
 app.add_typer(node, name="node")
-app.add_typer(snapshot)
+for group in (weights, breaker, snapshot):
+    app.add_typer(group)
 
 
 @app.callback()

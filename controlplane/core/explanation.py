@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from controlplane.core import explain_steering
 from controlplane.core.replica import Node, Replica
 from controlplane.core.serving import silence
 from trimtab.model import BreakerState, EngineState, Intent, Serving
 from trimtab.policy.breaker import SERVING
+from trimtab.steered import Override
 from trimtab.views import (
     Concern,
     EdgeView,
@@ -30,6 +32,7 @@ EVENTS_SHOWN = 20
 KV_FULL_RATIO = 0.95
 NO_MODEL = "no model is known of it yet, so no pool has it"
 _ADVICE = {
+    **explain_steering.ADVICE,
     "intent": "ctl uncordon {name}",
     "engine": "look at the engine's own log on {node}; it comes back by itself once it serves",
     "GPU": "drain what is left, then reset or replace the GPU on {node} (dmesg has the Xid)",
@@ -53,6 +56,7 @@ class Case:
     now_s: float
     wall_s: float
     stale_s: float
+    overrides: tuple[Override, ...] = ()
 
 
 Look = Callable[[Case], tuple[Concern, str]]
@@ -81,7 +85,8 @@ def case(
     """What there is to look at for one replica; `fleet` as it is now."""
     view = next(view for view in fleet.replicas if view.route.replica == replica.name)
     pool = next((pool for pool in fleet.pools if pool.pool == view.route.pool), None)
-    return Case(replica, view, node, pool, fleet.edges, now_s, wall_s, stale_s)
+    ages = now_s, wall_s, stale_s
+    return Case(replica, view, node, pool, fleet.edges, *ages, fleet.overrides)
 
 
 # The looks
@@ -209,12 +214,14 @@ def _demand(case: Case) -> tuple[Concern, str]:
 
 LOOKS: dict[str, Look] = {
     "intent": _intent,
+    "hold": lambda case: explain_steering.hold(case, span),
     "GPU": _gpu,
     "engine": _engine,
     "breaker": _breaker,
     "model": _model,
     "agent": _agent,
     "edges": _edges,
+    "weights": lambda case: explain_steering.weights(case, span),
     "memory": _memory,
     "room": _room,
     "demand": _demand,
@@ -258,9 +265,10 @@ def _effect(case: Case) -> str:
 
 def _advice(case: Case, findings: Iterable[Finding]) -> Iterable[str]:
     node = case.replica.node or "its node"
+    about = {"name": case.replica.name, "node": node, "pool": case.view.route.pool}
     for finding in findings:
         if finding.concern is not Concern.FINE and finding.what in _ADVICE:
-            yield _ADVICE[finding.what].format(name=case.replica.name, node=node)
+            yield _ADVICE[finding.what].format(**about)
 
 
 def span(seconds: float) -> str:
