@@ -50,11 +50,16 @@ class AgentConfig:
     report_period_s: float = 0.5
     upstream_key: str = ""
     identity: Identity | None = None
+    socket: str = ""
+    """Where `trimtab-agent drain` asks; empty: nowhere."""
 
 
 def from_args(argv: Sequence[str] | None = None) -> AgentConfig:
     """Read flags and file; raises ConfigError."""
-    parser = argparse.ArgumentParser(prog="trimtab-agent", description="Watches a node's engines.")
+    parser = argparse.ArgumentParser(
+        prog="trimtab-agent",
+        description="Watches a node's engines. trimtab-agent drain REPLICA asks the one that runs.",
+    )
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
     parser.add_argument("--controlplane", help="gRPC targets: unix:/path or host:port, a,b,c")
     parser.add_argument("--node", help="this machine's name; default its host name")
@@ -62,6 +67,9 @@ def from_args(argv: Sequence[str] | None = None) -> AgentConfig:
         "--engine", action="append", metavar="URL", help="watch this one instead of the file's"
     )
     parser.add_argument("--tls-dir", help="certificates of `trimtab join`")
+    parser.add_argument(
+        "--socket", default="", metavar="PATH", help="where `trimtab-agent drain REPLICA` asks"
+    )
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     target = args.controlplane or base.controlplane
@@ -77,6 +85,7 @@ def from_args(argv: Sequence[str] | None = None) -> AgentConfig:
         report_period_s=base.report_period_s,
         upstream_key=_upstream_key(base),
         identity=identity,
+        socket=args.socket,
     )
 
 

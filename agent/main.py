@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from agent import engine
+from agent import ask, engine, local
 from agent.config import AgentConfig, from_args
 from agent.loop import AgentLoop
 from agent.nvml import GpuWatch
 from agent.uplink import Uplink
 from agent.watch import EngineWatch
 from trimtab.runtime import log, service
-from trimtab.runtime.notify import notify
+from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
@@ -41,7 +41,9 @@ async def serve_until(stop: asyncio.Event, config: AgentConfig) -> None:
         loop = AgentLoop(config.node, watches, gpus, uplink, config.report_period_s)
         gpus.start()
         stack.callback(gpus.stop)
+        await stack.enter_async_context(local.listening(config.socket, watches))
         async with TaskRunner() as tasks:
+            tasks.forever("watchdog", stay_alive())
             tasks.forever("agent.loop", loop.run())
             tasks.forever("agent.uplink", uplink.run(loop))
             if identity:
@@ -57,6 +59,9 @@ async def serve_until(stop: asyncio.Event, config: AgentConfig) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] in (["drain"], ["resume"]):
+        return ask.main(words)
     log.configure("agent")
     try:
         config = from_args(argv)

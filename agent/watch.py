@@ -16,6 +16,7 @@ from typing import Protocol
 from agent import process
 from agent.config import EngineConfig
 from agent.core import exposition, sampler
+from agent.core.leaving import Leaving
 from agent.engine import Answered, Model, Probed, Refused, Result
 from trimtab.model import (
     EngineFacts,
@@ -77,6 +78,8 @@ class EngineWatch:
         """Whether the facts were looked for once."""
         self.draining = False
         """Whether the control plane wants it drained."""
+        self.leaving: Leaving | None = None
+        """Whether someone on this node does; see agent/local."""
 
     async def look(self) -> None:
         """Ask once for its metrics."""
@@ -89,11 +92,14 @@ class EngineWatch:
     def assess(self) -> None:
         """Judge it by the newest look; none since the last time is silence."""
         now_s = clock.now_s()
-        seen = replace(self._observe(), draining=self.draining)
+        drained = self.draining or (self.leaving is not None and not self.leaving.gone)
+        seen = replace(self._observe(), draining=drained)
         self._page = None
         self._progress, verdict = progress.step(self._progress, seen, now_s)
         before = self._track.verdict
         self._track = sampler.judge(self._track, verdict, now_s)
+        if self.leaving:
+            self._leave(self.leaving, seen, now_s)
         if verdict.state is not before.state:
             fields = {
                 "replica": self._config.replica,
@@ -187,6 +193,13 @@ class EngineWatch:
         wall_ms = int(clock.wall_s() * 1000)
         self._track = sampler.read(self._track, reading, clock.now_s(), wall_ms)
         return Observation(Answer.METRICS, reading.vitals, asleep=reading.asleep)
+
+    def _leave(self, leaving: Leaving, seen: Observation, now_s: float) -> None:
+        if leaving.gone and not self._is_gone():
+            self.leaving = None  # another start: it was not meant
+            return
+        work = progress.work(seen.vitals) if seen.answer is Answer.METRICS else None
+        self.leaving = leaving.seen(work, now_s, gone=self._is_gone())
 
     def _is_gone(self) -> bool:
         return self._track.verdict.state in {EngineState.DEAD, EngineState.STARTING}

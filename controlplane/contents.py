@@ -1,7 +1,8 @@
 """The store's contents as a whole: read, compared, written, for snapshots and migrations.
 
-Rules: what has a lease belongs to a running process and is neither read nor touched; writes come in
-transactions that every store takes, so one that breaks off leaves a part done: it can be repeated.
+Rules: what has a lease belongs to a running process, and what happened is no state: both are
+neither read nor touched; writes come in transactions that every store takes, so one that breaks off
+leaves a part done: it can be repeated.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from controlplane.core.records import ROOT
+from controlplane.core.records import EVENTS, ROOT
 from controlplane.leader import Tenure
 from controlplane.store.protocol import (
     TXN_LIMIT_OPS,
@@ -38,7 +39,8 @@ class Restored:
 async def read(store: Store) -> tuple[dict[str, bytes], int]:
     """Every record, by key, and the one revision that all are of. Raises StoreError."""
     listing = await store.range(ROOT)
-    return {e.key: e.value for e in listing.entries if not e.lease}, listing.revision
+    kept = (e for e in listing.entries if not (e.lease or e.key.startswith(EVENTS)))
+    return {e.key: e.value for e in kept}, listing.revision
 
 
 def compare(have: Records, want: Records) -> dict[str, bytes | None]:

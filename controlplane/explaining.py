@@ -6,6 +6,7 @@ Rules: what edges are asked is bounded (controlplane/questions); who did not ans
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -20,17 +21,24 @@ from controlplane.questions import Told
 from trimtab.codec import WireError, decode
 from trimtab.runtime import clock
 from trimtab.v1 import explain_pb2
-from trimtab.views import Account, EdgeRecord, Explanation, Fleet, TenantAtEdge
+from trimtab.views import Account, EdgeRecord, Explanation, Fleet, ReplicaAtEdge, TenantAtEdge
 
 T = TypeVar("T")
 
 
-def replica(loop: ControlLoop, name: str, fleet: Fleet | None = None) -> Explanation:
+async def replica(loop: ControlLoop, name: str) -> Explanation:
     """Why it gets the traffic it gets; KeyError when there is none of this name."""
-    found, now_s = loop.registry.replicas[name], clock.now_s()
-    node = loop.registry.agents.by_node.get(found.node)
-    stale_s = loop.settings.stale_s
-    case = explanation.case(fleet or loop.fleet(), found, node, now_s, clock.wall_s(), stale_s)
+    told = await loop.ask_edges("replica", name)
+    known = (_read(one, explain_pb2.ReplicaAtEdge(), ReplicaAtEdge) for one in told)
+    return _explain(loop, name, loop.fleet(), tuple(filter(None, known)))
+
+
+def _explain(
+    loop: ControlLoop, name: str, fleet: Fleet, told: tuple[ReplicaAtEdge, ...] = ()
+) -> Explanation:
+    case = explanation.case(loop.registry, fleet, name, clock.now_s(), clock.wall_s())
+    node_events = loop.journal.latest(case.replica.node, explanation.EVENTS_SHOWN)
+    case = replace(case, told=told, node_events=node_events)
     return explanation.explain(case, loop.journal.latest(name, explanation.EVENTS_SHOWN))
 
 
@@ -99,7 +107,7 @@ async def model(loop: ControlLoop, name: str) -> Account:
     case = ModelCase(
         name=name if name == pool.pool else f"{name} ({pool.pool})",
         pool=pool,
-        replicas=[replica(loop, member, fleet) for member in members],
+        replicas=[_explain(loop, member, fleet) for member in members],
         queued_work=sum(tenant.queued_work for use in uses for tenant in use.tenants),
         work_per_s=pace([loop.registry.replicas[member] for member in members], now_s),
     )

@@ -67,6 +67,8 @@ class Guard(grpc.aio.ServerInterceptor):
     def __init__(self, store: Store) -> None:
         self.revocations = Revocations(store, self.end_the_invalid)
         self._refusals = Bursts()
+        self.on_refused: Callable[[str, str], None] = lambda _name, _problem: None
+        """Told whose certificate did not let him in, or any more, and why."""
         self._streams: dict[asyncio.Task[Any], Peer] = {}
         self._ended: dict[asyncio.Task[Any], str] = {}
 
@@ -127,7 +129,8 @@ class Guard(grpc.aio.ServerInterceptor):
             self._count(context.peer().rpartition(":")[0], method, str(error))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         if problem := self._invalid(peer):
-            self._count(str(peer), method, problem)
+            if self._count(str(peer), method, problem):
+                self.on_refused(peer.name, problem)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, problem)
         if peer.role not in allowed:
             problem = f"{method} is for {' and '.join(sorted(allowed))}, not for {peer.role}"
@@ -149,6 +152,7 @@ class Guard(grpc.aio.ServerInterceptor):
                 raise
             task.uncancel()
             log.info("stream ended", extra={"fields": {"peer": str(peer), "reason": problem}})
+            self.on_refused(peer.name, problem)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, problem)
         finally:
             del self._streams[task]
@@ -161,11 +165,14 @@ class Guard(grpc.aio.ServerInterceptor):
             return f"the certificate of {peer.name} has expired"
         return ""
 
-    def _count(self, who: str, method: str, problem: str) -> None:
-        if self._refusals.add(who, clock.now_s()):
+    def _count(self, who: str, method: str, problem: str) -> bool:
+        """Whether it was the first of a burst, and told."""
+        first = self._refusals.add(who, clock.now_s())
+        if first:
             total = self._refusals.total
             fields = {"peer": who, "method": method, "problem": problem, "refused": total}
             log.warning("call refused", extra={"fields": fields})
+        return first
 
 
 async def _writing(inner: Method, request: Any, context: Context) -> None:

@@ -42,7 +42,7 @@ from controlplane.core.events import (
     Save,
     Transition,
 )
-from controlplane.core.journal import Journal
+from controlplane.core.journal import Journal, told
 from controlplane.core.placement import Placement
 from controlplane.core.records import TERM_KEY, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
@@ -129,6 +129,7 @@ class ControlLoop:
 
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
+        self.journal.load(loaded.journal.values())
         self._handle(loaded)
 
     async def run(self) -> None:
@@ -136,6 +137,7 @@ class ControlLoop:
         self._carry_out(Noted("leads", {"term": self._term, "leader": self.settings.name}))
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
+            runner.forever("journal", self._saver.follow(self.journal))
             runner.forever("desk", self.desk.run())
             runner.forever("publisher", self._publish_forever())
             runner.forever("ticks", self._tick_forever())
@@ -148,6 +150,7 @@ class ControlLoop:
 
     async def flush(self) -> None:
         """Write what is left; raises StoreError, DeposedError."""
+        self._saver.take(self.journal)
         await self._saver.flush()
 
     # Agents
@@ -275,6 +278,10 @@ class ControlLoop:
         """See controlplane/questions."""
         return await self.questions.ask(self._edges.values(), kind, argument)
 
+    def note(self, what: str, fields: Mapping[str, object]) -> None:
+        """Something that people may want to know has happened."""
+        self._carry_out(Noted(what, fields))
+
     def replica_names(self) -> list[str]:
         """Every replica that has an intent to set."""
         return sorted(self._registry.replicas)
@@ -368,7 +375,7 @@ class ControlLoop:
                 self.refused(peer, kind, reason)
             case Transition():
                 self.journal.take(effect, round(clock.wall_s() * 1000))
-                log.info("replica changed", extra={"fields": effect.fields()})
+                log.info("replica changed", extra={"fields": told(effect)})
             case Noted(what, fields):
                 self.journal.take(effect, round(clock.wall_s() * 1000))
                 log.info(what, extra={"fields": dict(fields)})
@@ -399,7 +406,7 @@ class ControlLoop:
             tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
     def _publish_routing(self) -> bool:
-        """Make the newest routing and let the streams take it."""
+        """Make the newest routing and let the streams take it; False when there is none."""
         registry, settings = self._registry, self.settings
         if registry.routing_version == self._routing_version:
             return False

@@ -29,7 +29,7 @@ from controlplane.store.protocol import Store
 from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
 from trimtab.runtime import rpc, service
-from trimtab.runtime.notify import notify
+from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
 
@@ -74,7 +74,9 @@ async def _serve(
     members = await Members.open(config.tls, store) if config.tls else None
     server = await _bind(config, seat, members)
     async with TaskRunner() as runner:
+        runner.forever("watchdog", stay_alive())
         if members:
+            members.guard.on_refused = seat.turned_away
             await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
         log.info("serving", extra={"fields": {"listen": config.listen}})

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Sequence
 from controlplane import audit
 from controlplane.contents import Changes, op
 from controlplane.core.audit import Deed
+from controlplane.core.journal import Journal
 from controlplane.leader import DeposedError, Tenure
 from controlplane.store.protocol import (
     TXN_LIMIT_OPS,
@@ -26,6 +27,7 @@ from controlplane.store.protocol import (
 )
 from trimtab.runtime.backoff import Backoff
 
+JOURNAL_PERIOD_S = 1.0  # a write a second at most, whatever happens
 WRITE_DEADLINE_S = 3.0  # somebody waits: rather a no than nothing
 log = logging.getLogger("controlplane.saver")
 
@@ -51,6 +53,17 @@ class Saver:
         """Write this soon; None removes the key."""
         self._pending[key] = value
         self._waiting.set()
+
+    def take(self, journal: Journal) -> None:
+        """Write soon what happened since the last call."""
+        for key, value in journal.unsaved().items():
+            self.save(key, value)
+
+    async def follow(self, journal: Journal) -> None:
+        """Write what happens, for ever."""
+        while True:
+            await asyncio.sleep(JOURNAL_PERIOD_S)
+            self.take(journal)
 
     async def write(
         self, changes: Changes, before: Changes, deed: Deed, compares: Sequence[Compare] = ()

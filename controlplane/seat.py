@@ -44,6 +44,11 @@ class Seat:
         """We do not lead; `leader` does, if known."""
         self._set(None, leader)
 
+    def turned_away(self, name: str, problem: str) -> None:
+        """A peer's certificate did not let it in, or any more: one of the things that happen."""
+        if self.loop is not None:
+            self.loop.note("certificate refused", {"node": name, "problem": problem})
+
     async def loop_or_refuse(self, context: Context) -> ControlLoop:
         """Our loop; otherwise the call ends, with the leader's target."""
         await self.wait(context)

@@ -79,7 +79,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         """See the proto."""
         loop = await self._seat.loop_or_refuse(context)
         await _known(loop, request.replica, context)
-        found = explaining.replica(loop, request.replica)
+        found = await explaining.replica(loop, request.replica)
         return admin_pb2.ExplainReplicaResponse(explanation=encode(found))
 
     async def WatchEvents(  # noqa: N802 - the proto's name

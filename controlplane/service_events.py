@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
 from trimtab.codec import encode
+from trimtab.runtime import clock
 from trimtab.v1 import admin_pb2
 from trimtab.views import FleetEvent
 
@@ -25,6 +26,8 @@ async def watch(
     """What was asked for, part by part."""
     journal = loop.journal
     kept, _ = journal.after(0, request.about)
+    oldest_ms = 1000 * clock.wall_s() - request.since_ms if request.since_ms else 0
+    kept = [event for event in _of_kind(kept, request.what) if event.at_ms >= oldest_ms]
     seen = journal.newest
     for part in _parts(kept[-request.limit :], 0):
         yield part
@@ -32,8 +35,12 @@ async def watch(
         await asyncio.sleep(PERIOD_S)
         news, lost = journal.after(seen, request.about)
         seen = journal.newest
-        for part in _parts(news, lost):
+        for part in _parts(_of_kind(news, request.what), lost):
             yield part
+
+
+def _of_kind(events: list[FleetEvent], word: str) -> list[FleetEvent]:
+    return [event for event in events if word.lower() in event.what.lower()]
 
 
 def _parts(events: list[FleetEvent], lost: int) -> Iterator[admin_pb2.WatchEventsResponse]:

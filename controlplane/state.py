@@ -12,6 +12,7 @@ from typing import TypeVar
 from controlplane.core.events import Loaded
 from controlplane.core.overrides import OVERRIDES
 from controlplane.core.records import (
+    EVENTS,
     INTENTS,
     REPLICAS,
     TERM_KEY,
@@ -24,6 +25,7 @@ from controlplane.core.records import (
 from controlplane.leader import Tenure
 from controlplane.store.protocol import Absent, Put, RevisionIs, Store, StoreError
 from trimtab.steered import Override
+from trimtab.views import FleetEvent
 
 T = TypeVar("T")
 TERM_TRIES = 10
@@ -51,6 +53,7 @@ async def load(store: Store) -> Loaded:
             OVERRIDES + name: override
             for name, override in (await _records(store, OVERRIDES, Override)).items()
         },
+        journal=await _records(store, EVENTS, tuple[FleetEvent, ...]),
     )
 
 

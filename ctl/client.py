@@ -201,11 +201,10 @@ class Client:
             seen_s, lost = now_s, False
 
     async def events(
-        self, about: str, limit: int, *, follow: bool
+        self, request: admin_pb2.WatchEventsRequest
     ) -> AsyncGenerator[Happened | Lost, None]:
         """The newest events, oldest first, and what happens then, also under the next leader."""
-        request = admin_pb2.WatchEventsRequest(about=about, limit=limit, follow=follow)
-        if not follow:
+        if not request.follow:
             for part in await self._ask(lambda stub: self._parts(stub, request)):
                 yield part
             return

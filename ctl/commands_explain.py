@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -23,6 +24,10 @@ About = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="The newest so many.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Stay, and tell what happens.")]
+Since = Annotated[str, typer.Option("--since", help="Not older than this, like 90s, 15m, 2h.")]
+Kind = Annotated[
+    str, typer.Option("--type", help="Only those whose kind has this word in it, like breaker.")
+]
 Output = Annotated[Format, typer.Option("--output", "-o", help="table or jsonl.")]
 
 
@@ -60,22 +65,29 @@ def explain(
     raise typer.Exit(client.run(target(context, server), work))
 
 
-def events(
+def events(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
     context: typer.Context,
     about: About = "",
     limit: Limit = 50,
     follow: Follow = False,
+    since: Since = "",
+    kind: Kind = "",
     output: Output = Format.TABLE,
     server: Server = "",
 ) -> None:
-    """Show what happened to the fleet, as the leader has it in memory."""
+    """Show what happened to the fleet; a new leader knows what the one before has stored."""
     _allow(output, Format.TABLE, Format.JSONL)
+    since_ms = _milliseconds(since) if since else 0
     from ctl import client, render, told  # noqa: PLC0415  grpc is slow to import
+    from trimtab.v1.admin_pb2 import WatchEventsRequest  # noqa: PLC0415
 
     screen = Screen()
+    request = WatchEventsRequest(
+        about=about, limit=limit, follow=follow, since_ms=since_ms, what=kind
+    )
 
     async def work(plane: client.Client) -> Exit:
-        async for seen in plane.events(about, limit, follow=follow):
+        async for seen in plane.events(request):
             if isinstance(seen, client.Lost):
                 screen.talk(f"connection lost ({seen.reason}), trying again")
                 continue
@@ -86,6 +98,14 @@ def events(
         return Exit.OK
 
     raise typer.Exit(client.run(target(context, server), work))
+
+
+def _milliseconds(age: str) -> int:
+    """An age as typed; CtlError when it is none."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", age)
+    if found is None:
+        raise CtlError(Exit.USAGE, f'--since is a number and s, m, h or d, like 15m, not "{age}"')
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]] * 1_000
 
 
 def _subject(word: str) -> str:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from aiohttp import web
-
 from edge.core import cors, envelopes
 from edge.core.headers import Journey
 from edge.core.problems import Problem
 from edge.core.surface import Dialect
+from edge.http.request import Request
+from edge.http.response import Response
 from trimtab.runtime import clock
-
-JOURNEY = web.RequestKey("journey", Journey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,39 +25,39 @@ class AnswerHeaders:
     shows_route: bool = True
     cors_origins: frozenset[str] = frozenset()
 
-    def begin(self, request: web.BaseRequest, dialect: Dialect) -> Journey:
+    def begin(self, request: Request, dialect: Dialect) -> Journey:
         """A request has come."""
         request_id = new_request_id()
         fixed = cors.on_answers(self.cors_origins, request.headers)
         fixed |= envelopes.ids(dialect, request_id)
-        journey = Journey(request_id, clock.now_s(), self.shows_route, fixed)
-        request[JOURNEY] = journey
-        return journey
+        request.journey = Journey(request_id, clock.now_s(), self.shows_route, fixed)
+        return request.journey
 
-    def preflight(self, request: web.BaseRequest) -> web.Response | None:
+    def preflight(self, request: Request) -> Response | None:
         """The answer to a browser that asks for a page of an allowed origin."""
         granted = cors.preflight(self.cors_origins, request.method, request.headers)
-        return None if granted is None else web.Response(status=204, headers=granted)
+        return None if granted is None else Response(204, headers=granted)
 
 
-def complete(request: web.BaseRequest, response: web.StreamResponse) -> None:
+def complete(journey: Journey, response: Response) -> None:
     """Put the common headers on; before the status goes out."""
-    response.headers.update(request[JOURNEY].headers(clock.now_s()))
-    body = request.content
-    # a caller that was refused before 100 Continue may send its body or not: nobody can tell
-    if body.exception() is not None or ("expect" in request.headers and not body.is_eof()):
-        response.force_close()
+    response.headers.update(journey.headers(clock.now_s()))
 
 
-def respond(problem: Problem, request_id: str, dialect: Dialect = Dialect.OPENAI) -> web.Response:
+def respond(problem: Problem, request_id: str, dialect: Dialect = Dialect.OPENAI) -> Response:
     """A problem as a whole answer."""
-    response = web.Response(
-        status=envelopes.status(problem, dialect),
-        body=envelopes.body(problem, dialect, request_id),
-        headers=problem.headers(request_id),
+    return Response(
+        envelopes.status(problem, dialect),
+        envelopes.body(problem, dialect, request_id),
+        problem.headers(request_id),
     )
-    if problem.status == 408:
-        response.force_close()  # what is left of its body would be read as the next request
+
+
+def refuse(problem: Problem) -> Response:
+    """The answer to what never became a request."""
+    request_id = new_request_id()
+    response = respond(problem, request_id)
+    response.headers.update(Journey(request_id).headers(0.0))
     return response
 
 

@@ -10,28 +10,24 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 
-from aiohttp import web
-from aiohttp.http import HttpVersion11
-from aiohttp.web_protocol import RequestPayloadError
-
 from edge.admission import RefusedError
 from edge.core import encodings, problems
 from edge.core.encodings import Inflater
+from edge.http.body import BrokenBodyError
+from edge.http.request import Request
 from trimtab.runtime import clock
 
 BODY_IDLE_S = 30.0
 """Between two parts of a body: a caller that is silent for longer has gone or means harm."""
 BODY_TOTAL_S = 300.0
 """For a whole body: the largest allowed by default, over 2 Mbit/s."""
-_SPECIAL = ("content-encoding", "transfer-encoding", "expect")
+_SPECIAL = ("content-encoding", "expect")
 
 
-async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:
+async def read(request: Request, limit_bytes: int) -> bytes:
     """The whole body, decoded; raises RefusedError when it can't be taken."""
-    content, headers = request.content, request.headers
-    special = any(name in headers for name in _SPECIAL)
-    if content.is_eof() and content.exception() is None and not special:
-        whole = content.read_nowait()  # it came with the head: there is nothing to wait for
+    if request.body.is_whole and not any(name in request.headers for name in _SPECIAL):
+        whole = request.body.take()  # it came with the head: there is nothing to wait for
         if len(whole) > limit_bytes:
             raise RefusedError(problems.too_large(limit_bytes))
         return whole
@@ -41,14 +37,12 @@ async def read(request: web.BaseRequest, limit_bytes: int) -> bytes:
     return body.getvalue()  # the buffer itself: nobody writes to it any more, so it is no copy
 
 
-async def parts(request: web.BaseRequest, limit_bytes: int) -> AsyncIterator[bytes]:
+async def parts(request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
     """The body as it comes, decoded; raises RefusedError when it can't be taken."""
-    if (request.content_length or 0) > limit_bytes:
+    if int(request.headers.get("content-length", 0)) > limit_bytes:
         raise RefusedError(problems.too_large(limit_bytes))
-    if request.headers.get("transfer-encoding", "chunked").strip().lower() != "chunked":
-        raise RefusedError(problems.bad_body("has a transfer-encoding other than chunked"))
     inflater = _inflater(request)
-    await _go_on(request)
+    _go_on(request)
     size_bytes, ends_s = 0, clock.now_s() + BODY_TOTAL_S
     try:
         while came := await _next(request, ends_s):
@@ -67,8 +61,8 @@ async def parts(request: web.BaseRequest, limit_bytes: int) -> AsyncIterator[byt
         raise RefusedError(problems.bad_body(f"can't be decompressed: {error}")) from None
 
 
-def _inflater(request: web.BaseRequest) -> Inflater | None:
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+def _inflater(request: Request) -> Inflater | None:
+    encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding in {"identity", ""}:
         return None
     if encoding not in encodings.KNOWN:
@@ -76,22 +70,23 @@ def _inflater(request: web.BaseRequest) -> Inflater | None:
     return Inflater(encoding)
 
 
-async def _go_on(request: web.BaseRequest) -> None:
+def _go_on(request: Request) -> None:
     """Tell a caller that asked first that its body is welcome."""
     expected = request.headers.get("expect", "")
-    if not expected or request.version < HttpVersion11:
+    if not expected or request.writer.is_old:
         return
     if expected.lower() != "100-continue":
         raise RefusedError(problems.bad_expectation(expected))
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if not request.body.is_whole:
+        request.writer.go_on()
 
 
-async def _next(request: web.BaseRequest, ends_s: float) -> bytes:
+async def _next(request: Request, ends_s: float) -> bytes:
     """What has come of the body; empty at its end."""
     try:
         async with asyncio.timeout(min(BODY_IDLE_S, ends_s - clock.now_s())):
-            return await request.content.readany()
+            return await request.body.more()
     except TimeoutError:
         raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
-    except RequestPayloadError:
+    except BrokenBodyError:
         raise RefusedError(problems.bad_body("is not framed as its headers say")) from None

@@ -10,24 +10,19 @@ proper end, because both official SDKs take a clean end for success.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
-
-from aiohttp import web
 
 from edge.answers import complete
 from edge.core import continuation, envelopes, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
 from edge.core.problems import Problem
-from edge.core.replay import Recording
 from edge.core.surface import Dialect
+from edge.http.request import Request
+from edge.http.response import Response
 from trimtab.runtime import clock
 
-RECORDING = web.RequestKey("recording", Recording)
-"""On a request whose answer is to be kept."""
 KEEP_ALIVE_PERIOD_S = 15.0
-FAIL_WITHIN_S = 5.0
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
@@ -38,16 +33,14 @@ STREAM_HEADERS = {
 class ClientStream:
     """A streamed answer to one caller."""
 
-    def __init__(self, request: web.BaseRequest, dialect: Dialect, request_id: str) -> None:
-        self._request = request
+    def __init__(self, request: Request, dialect: Dialect, request_id: str) -> None:
+        self._writer = request.writer
+        self._journey = request.journey
+        self._recording = request.recording
         self._dialect = dialect
         self._request_id = request_id
-        self._response = web.StreamResponse(headers=STREAM_HEADERS)
-        self._lock = asyncio.Lock()
+        self._response = Response(headers=dict(STREAM_HEADERS))
         self._quiet = True
-        self._recording = request.get(RECORDING)
-        self._prepared = self._flows = False
-        self.committed = False
         self.transcript: Transcript | None = None
         """Kept if the stream may go on on another replica."""
         self.rest: Rest | None = None
@@ -59,34 +52,40 @@ class ClientStream:
         """Whether the caller has seen data."""
         return self.started_s is not None
 
-    async def send(self, data: bytes) -> None:
-        """Pass data on; the first call sends the status."""
+    @property
+    def committed(self) -> bool:
+        """Whether the status is out."""
+        return self._response.is_out
+
+    def write(self, data: bytes) -> bool:
+        """Pass data on; the first brings the status.
+
+        False when the caller does not take it: then wait for `drain` before the next.
+        """
         if self.started_s is None:
             self.started_s = clock.now_s()
         self._quiet = False
-        if not self._prepared:
-            await self._commit()
         if self.transcript is not None:
             self.transcript.sent(data)
-        if self._recording is not None:
-            self._recording.sent(data)
-        transport = self._request.transport
-        if not self._flows or transport is None or transport.is_closing() or self._stands():
-            await self._response.write(data)
-            self._flows = self._response.headers.get("transfer-encoding") == "chunked"
-        else:  # what aiohttp would do, in a fifth of its time: the head is out, nothing waits
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._put(data)
+        return not self._writer.is_full
 
-    async def mark(self, headers: Mapping[str, str]) -> None:
+    async def drain(self) -> None:
+        """Wait until the caller has read enough."""
+        await self._writer.drain()
+
+    async def send(self, data: bytes) -> None:
+        """Pass data on, no faster than the caller reads."""
+        if not self.write(data):
+            await self.drain()
+
+    def mark(self, headers: Mapping[str, str]) -> None:
         """Say something about the answer: in headers, or in comments when these are out."""
         if not self.committed:
             self._response.headers.update(headers)
             return
         for name, value in headers.items():
-            comment = f": {name}: {value}\n\n".encode()
-            if self._recording is not None:
-                self._recording.sent(comment)
-            await self._response.write(comment)
+            self._put(f": {name}: {value}\n\n".encode())
 
     def is_whole(self, call: Call) -> bool:
         """Whether the caller has everything but the mark of the end."""
@@ -96,42 +95,41 @@ class ClientStream:
         """No data flows until more is sent: comments may."""
         self._quiet = True
 
-    async def keep_alive(self) -> None:
+    def keep_alive(self) -> None:
         """Send a comment, unless data flows or the caller does not even read that."""
-        with contextlib.suppress(ConnectionError):
-            await self._commit()
-            if self._quiet and not (self.started and self._stands()):
-                await self._response.write(sse.KEEP_ALIVE)
+        if not self._quiet or self._writer.stands:
+            return
+        if self.committed:
+            self._writer.write(sse.KEEP_ALIVE)
+        else:
+            self._begin(sse.KEEP_ALIVE)
 
-    def _stands(self) -> bool:
-        """Whether the caller leaves unread what it has: to wait for it would stop the keeper."""
-        transport = self._request.transport
-        return transport is None or transport.get_write_buffer_size() > 0
-
-    async def finish(self) -> web.StreamResponse:
+    def finish(self) -> Response:
         """The answer is whole."""
+        if not self.committed:
+            self._begin(b"")
         if self._recording is not None:
             self._recording.ended(self._response.headers)
-        await self._response.write_eof()
+        self._writer.end()
         return self._response
 
-    async def fail(self, problem: Problem) -> web.StreamResponse:
+    def fail(self, problem: Problem) -> Response:
         """The answer will never be whole; only after something was sent."""
-        event = envelopes.event(problem, self._dialect, self._request_id)
-        with contextlib.suppress(TimeoutError):  # who does not read will not hear it
-            async with asyncio.timeout(FAIL_WITHIN_S):
-                await self._response.write(event)
-        if self._request.transport is not None:
-            self._request.transport.close()  # flushes, then ends without the last chunk
+        self._writer.write(envelopes.event(problem, self._dialect, self._request_id))
+        self._writer.cut()
         return self._response
 
-    async def _commit(self) -> None:
-        async with self._lock:
-            if not self.committed:
-                self.committed = True
-                complete(self._request, self._response)
-                await self._response.prepare(self._request)
-                self._prepared = True
+    def _put(self, data: bytes) -> None:
+        if self._recording is not None:
+            self._recording.sent(data)
+        if self._response.is_out:
+            self._writer.write(data)
+        else:
+            self._begin(data)
+
+    def _begin(self, data: bytes) -> None:
+        complete(self._journey, self._response)
+        self._writer.begin(self._response, data)
 
 
 class Keeper:
@@ -156,4 +154,4 @@ class Keeper:
             for stream, due_s in list(self._due.items()):
                 if now_s >= due_s and stream in self._due:
                     self._due[stream] = now_s + KEEP_ALIVE_PERIOD_S
-                    await stream.keep_alive()
+                    stream.keep_alive()

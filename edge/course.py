@@ -18,7 +18,6 @@ from functools import partial
 from typing import Protocol
 
 import msgspec
-from aiohttp import web
 
 from edge import attempt
 from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
@@ -37,6 +36,7 @@ from edge.core.table import RoutingTable
 from edge.failures import Failures
 from edge.fallback import SERVED_OUTSIDE
 from edge.hedging import Hedger
+from edge.http.response import Response
 from edge.quarantine import Quarantine
 from edge.ways import Ways
 from trimtab.model import ApiKey, Outcome, Pool
@@ -60,7 +60,7 @@ class Passing(Protocol):
         """Whether another replica can be tried."""
 
     @property
-    def response(self) -> web.StreamResponse | None:
+    def response(self) -> Response | None:
         """The whole answer, if it was made on the way."""
 
     async def attempt(
@@ -129,7 +129,7 @@ class Job:
 class BrokenStreamError(Exception):
     """The stream ended in an error event; carries it, and the response for the server."""
 
-    def __init__(self, response: web.StreamResponse, problem: Problem) -> None:
+    def __init__(self, response: Response, problem: Problem) -> None:
         super().__init__(problem.code)
         self.response = response
         self.problem = problem
@@ -159,34 +159,34 @@ class Course:
         self._quarantine = Quarantine(dispatch)
         self.keeper = Keeper()
 
-    async def run(self, job: Job) -> web.StreamResponse:
+    async def run(self, job: Job) -> Response:
         """Answer it; raises RefusedError while an error status is still possible."""
         if job.stream is None:
             return await self._in_time(job)
         with self._kept(job, job.stream):
             return await self._in_time(job)
 
-    async def _in_time(self, job: Job) -> web.StreamResponse:
+    async def _in_time(self, job: Job) -> Response:
         within_s = max(0.0, job.due_s - clock.now_s()) if job.deadline else None
         timer = asyncio.timeout(within_s)
         try:
             async with timer:
                 return await self._somewhere(job)
         except RefusedError as error:
-            raise await _refusal(job, error.problem) from error
+            raise _refusal(job, error.problem) from error
         except TimeoutError:
             if job.deadline is None or not timer.expired():
                 raise
             problem = problems.too_late(job.deadline, started=job.started)
-            raise await _refusal(job, problem) from None
+            raise _refusal(job, problem) from None
 
-    async def _somewhere(self, job: Job) -> web.StreamResponse:
+    async def _somewhere(self, job: Job) -> Response:
         try:
             return await self._follow(job)
         except RefusedError as error:
             return await self._answer(job, await self._fallbacks.answer(job, error))
 
-    async def _follow(self, job: Job) -> web.StreamResponse:
+    async def _follow(self, job: Job) -> Response:
         while True:
             result, replica = await self._attempt(job)
             if isinstance(result, Whole):
@@ -346,14 +346,14 @@ class Course:
         self._metrics.failovers.labels(job.pool.name, result).inc()
         job.notes.not_continued = why
 
-    async def _answer(self, job: Job, whole: Whole) -> web.StreamResponse:
+    async def _answer(self, job: Job, whole: Whole) -> Response:
         if job.stream is not None:
-            return await job.stream.finish()
+            return job.stream.finish()
         if job.passing is not None and job.passing.response is not None:
             return job.passing.response
         kind = {"content-type": whole.content_type}
         marks = SERVED_OUTSIDE if job.notes.outside else {}
-        return web.Response(body=whole.body, headers={**kind, **marks})
+        return Response(200, whole.body, {**kind, **marks})
 
     def _gone(self, job: Job) -> Problem:
         return models.unknown(self._table.targets, job.key, job.target.name)
@@ -367,14 +367,14 @@ class Course:
         having = {route.replica for route in routes if models.has(route, job.target.adapter)}
         return job.history.requeues <= REQUEUES_MAX and not having <= job.history.tried
 
-    async def _pass_on(self, job: Job, rejected: Rejected) -> web.StreamResponse:
+    async def _pass_on(self, job: Job, rejected: Rejected) -> Response:
         if job.stream is not None and job.stream.committed:
             return await self._give_up(job, job.cut or rejected.failure)
         kind, status = {"content-type": rejected.content_type}, rejected.failure.status
         body = problems.named(rejected.body)
-        return web.Response(body=body, status=status, headers=kind)
+        return Response(status, body, kind)
 
-    async def _give_up(self, job: Job, failure: Failure) -> web.StreamResponse:
+    async def _give_up(self, job: Job, failure: Failure) -> Response:
         if failure.fault is Fault.CLIENT_GONE:
             raise ConnectionResetError("the caller stopped reading")
         raise RefusedError(_cut_short(job, failure))
@@ -384,8 +384,8 @@ def _cut_short(job: Job, failure: Failure) -> Problem:
     return problems.attempt_failed(failure, job.history.attempts + 1, started=job.started)
 
 
-async def _refusal(job: Job, problem: Problem) -> Exception:
+def _refusal(job: Job, problem: Problem) -> Exception:
     """What to raise: by a status if that is still possible, else in the stream."""
     if job.stream is not None and job.stream.committed:
-        return BrokenStreamError(await job.stream.fail(problem), problem)
+        return BrokenStreamError(job.stream.fail(problem), problem)
     return RefusedError(problem)

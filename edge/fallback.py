@@ -74,7 +74,7 @@ class Fallbacks:
         permit = Permit(Placement(pool, job.ticket, route, asked_s, ()))
         job.notes.outside = True
         if job.stream is not None:
-            await job.stream.mark(SERVED_OUTSIDE)
+            job.stream.mark(SERVED_OUTSIDE)
         headers = {"x-request-id": job.request_id}
         call = outside.elsewhere(job.call)
         result: Result | None = None

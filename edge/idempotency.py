@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
-
 from edge.admission import RefusedError
-from edge.client import RECORDING
 from edge.core import openai, problems
 from edge.core.openai import Call
 from edge.core.replay import Answer, Found, Recording, Replays, digest
+from edge.http.request import Request
+from edge.http.response import Response
 from trimtab.policy.queue import PATIENCE_RATIO
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
 WAIT_MAX_S = 45.0  # 3/4 of the 60 s after which the common clients give up
 
-Serve = Callable[[], Awaitable[web.StreamResponse]]
+Serve = Callable[[], Awaitable[Response]]
 
 
 class Once:
@@ -34,9 +33,7 @@ class Once:
         self._replays = Replays()
         self._runs: dict[bytes, asyncio.Event] = {}
 
-    async def serve(
-        self, request: web.BaseRequest, call: Call, caller: bytes, serve: Serve
-    ) -> web.StreamResponse:
+    async def serve(self, request: Request, call: Call, caller: bytes, serve: Serve) -> Response:
         """Serve it, or replay what was served; `caller` is the hash of his key."""
         name = request.headers.get("idempotency-key", "")
         if not name or call.method != "POST":
@@ -46,10 +43,10 @@ class Once:
         if answer is not None:
             self._metrics.replays.labels("replayed").inc()
             headers = {**answer.headers, "x-trimtab-replayed": "true"}
-            return web.Response(body=answer.body, headers=headers)
-        recording = request[RECORDING] = Recording()
+            return Response(200, answer.body, headers)
+        recording = request.recording = Recording()
         over = self._runs[key] = asyncio.Event()
-        response: web.StreamResponse | None = None
+        response: Response | None = None
         try:
             response = await serve()
             return response
@@ -79,9 +76,7 @@ class Once:
             raise RefusedError(problems.key_in_use(within_s)) from None
 
 
-def _kept(response: web.StreamResponse | None, recording: Recording) -> Answer | None:
-    if isinstance(response, web.Response):
-        if response.status != 200 or not isinstance(response.body, bytes):
-            return None
-        return Answer.of(response.body, response.headers)
-    return recording.answer
+def _kept(response: Response | None, recording: Recording) -> Answer | None:
+    if response is None or response.is_out:
+        return recording.answer
+    return Answer.of(response.body, response.headers) if response.status == 200 else None

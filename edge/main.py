@@ -10,20 +10,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from aiohttp import web
-
-from edge import questions, ways
+from edge import answers, listening, questions, ways
 from edge.admission import Admission
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.feed import Feed
+from edge.http.server import serving
 from edge.proxy import Proxy
-from edge.server import Endpoint, Server, admin_app
+from edge.server import Endpoint, admin_app
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, service
 from trimtab.runtime.listener_tls import ListenerTls
-from trimtab.runtime.notify import notify
+from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
@@ -31,7 +30,7 @@ from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
 
 STATUS_PERIOD_S = 1.0
-HANDSHAKE_LIMIT_S = 10.0  # a caller that never ends its TLS handshake
+STOP_MARGIN_S = 10.0
 
 
 async def serve(config: EdgeConfig) -> None:
@@ -49,12 +48,14 @@ async def serve(config: EdgeConfig) -> None:
         feed.tellers = questions.tellers(proxy.decisions, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
-        public = await _listen(Server(endpoint), config, tls)
-        admin_runner = web.AppRunner(admin_app(endpoint, metrics, proxy.decisions), access_log=None)
-        await admin_runner.setup()
-        stack.push_async_callback(admin_runner.cleanup)
-        await _listen_app(admin_runner, config.admin_host, config.admin_port)
+        callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
+        public = await listening.public(callers, config, tls)
+        operators = admin_app(endpoint, metrics, proxy.decisions)
+        await stack.enter_async_context(
+            listening.admin(operators, config.admin_host, config.admin_port)
+        )
         async with TaskRunner() as runner:
+            runner.forever("watchdog", stay_alive())
             runner.forever("feed", feed.run())
             runner.forever("listen", feed.listen_forever())
             runner.forever("snapshot file", feed.save_forever())
@@ -73,7 +74,7 @@ async def serve(config: EdgeConfig) -> None:
             runner.forever("status", _tell_status(feed, endpoint, dispatch))
             await stop.wait()
             endpoint.draining = True
-            notify(stopping=True)
+            notify(stopping=True, more_s=config.drain_s + STOP_MARGIN_S)
             public.close()
             await _drain(admission, config.drain_s)
             await proxy.tunnels.close()
@@ -83,35 +84,6 @@ def _tls(config: EdgeConfig) -> ListenerTls | None:
     if config.tls is None:
         return None
     return ListenerTls(pathlib.Path(config.tls.cert), pathlib.Path(config.tls.key))
-
-
-async def _listen(server: Server, config: EdgeConfig, tls: ListenerTls | None) -> asyncio.Server:
-    """Take the port, without serving yet."""
-    loop = asyncio.get_running_loop()
-    try:
-        return await loop.create_server(
-            server,
-            config.host,
-            config.port,
-            backlog=1024,
-            reuse_port=config.shares_port or None,
-            start_serving=False,
-            ssl=tls.context if tls else None,
-            ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
-        )
-    except OSError as error:
-        raise ConfigError(_cannot_listen(config.host, config.port, error)) from error
-
-
-async def _listen_app(runner: web.AppRunner, host: str, port: int) -> None:
-    try:
-        await web.TCPSite(runner, host, port).start()
-    except OSError as error:
-        raise ConfigError(_cannot_listen(host, port, error)) from error
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    return f"cannot listen on {host}:{port}: {error.strerror or error}"
 
 
 async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> None:

@@ -11,11 +11,8 @@ import itertools
 import math
 from functools import partial
 
-from aiohttp import web
-
 from edge import bodies
 from edge.admission import Admission, RefusedError
-from edge.answers import JOURNEY
 from edge.client import ClientStream
 from edge.core import envelopes, headers, models, multipart, openai, problems, surface
 from edge.core.continuation import Transcript
@@ -29,8 +26,10 @@ from edge.core.problems import Problem
 from edge.core.surface import Cost, Found, ModelIn
 from edge.core.table import RoutingTable
 from edge.course import BrokenStreamError, Course, Job
+from edge.http.request import Request
+from edge.http.response import Response
 from edge.idempotency import Once
-from edge.tunnel import Tunnel, Tunnels, is_websocket
+from edge.tunnel import Tunnel, Tunnels
 from edge.upload import Carried, Upload
 from edge.ways import Ways
 from trimtab.model import ApiKey, Pool, Serving
@@ -39,8 +38,6 @@ from trimtab.policy.queue import Ticket
 from trimtab.policy.work import pass_work
 from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
-
-CALLER = web.RequestKey("caller", ApiKey)
 
 
 class Proxy:
@@ -66,7 +63,7 @@ class Proxy:
         self._once = Once(metrics)
         self.tunnels = Tunnels()
 
-    def authorize(self, request: web.BaseRequest) -> None:
+    def authorize(self, request: Request) -> None:
         """Learn who calls; raises RefusedError unless the fleet knows the caller's key."""
         if not self._table.ready:
             raise RefusedError(problems.not_ready())
@@ -76,33 +73,29 @@ class Proxy:
         caller = self._table.key(openai.key_hash(key))
         if caller is None:
             raise RefusedError(problems.bad_key(key))
-        request[CALLER] = caller
+        request.caller = caller
 
-    async def serve(
-        self, request: web.BaseRequest, found: Found, _request_id: str
-    ) -> web.StreamResponse:
+    async def serve(self, request: Request, found: Found, _request_id: str) -> Response:
         """Answer one request; raises RefusedError while an error status is still possible."""
         if found.entry.model is ModelIn.SOCKET:
             return await self._converse(request, found)
         if found.entry.model is ModelIn.FORM:
             return await self._run(await self._carry(request, found))
         call = await self._read(request, found)
-        call, target, only = self._bind(call, request[CALLER])
+        call, target, only = self._bind(call, request.caller)
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
         return await self._once.serve(
-            *(request, call, request[CALLER].sha256),
+            *(request, call, request.caller.sha256),
             lambda: self._answer(request, call, target, only),
         )
 
-    async def _answer(
-        self, request: web.BaseRequest, call: Call, target: Target, only: str
-    ) -> web.StreamResponse:
+    async def _answer(self, request: Request, call: Call, target: Target, only: str) -> Response:
         job = self._job(request, call, target, clock.now_s())
         job.ticket = job.ticket._replace(only=only)
         return await self._run(job)
 
-    async def _carry(self, request: web.BaseRequest, found: Found) -> Job:
+    async def _carry(self, request: Request, found: Found) -> Job:
         """Begin to read a form with a file."""
         try:
             mark = multipart.boundary(request.headers.get("content-type", ""))
@@ -110,18 +103,18 @@ class Proxy:
             raise RefusedError(problems.bad_form(str(error))) from None
         upload = Upload(bodies.parts(request, self._table.policy.body_limit_bytes), mark)
         await upload.peek()
-        target = self._target(request[CALLER], upload.model)
+        target = self._target(request.caller, upload.model)
         call = Call(found.entry, found.path, b"", stream=upload.streams, answers_as=target.name)
         job = self._job(request, call, target, clock.now_s())
         carrier = self._carriers.carrier(multipart.content_type(mark), upload, target.adapter)
         job.passing = Carried(upload, carrier)
         return job
 
-    async def _converse(self, request: web.BaseRequest, found: Found) -> web.StreamResponse:
+    async def _converse(self, request: Request, found: Found) -> Response:
         """Answer a request for a session, which may be long."""
-        if not is_websocket(request):
+        if request.hand_over is None:
             raise RefusedError(problems.not_a_websocket())
-        tunnel, key = Tunnel(request, self._carriers), request[CALLER]
+        tunnel, key = Tunnel(request, self._carriers), request.caller
         self.tunnels.add(tunnel)
         try:
             model = request.query.get("model")
@@ -147,7 +140,7 @@ class Proxy:
         found = models.find(self._table.targets, key, name)
         return isinstance(found, Target) and found[1:] == target[1:]
 
-    async def _run(self, job: Job) -> web.StreamResponse:
+    async def _run(self, job: Job) -> Response:
         self._metrics.requests_in_flight.labels(job.pool.name).inc()
         ending = Ending("internal_error", 500, "internal_error")
         try:
@@ -195,7 +188,7 @@ class Proxy:
         )
         self.decisions.add(record)
 
-    async def _read(self, request: web.BaseRequest, found: Found) -> Call:
+    async def _read(self, request: Request, found: Found) -> Call:
         body = await bodies.read(request, self._table.policy.body_limit_bytes)
         if found.entry.model is ModelIn.ID:
             return openai.about(found, request.method, request.query)
@@ -226,8 +219,8 @@ class Proxy:
             raise RefusedError(target)
         return target
 
-    def _job(self, request: web.BaseRequest, call: Call, target: Target, now_s: float) -> Job:
-        policy, caller, pool = self._table.policy, request[CALLER], target.pool
+    def _job(self, request: Request, call: Call, target: Target, now_s: float) -> Job:
+        policy, caller, pool = self._table.policy, request.caller, target.pool
         patience_s = openai.patience_s(request.headers)
         within = deadline(
             patience_s,
@@ -246,7 +239,7 @@ class Proxy:
             affinity=openai.affinity_key(request.headers, call, caller.name),
             adapter=target.adapter,
         )
-        journey = request[JOURNEY]
+        journey = request.journey
         # a plain answer is silent until it is whole, so only the whole can be bounded
         stream, idle_s = None, within.within_s
         if call.stream:

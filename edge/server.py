@@ -1,8 +1,7 @@
 """The listening side: routes, what is denied, health, draining.
 
-Rules: what is not listed here is denied; every answer is OpenAI-shaped, also for requests that
-aiohttp can't read; a caller that leaves cancels its handler; what only operators may read, /metrics
-and /decisions, lives on the admin address.
+Rules: what is not listed here is denied; every answer is OpenAI-shaped; what only operators may
+read, /metrics and /decisions, lives on the admin address, where aiohttp serves.
 """
 
 from __future__ import annotations
@@ -12,11 +11,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from edge.admission import RefusedError
 from edge.answers import AnswerHeaders, complete, respond
-from edge.connection import FIELD_LIMIT_BYTES, FIELDS_MAX, URL_LIMIT_BYTES, Connection
 from edge.core import anthropic, decisions, envelopes, models, openai, problems, surface
 from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
@@ -24,17 +21,19 @@ from edge.core.models import Target
 from edge.core.problems import Problem
 from edge.core.surface import Dialect, Found, Surface
 from edge.core.table import RoutingTable
-from edge.proxy import CALLER, Proxy
+from edge.http.request import Request
+from edge.http.response import Response
+from edge.proxy import Proxy
 from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
-KEEP_ALIVE_S = 75.0  # longer than common load balancers in front of us
+ALIVE_BODY = b'{"status":"ok"}'
 DECISIONS_SHOWN = 20
 DECISIONS_SHOWN_MAX = 1_000
 NO_DECISION = "No such record here: too old, another edge's, or turned away before the queue.\n"
 log = logging.getLogger("edge.server")
 
-Handler = Callable[[web.BaseRequest, Found, str], Awaitable[web.StreamResponse]]
+Handler = Callable[[Request, Found, str], Awaitable[Response]]
 
 
 class Endpoint:
@@ -64,20 +63,21 @@ class Endpoint:
             surface.MODEL: self._model,
         }
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Response:
         """Answer any request."""
         found = self._surface.find(request.method, request.path)
         dialect = surface.dialect(found, request.headers)
         request_id = self._headers.begin(request, dialect).request_id
         preflight = self._headers.preflight(request)
         response = preflight or await self._answer(request, found, dialect, request_id)
-        if not response.prepared:
-            complete(request, response)
+        if not response.is_out:
+            complete(request.journey, response)
+            response.closes = self.draining  # another edge may have taken the port
         return response
 
     async def _answer(
-        self, request: web.BaseRequest, found: Found | Problem, dialect: Dialect, request_id: str
-    ) -> web.StreamResponse:
+        self, request: Request, found: Found | Problem, dialect: Dialect, request_id: str
+    ) -> Response:
         try:
             if isinstance(found, Problem):
                 return respond(found, request_id, dialect)
@@ -90,48 +90,43 @@ class Endpoint:
         except RefusedError as error:
             return respond(error.problem, request_id, dialect)
         except ConnectionError:
-            if request.transport is not None:
-                request.transport.abort()
             raise
         except Exception:  # a bug must not reach the caller as HTML, nor stop the edge
             log.exception("request failed", extra={"fields": {"request_id": request_id}})
             return respond(problems.internal(), request_id, dialect)
 
-    def readiness(self) -> str:
-        """Why this edge can't serve; empty when it can."""
-        if self.draining:
-            return "draining"
-        return "" if self._table.ready else "waiting for the first snapshot"
-
-    async def _root(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
-        body = b'{"service":"trimtab","openai_base_url":"/v1"}'
-        return _json(200, body, request_id)
-
-    async def _alive(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
-        return _json(200, b'{"status":"ok"}', request_id)
-
-    async def _ready(self, _: web.BaseRequest, _found: Found, request_id: str) -> web.Response:
-        reason = self.readiness()
+    def ready(self) -> tuple[int, bytes]:
+        """Whether this edge can serve, if not why: status and body."""
+        reason = "" if self._table.ready else "waiting for the first snapshot"
+        reason = "draining" if self.draining else reason
         inflight, queued = self._dispatch.totals()
         body = f'{{"ready":{str(not reason).lower()},"reason":"{reason}",'
         body += f'"open_replicas":{self._table.open_replicas()},'
         body += f'"inflight":{inflight},"queued":{queued}}}'
-        return _json(503 if reason else 200, body.encode(), request_id)
+        return 503 if reason else 200, body.encode()
 
-    async def _models(
-        self, request: web.BaseRequest, found: Found, request_id: str
-    ) -> web.Response:
+    async def _root(self, _: Request, _found: Found, request_id: str) -> Response:
+        body = b'{"service":"trimtab","openai_base_url":"/v1"}'
+        return _json(200, body, request_id)
+
+    async def _alive(self, _: Request, _found: Found, request_id: str) -> Response:
+        return _json(200, ALIVE_BODY, request_id)
+
+    async def _ready(self, _: Request, _found: Found, request_id: str) -> Response:
+        return _json(*self.ready(), request_id)
+
+    async def _models(self, request: Request, found: Found, request_id: str) -> Response:
         dialect = surface.dialect(found, request.headers)
-        seen = models.visible(self._table.targets, request[CALLER])
+        seen = models.visible(self._table.targets, request.caller)
         if dialect is Dialect.ANTHROPIC:
             body = anthropic.model_list([target.name for target in seen])
         else:
             body = openai.model_list(map(self._card, seen))
         return _json(200, body, request_id, dialect)
 
-    async def _model(self, request: web.BaseRequest, found: Found, request_id: str) -> web.Response:
+    async def _model(self, request: Request, found: Found, request_id: str) -> Response:
         dialect = surface.dialect(found, request.headers)
-        target = models.find(self._table.targets, request[CALLER], found.id)
+        target = models.find(self._table.targets, request.caller, found.id)
         if isinstance(target, Problem):
             raise RefusedError(target)
         theirs = dialect is Dialect.ANTHROPIC
@@ -142,26 +137,6 @@ class Endpoint:
         return models.card(target, self._table.routes(target.pool.name), self._created)
 
 
-class Server(web.Server):
-    """aiohttp's server with our error pages."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        super().__init__(
-            endpoint.handle,
-            handler_cancellation=True,
-            access_log=None,
-            keepalive_timeout=KEEP_ALIVE_S,
-            max_line_size=URL_LIMIT_BYTES,
-            max_field_size=FIELD_LIMIT_BYTES,
-            max_headers=FIELDS_MAX,
-            auto_decompress=False,
-        )
-
-    def __call__(self) -> RequestHandler:
-        """A handler for one connection."""
-        return Connection(self, loop=asyncio.get_running_loop(), **self._kwargs)
-
-
 def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.Application:
     """The operators' address: metrics, health, and why a request went as it did."""
 
@@ -169,8 +144,12 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.
         text = await asyncio.to_thread(metrics.render)  # tens of ms with many series
         return web.Response(body=text, headers={"content-type": telemetry.CONTENT_TYPE})
 
-    async def health(request: web.Request) -> web.StreamResponse:
-        return await endpoint.handle(request)
+    async def alive(_request: web.Request) -> web.Response:
+        return web.Response(body=ALIVE_BODY, content_type="application/json")
+
+    async def ready(_request: web.Request) -> web.Response:
+        status, body = endpoint.ready()
+        return web.Response(status=status, body=body, content_type="application/json")
 
     async def decision(request: web.Request) -> web.Response:
         record = kept.get(request.match_info["request_id"])
@@ -189,8 +168,8 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.
 
     app = web.Application()
     app.router.add_get("/metrics", scrape)
-    app.router.add_get("/healthz", health)
-    app.router.add_get("/readyz", health)
+    app.router.add_get("/healthz", alive)
+    app.router.add_get("/readyz", ready)
     app.router.add_get("/decisions", latest)
     app.router.add_get("/decisions/{request_id}", decision)
     return app
@@ -200,8 +179,6 @@ def _plain_json(value: object) -> web.Response:
     return web.Response(body=openai.encode(value), content_type="application/json")
 
 
-def _json(
-    status: int, body: bytes, request_id: str, dialect: Dialect = Dialect.OPENAI
-) -> web.Response:
+def _json(status: int, body: bytes, request_id: str, dialect: Dialect = Dialect.OPENAI) -> Response:
     headers = {"content-type": "application/json", **envelopes.ids(dialect, request_id)}
-    return web.Response(status=status, body=body, headers=headers)
+    return Response(status, body, headers)

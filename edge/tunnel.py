@@ -20,7 +20,6 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from edge.admission import Permit, RefusedError
-from edge.answers import JOURNEY
 from edge.attempt import Result, Whole
 from edge.carriers import Carriers
 from edge.client import ClientStream
@@ -29,6 +28,9 @@ from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.realtime import Frame, Verdict
 from edge.core.surface import REALTIME
+from edge.http import websocket
+from edge.http.request import Request
+from edge.http.response import Response
 from edge.upstream import UpstreamError
 from trimtab.policy.classify import Failure, Fault
 from trimtab.runtime import clock
@@ -46,10 +48,11 @@ _BUSY = WSCloseCode.TRY_AGAIN_LATER
 class Tunnel:
     """One session; a Passing of the course."""
 
-    def __init__(self, request: web.BaseRequest, carriers: Carriers) -> None:
+    def __init__(self, request: Request, carriers: Carriers) -> None:
         self._request = request
         self._carriers = carriers
         self._here: web.WebSocketResponse | None = None
+        self._over = asyncio.Event()
         self._greeted = False
         self._stands = False
         self._first = ""
@@ -63,9 +66,9 @@ class Tunnel:
         return not self._stands
 
     @property
-    def response(self) -> web.WebSocketResponse | None:
+    def response(self) -> Response | None:
         """What the server is to be given at the end, once the caller was let in."""
-        return self._here
+        return None if self._here is None else Response(101, is_out=True)
 
     async def asked(self) -> str:
         """Let the caller in to say which model he wants; raises RefusedError."""
@@ -117,7 +120,7 @@ class Tunnel:
         finally:
             await there.close()
 
-    async def fail(self, problem: Problem) -> web.StreamResponse | None:
+    async def fail(self, problem: Problem) -> Response | None:
         """End it so; None where a status can still say it."""
         if self._here is None:
             return None
@@ -126,12 +129,16 @@ class Tunnel:
         with contextlib.suppress(ConnectionError):
             await self._here.send_str(realtime.error(problem))
         await self.close(code)
-        return self._here
+        return self.response
 
     async def close(self, code: int) -> None:
         """Say goodbye to the caller."""
         if self._here is not None:
             await self._here.close(code=code)
+
+    def release(self) -> None:
+        """Nobody serves it any more."""
+        self._over.set()
 
     async def _accept(self) -> web.WebSocketResponse:
         if self._here is None:
@@ -142,8 +149,8 @@ class Tunnel:
                 protocols=PROTOCOLS,
                 compress=False,
             )
-            here.headers.update(self._request[JOURNEY].headers(clock.now_s()))
-            await here.prepare(self._request)
+            here.headers.update(self._request.journey.headers(clock.now_s()))
+            await websocket.accept(self._request, here, self._over)
             self._here = here
         return self._here
 
@@ -265,15 +272,11 @@ class Tunnels:
     def remove(self, tunnel: Tunnel) -> None:
         """It is over."""
         self._open.discard(tunnel)
+        tunnel.release()
 
     async def close(self) -> None:
         """End them all: this edge goes."""
         await asyncio.gather(*(t.close(WSCloseCode.GOING_AWAY) for t in list(self._open)))
-
-
-def is_websocket(request: web.BaseRequest) -> bool:
-    """Whether the caller asks for one, as it should be asked."""
-    return web.WebSocketResponse(protocols=PROTOCOLS).can_prepare(request).ok
 
 
 def _passable(code: int | None) -> int:

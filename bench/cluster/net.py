@@ -65,20 +65,9 @@ class Net:
         """A command line that runs there; `host` "" is the router."""
         return (_tool("nsenter"), f"--net={self._path(host)}", *argv)
 
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
+    def inside(self) -> contextlib.AbstractContextManager[None]:
         """Be the router for the length of the block: this thread, and what it starts."""
-        before = os.open(OURS, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            there = os.open(self._path(""), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _enter(there)
-                yield
-            finally:
-                os.close(there)
-                _enter(before)
-        finally:
-            os.close(before)
+        return entered(self._path(""))
 
     def cut(self, ones: Sequence[str], others: Sequence[str]) -> None:
         """No packet passes any more between any of these and any of those."""
@@ -137,6 +126,22 @@ class Net:
     def _ip(self, host: str, *lines: str) -> None:
         """All in one process: one for each would take as long as a short cut."""
         _run(self.command(host, (_tool("ip"), "-batch", "-")), "\n".join(lines))
+
+
+@contextlib.contextmanager
+def entered(network: pathlib.Path) -> Iterator[None]:
+    """Have this network namespace for the length of the block: this thread, and what it starts."""
+    before = os.open(OURS, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(network, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _enter(there)
+            yield
+        finally:
+            os.close(there)
+            _enter(before)
+    finally:
+        os.close(before)
 
 
 def _enter(namespace: int) -> None:

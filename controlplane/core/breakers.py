@@ -175,7 +175,7 @@ class Breakers:
         standing.unsaved = True
         if after.state is before.state:
             return []
-        standing.asked, standing.probes_tell = None, True
+        standing.asked, standing.probes_tell, standing.evidence = None, True, seen
         return [_moved(replica, before, after, seen, now_s)]
 
     def _ask(self, replica: Replica, node: Node | None, said: Word, now_s: float) -> list[Effect]:

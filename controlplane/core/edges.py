@@ -28,6 +28,7 @@ from controlplane.core.window import Minute
 from trimtab.model import EdgeHello, EdgeReport, Outcome, PoolUse, ReplicaUse, SteadyUse, Urgency
 from trimtab.policy.urgency import known
 
+LEFT_S = 600.0  # so long after it left people may wonder why
 FRESH_S = 3.0  # six of an edge's report periods: it lives
 Who = tuple[Urgency, str]
 """A tenant's requests of one urgency."""
@@ -66,6 +67,8 @@ class Edges:
         self.asked = Counter[str]()
         self.shed = Counter[str]()
         """Requests of each pool, and those refused, since this leader began."""
+        self.left_at_s: dict[str, float] = {}
+        """When those that are gone left, of the last LEFT_S."""
         self._names: dict[int, str] = {}
         self._inflight: dict[str, int] = {}
         self._tokens_at_s: dict[str, float] = {}
@@ -84,6 +87,7 @@ class Edges:
         hello = replace(
             hello, edge_version=clip(hello.edge_version), listen_url=clip(hello.listen_url)
         )
+        self.left_at_s.pop(hello.edge, None)
         self.by_name[hello.edge] = Edge(hello, stream, connected_at_s=now_s, heard_at_s=now_s)
         self._names[stream] = hello.edge
         fields = {"edge": hello.edge, "edge_version": hello.edge_version}
@@ -166,12 +170,14 @@ class Edges:
         name = self._names.get(stream)
         return None if name is None else self.by_name[name]
 
-    def gone(self, stream: int) -> list[EndStream | Noted]:
+    def gone(self, stream: int, now_s: float) -> list[EndStream | Noted]:
         """An edge's stream ended."""
         name = self._names.pop(stream, None)
         if name is None:
             return []
         self._use(self.by_name.pop(name), {})
+        known = self.left_at_s.items()
+        self.left_at_s = {who: at for who, at in known if now_s - at < LEFT_S} | {name: now_s}
         return [Noted("edge disconnected", {"edge": name})]
 
     def _use(self, edge: Edge, inflight: Mapping[str, int]) -> None:

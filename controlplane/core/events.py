@@ -20,6 +20,7 @@ from trimtab.model import (
     Serving,
 )
 from trimtab.steered import Override
+from trimtab.views import FleetEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Loaded:
     replicas: Mapping[str, ReplicaRecord]
     wishes: Mapping[str, Wish]
     overrides: Mapping[str, Override] = field(default_factory=dict)
+    journal: Mapping[str, tuple[FleetEvent, ...]] = field(default_factory=dict)
+    """What happened before, a page a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +142,6 @@ class Transition:
     serving: tuple[Serving, Serving]
     reason: str
     evidence: Mapping[str, object]
-
-    def fields(self) -> dict[str, object]:
-        """For the log."""
-        return {
-            "replica": self.replica,
-            "state": self.state[1].name,
-            "state_before": self.state[0].name,
-            "serving": self.serving[1].name,
-            "serving_before": self.serving[0].name,
-            "reason": self.reason,
-            "evidence": dict(self.evidence),
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from trimtab.steered import Override, OverrideKind
 from trimtab.views import Concern
 
 if TYPE_CHECKING:
-    from controlplane.core.explanation import Case
+    from controlplane.core.looks import Case
 
 Span = Callable[[float], str]
 ADVICE = {"hold": "ctl breaker reset {name}", "weights": "ctl weights reset {pool}"}

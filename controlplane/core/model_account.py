@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from controlplane.core.explanation import span
+from controlplane.core.looks import span
 from trimtab.views import Account, Concern, Explanation, Finding, PoolView
 
 SHOWN = 20

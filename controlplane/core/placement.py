@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from trimtab.model import Pool
+from trimtab.model import EngineFacts, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,14 @@ class EngineSpec:
     pool: str = ""
     served_as: str = ""
     named: bool = True  # the configuration gave the name; else it is our guess at the agent's
+
+
+def mismatch(served_as: str, facts: EngineFacts | None) -> str:
+    """Why an engine can't serve by this name; empty when it can, or says nothing of its models."""
+    known = (*facts.served_models, *facts.adapters) if facts and facts.served_models else ()
+    if not known or not served_as or served_as in known:
+        return ""
+    return f"it serves {', '.join(known[:5])}, not {served_as}"
 
 
 class Placement:

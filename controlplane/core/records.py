@@ -26,6 +26,7 @@ TERM_KEY = ROOT + "term"
 SCHEMA_KEY = ROOT + "schema"
 REPLICAS = ROOT + "replicas/"
 INTENTS = ROOT + "intents/"
+EVENTS = ROOT + "events/"
 WAIT_MAX_S = BACKOFF_MAX_S * (1.0 + BACKOFF_JITTER)
 T = TypeVar("T")
 

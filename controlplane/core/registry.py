@@ -46,7 +46,7 @@ from controlplane.core.events import (
 )
 from controlplane.core.gpu_faults import fatal
 from controlplane.core.overrides import Overrides
-from controlplane.core.placement import Placement
+from controlplane.core.placement import Placement, mismatch
 from controlplane.core.records import (
     INTENTS,
     REPLICAS,
@@ -101,7 +101,7 @@ class Registry:
         self.breakers = Breakers(dice, stale_s)
         self.overrides = Overrides()
         self.routing_version = 0
-        self._stale_s = stale_s
+        self.stale_s = stale_s
         self._wall_offset_s = wall_offset_s
         self._started_at_s = now_s
         self._settled = False
@@ -153,7 +153,7 @@ class Registry:
 
     def _from_edge(self, event: EdgeSaid | EdgeGone, now_s: float) -> Sequence[Effect]:
         if isinstance(event, EdgeGone):
-            return self.edges.gone(event.stream)
+            return self.edges.gone(event.stream, now_s)
         if isinstance(event.message, EdgeHello):
             return self.edges.hello(event.stream, event.message, now_s)
         stream, report = event.stream, event.message
@@ -345,7 +345,7 @@ class Registry:
         if node is None or node.stream is None or node.reporting_since_s is None:
             return False
         unnamed_s = min(replica.unheard_s(now_s), now_s - node.reporting_since_s)
-        reports = node.reported_at_s is not None and now_s - node.reported_at_s <= self._stale_s
+        reports = node.reported_at_s is not None and now_s - node.reported_at_s <= self.stale_s
         return reports and unnamed_s >= ABANDONED_S
 
     # Replicas
@@ -406,7 +406,7 @@ class Registry:
     def _route(self, replica: Replica, now_s: float) -> Route:
         """As it follows from what it is made of; nearly always that is what it was."""
         facts, node = replica.facts, self.agents.by_node.get(replica.node)
-        breaker, silent = replica.standing.breaker, silence(replica, node, now_s, self._stale_s)
+        breaker, silent = replica.standing.breaker, silence(replica, node, now_s, self.stale_s)
         made_of = (
             *(replica.node, replica.url, replica.loaded, facts, replica.wish, replica.health),
             *(replica.sample is None, replica.state, replica.cause, replica.gpu_fault),
@@ -417,14 +417,16 @@ class Registry:
         replica.route_of = made_of
         models = facts.served_models if facts else ()
         pool, served_as = self.placement.place(replica.name, replica.url, models)
+        serving = combine(replica.health, replica.wish.intent, breaker.state)
+        wrong = mismatch(served_as, facts)
         return Route(
             replica=replica.name,
             pool=pool,
             node=replica.node,
             url=replica.url,
             served_as=served_as,
-            serving=combine(replica.health, replica.wish.intent, breaker.state),
-            reason=explain(replica, silent),
+            serving=Serving.CLOSED if wrong and serving is Serving.OPEN else serving,
+            reason="; ".join(filter(None, (wrong, explain(replica, silent)))),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=breaker.state,
             adapters=facts.adapters if facts else (),

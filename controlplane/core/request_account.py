@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from controlplane.core.bounds import clip
-from controlplane.core.explanation import span
+from controlplane.core.looks import span
 from trimtab.views import Account, Concern, EdgeRecord, Finding, Step
 
 CANDIDATES_SHOWN = 8

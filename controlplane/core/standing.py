@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trimtab.model import EngineSample, HistogramDelta, Outcome, ProbeResult, ReplicaUse
-from trimtab.policy.breaker import Breaker
+from trimtab.policy.breaker import Breaker, Evidence
 from trimtab.policy.capacity import Capacity
 from trimtab.policy.cohorts import FAILURES, Window
 from trimtab.policy.work import work
@@ -49,6 +49,8 @@ class Standing:
     asked: Asked | None = None
     asked_s: float = 0.0
     """When the newest probe was asked for."""
+    evidence: Evidence | None = None
+    """What its breaker's last move was judged by; None if that was under another leader."""
     unsaved: bool = False
     """The breaker's record is not what was stored."""
 

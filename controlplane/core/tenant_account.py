@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from controlplane.core.bounds import clip
-from controlplane.core.explanation import span
+from controlplane.core.looks import span
 from controlplane.core.request_account import ms
 from trimtab.model import ApiKey, Urgency
 from trimtab.views import Account, Concern, Finding, PoolView, TenantAtEdge, TenantInPool

@@ -124,7 +124,8 @@ class FakeAdmin:
         while context.is_active() and self._server is not None:
             with self._changed:
                 events, told = self.events[told:], len(self.events)
-            found = [codec.encode(e) for e in events if request.about in {"", e.about}]
+            chosen = [e for e in events if request.about in {"", e.about}]
+            found = [codec.encode(e) for e in chosen if request.what in e.what]
             if found:
                 yield admin_pb2.WatchEventsResponse(events=found[-request.limit :])
             if not request.follow:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
 
-from edge import ways
+from edge import answers, ways
 from edge.admission import Admission
 from edge.answers import AnswerHeaders
 from edge.core import openai
 from edge.core.dispatch import Dispatch
 from edge.core.outside import Target
 from edge.core.table import RoutingTable
+from edge.http.request import Request
+from edge.http.response import Response
+from edge.http.server import serving
 from edge.proxy import Proxy
-from edge.server import Endpoint, Server, admin_app
+from edge.server import Endpoint, admin_app
 from trimtab.model import (
     ApiKey,
     Credit,
@@ -67,7 +70,7 @@ class OverheardEndpoint(Endpoint):
         super().__init__(*parts)
         self.exchanges: list[Exchange] = []
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def handle(self, request: Request) -> Response:
         """Answer any request."""
         exchange = Exchange(request.path, clock.now_s())
         self.exchanges.append(exchange)
@@ -135,14 +138,15 @@ async def running_edge(
     async with (
         ways.connect("", fallbacks or {}, metrics) as leading,
         TaskRunner() as runner,
+        AsyncExitStack() as stack,
     ):
         proxy = Proxy(table, dispatch, admission, leading, metrics)
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
-        connections = Server(endpoint)
+        callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
         server = await asyncio.get_running_loop().create_server(
-            connections, "127.0.0.1", 0, ssl=tls.context if tls else None
+            callers, "127.0.0.1", 0, ssl=tls.context if tls else None
         )
         runner.forever("pump", admission.pump_forever())
         runner.forever("keep-alive", proxy.keeper.run())
@@ -169,8 +173,4 @@ async def running_edge(
             yield edge
         finally:
             server.close()
-            for connection in connections.connections:
-                if connection.transport is not None:
-                    connection.transport.abort()  # a caller that does not read holds up nothing
-            await connections.shutdown(0.01)
             await admin.cleanup()

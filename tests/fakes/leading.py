@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import AsyncIterator
 from functools import partial
 
-from controlplane import services
+from controlplane import services, state
 from controlplane.core.placement import Placement
 from controlplane.leader import Tenure
 from controlplane.loop import ControlLoop, Settings
@@ -29,6 +29,7 @@ async def leading(
     store = store or FakeStore()
     seat = Seat(settings, store)
     loop = ControlLoop(settings, store, term=1, tenure=Tenure())
+    loop.load(await state.load(store))
 
     target = f"unix:{directory}/control.sock"
     server = await rpc.serve(target, services.NAMES, partial(services.register, seat))
@@ -42,3 +43,4 @@ async def leading(
             await server.stop(0)
             leads.cancel()
             await asyncio.wait([leads])
+            await loop.flush()

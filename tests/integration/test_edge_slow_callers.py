@@ -8,7 +8,8 @@ import socket
 import pytest
 import uvloop
 
-from edge import bodies, connection, server, upstream
+from edge import bodies, upstream
+from edge.http import connection
 from tests.fakes.edge import KEY, running_edge
 
 HEAD = (
@@ -64,7 +65,7 @@ async def test_a_connection_that_has_asked_lives_longer(monkeypatch: pytest.Monk
 async def test_a_later_head_has_the_time_of_an_idle_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.1)
+    monkeypatch.setattr(connection, "KEEP_ALIVE_S", 0.1)
     async with running_edge([]) as edge:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", int(edge.url.rpartition(":")[2])

@@ -6,6 +6,7 @@ import asyncio
 import json
 import pathlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,8 +16,13 @@ from ctl.client import Client
 from ctl.exits import CtlError, Exit
 from tests.fakes.edge import MODEL, EdgeUnderTest
 from tests.fakes.engines import SimEngine, sim_engine
+from tests.fakes.leading import leading
+from tests.fakes.peers import fake_agent
+from tests.fakes.running_control_plane import admin
+from tests.fakes.store import FakeStore
 from tests.fakes.wait import until
 from tests.fakes.whole_fleet import whole_fleet
+from trimtab.v1 import admin_pb2, admin_pb2_grpc
 from trimtab.views import Account, Concern
 
 ASK = {"model": MODEL, "prompt": "canary", "max_tokens": 20, "stream": True}
@@ -84,3 +90,39 @@ async def ask(
 async def request(plane: Client, request_id: str) -> Account:
     async with asyncio.timeout(10):
         return await accounts.ask(plane, "request", request_id)
+
+
+async def test_a_new_leader_still_tells_what_happened(tmp_path: pathlib.Path) -> None:
+    store = FakeStore()
+    async with leading(tmp_path, store=store) as (target, _), fake_agent(target) as agent:
+        await agent.serve("r1")
+        async with admin(target) as stub:
+            await until_told(stub, "breaker moved")
+    async with leading(tmp_path, store=store) as (target, loop), admin(target) as stub:
+        told_events = await until_told(stub, "leads", times=2)
+        whats = [event.what for event in told_events]
+        assert whats[0] == "leads", "of the term before"
+        assert "breaker moved" in whats[: whats.index("leads", 1)]
+        assert [event.number for event in told_events] == list(range(1, len(whats) + 1))
+        chosen = [event async for event in parts(stub, what="LEAD")]
+        assert [event.what for event in chosen] == ["leads"] * 2
+        assert [event async for event in parts(stub, what="leads", since_ms=1)] == []
+        assert loop.journal.newest == len(whats)
+
+
+async def parts(
+    stub: admin_pb2_grpc.AdminServiceStub, **wanted: Any
+) -> AsyncIterator[admin_pb2.FleetEvent]:
+    async for part in stub.WatchEvents(admin_pb2.WatchEventsRequest(**wanted)):
+        for event in part.events:
+            yield event
+
+
+async def until_told(
+    stub: admin_pb2_grpc.AdminServiceStub, what: str, times: int = 1
+) -> list[admin_pb2.FleetEvent]:
+    async with asyncio.timeout(10):
+        while True:
+            found = [event async for event in parts(stub)]
+            if [event.what for event in found].count(what) == times:
+                return found

@@ -257,6 +257,11 @@ def reset(breaker: Breaker, now_s: float) -> Breaker:
     return replace(breaker, ejections=0, until_s=until_s, counts_from_s=now_s)
 
 
+def probes_needed(breaker: Breaker) -> int:
+    """How many must be answered in a row before it ramps up."""
+    return min(PROBES_MAX, max(1, breaker.ejections))
+
+
 def slots(breaker: Breaker, full_slots: int) -> int:
     """What it may hold now."""
     if breaker.state is State.RAMPING:
@@ -362,7 +367,7 @@ def _refuses(seen: Evidence) -> bool:
 _HOLDS: Mapping[Cause, Callable[[Breaker, Evidence, float], bool]] = {
     Cause.FOUND: lambda b, e, _: e.word is Word.SERVES and not b.cold,
     Cause.STARTED: lambda b, e, _: e.word is Word.SERVES and b.cold,
-    Cause.PROBED: lambda b, _e, _n: b.probes >= min(PROBES_MAX, max(1, b.ejections)),
+    Cause.PROBED: lambda b, _e, _n: b.probes >= probes_needed(b),
     Cause.UNPROBED: lambda b, e, n: (
         (e.agent_silent or not e.probes_tell)
         and e.word is Word.SERVES

@@ -28,11 +28,11 @@ def scaled(
     for peers in (settled, slots):
         most = max((of[name] for name in peers), default=0.0)
         if most > 0.0:
-            return {name: _part(count, of[name] / most) for name, count in slots.items()}
+            return {name: _part(count, of[name], most) for name, count in slots.items()}
     return dict(slots)
 
 
-def _part(slots: int, ratio: float) -> int:
-    if ratio <= 0.0:
+def _part(slots: int, weight: float, most: float) -> int:
+    if weight <= 0.0:
         return 0
-    return min(slots, max(1, int(slots * min(1.0, ratio))))
+    return min(slots, max(1, int(slots * min(1.0, weight / most))))

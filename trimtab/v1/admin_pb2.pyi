@@ -192,22 +192,30 @@ class WatchEventsRequest(_message.Message):
     ABOUT_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
     about: _builtins.str
     """Only those about this replica, edge, node or pool; empty: all."""
     limit: _builtins.int
     """At most so many of what happened already, the newest; 0 means all that are kept."""
     follow: _builtins.bool
     """Stay, and tell what happens."""
+    since_ms: _builtins.int
+    """Only those of the last so many milliseconds; 0: however old."""
+    what: _builtins.str
+    """Only those whose kind has this word in it, in any case; empty: all."""
     def __init__(
         self,
         *,
         about: _builtins.str = ...,
         limit: _builtins.int = ...,
         follow: _builtins.bool = ...,
+        since_ms: _builtins.int = ...,
+        what: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "follow", b"follow", "limit", b"limit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "follow", b"follow", "limit", b"limit", "since_ms", b"since_ms", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -329,7 +337,7 @@ Global___Finding: _TypeAlias = Finding  # noqa: Y015
 
 @_typing.final
 class FleetEvent(_message.Message):
-    """Something that happened to the fleet; the leader keeps the newest in memory."""
+    """Something that happened to the fleet; the leader keeps the newest in memory, and fewer in the store."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -340,7 +348,7 @@ class FleetEvent(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """Counts up, by the leader that tells it."""
+    """Counts up; a new leader goes on from what was stored."""
     at_ms: _builtins.int
     """When, milliseconds since 1970."""
     about: _builtins.str

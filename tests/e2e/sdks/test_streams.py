@@ -66,9 +66,9 @@ async def test_comments_are_invisible(
     comments = 0
     write = ClientStream.keep_alive
 
-    async def counted(stream: ClientStream) -> None:
+    def counted(stream: ClientStream) -> None:
         nonlocal comments
-        await write(stream)
+        write(stream)
         comments += 1
 
     monkeypatch.setattr(ClientStream, "keep_alive", counted)

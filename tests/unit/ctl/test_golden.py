@@ -54,6 +54,8 @@ CASES: dict[str, tuple[str, Fleet]] = {
     "explain-form": ("explain replica gpu1 -o csv", FLEET),
     "events": ("events", FLEET),
     "events-jsonl": ("events -o jsonl -n 2", FLEET),
+    "events-type": ("events --type breaker --since 2h", FLEET),
+    "events-since": ("events --since yesterday", FLEET),
     "events-about": ("events --for gpu1", FLEET),
     "uncordon": ("uncordon gpu2", FLEET),
     "cordon-yes": ("cordon replica gpu0 --yes", STEERED),

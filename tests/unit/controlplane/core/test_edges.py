@@ -31,7 +31,7 @@ def test_one_stream_an_edge() -> None:
     text = "another edge is called e1; give each its own name"
     assert edges.hello(2, EdgeHello("e1", instance="b"), 103.0) == [EndStream(2, text)]
     assert edges.hello(1, EdgeHello("e1"), 100.0) == [EndStream(1, "a stream has one EdgeHello")]
-    assert edges.gone(2) == []
+    assert edges.gone(2, 1.0) == []
 
 
 @pytest.mark.parametrize(("instance", "now_s"), [("a", 100.1), ("b", 103.1)])
@@ -40,7 +40,7 @@ def test_the_same_edge_or_one_after_a_dead_one_takes_over(instance: str, now_s: 
     edges.hello(1, EdgeHello("e1", instance="a"), 100.0)
     effects = edges.hello(2, EdgeHello("e1", instance=instance), now_s)
     assert effects[0] == EndStream(1, "the same edge has a newer stream")
-    assert edges.gone(1) == []
+    assert edges.gone(1, 1.0) == []
     assert edges.by_name["e1"].stream == 2
 
 
@@ -113,7 +113,7 @@ def test_what_runs_on_a_replica_is_what_the_newest_reports_add_up_to(
         for name in replicas:
             assert edges.inflight(name) == sum(one.get(name, 0) for one in newest.values())
     for stream in (1, 2):
-        edges.gone(stream)
+        edges.gone(stream, 1.0)
     assert [edges.inflight(name) for name in replicas] == [0, 0]
 
 

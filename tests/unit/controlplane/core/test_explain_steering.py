@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controlplane.core import explain_steering, explanation
-from controlplane.core.explanation import Case, span
+from controlplane.core.looks import Case, span
 from controlplane.core.replica import Replica
 from trimtab.model import BreakerState, Route, Serving
 from trimtab.steered import Override, OverrideKind, Share
@@ -23,7 +23,7 @@ def case(
     route = Route("r1", "m", "n1", "http://h", "m", Serving.OPEN, breaker=breaker)
     view = ReplicaView(route, limit_slots=slots, full_slots=100)
     replica = Replica("r1", "http://h", known_since_s=0.0)
-    return Case(replica, view, None, None, (), 0.0, 0.0, 2.0, overrides)
+    return Case(replica, view, None, None, (), 0.0, 0.0, 2.0, overrides=overrides)
 
 
 def weighed(**weights: float) -> Override:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from controlplane.core.events import Noted, Transition
-from controlplane.core.journal import EVENTS_MAX, Journal
+from controlplane.core.journal import EVENTS_MAX, PAGE, PAGES, STORED, Journal
 from trimtab.model import EngineState, Serving
-from trimtab.views import Detail
+from trimtab.views import Detail, FleetEvent
 
 STATES = (EngineState.READY, EngineState.STALLED)
 
@@ -57,3 +60,45 @@ def test_the_oldest_go_and_who_was_slow_is_told_how_many() -> None:
     kept, lost = journal.after(4)
     assert (len(kept), kept[0].number, lost) == (EVENTS_MAX, 11, 6)
     assert journal.after(10)[1] == 0
+
+
+def stored(journal: Journal, pages: dict[str, tuple[FleetEvent, ...]]) -> int:
+    """Write what is new as the store would have it; how many writes that took."""
+    news = journal.unsaved()
+    kinds = tuple[FleetEvent, ...]
+    pages.update({key: msgspec.json.decode(page, type=kinds) for key, page in news.items()})
+    return len(news)
+
+
+@pytest.mark.parametrize("count", [1, PAGE - 1, PAGE, PAGE + 1, STORED, 3 * STORED + 7])
+@pytest.mark.parametrize("burst", [1, 10, STORED + 5])
+def test_the_next_leader_goes_on_with_the_story(count: int, burst: int) -> None:
+    journal, pages = Journal(), dict[str, tuple[FleetEvent, ...]]()
+    for number in range(1, count + 1):
+        journal.take(Noted("n", {"replica": "r1", "waited_s": number}), number)
+        if number % burst == 0:
+            assert stored(journal, pages) <= min(PAGES + 1, burst // PAGE + 2)
+    stored(journal, pages)
+    assert stored(journal, pages) == 0, "nothing happened since"
+    assert len(pages) <= PAGES
+    after = Journal()
+    after.load(pages.values())
+    assert after.newest == count
+    kept, _ = after.after(0)
+    assert kept == journal.after(0)[0][-len(kept) :]
+    assert len(kept) >= min(count, STORED - PAGE)
+    after.take(Noted("leads", {"term": 2}), count + 1)
+    assert after.after(count)[0][0].number == count + 1
+    stored(after, pages)
+    third = Journal()
+    third.load(pages.values())
+    assert third.newest == count + 1
+    third.load([])
+    assert third.newest == count + 1
+
+
+def test_a_journal_that_has_begun_takes_no_older_story() -> None:
+    journal = Journal()
+    journal.take(Noted("leads", {}), 1)
+    journal.load([(FleetEvent(7, 1, "", "old"),)])
+    assert [event.what for event in journal.after(0)[0]] == ["leads"]

@@ -1,0 +1,44 @@
+"""What all connections of a listener have in common."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from edge.core.problems import Problem
+from edge.http.connection import Connection
+from edge.http.request import Request
+from edge.http.response import Response
+from trimtab.runtime.tasks import TaskRunner
+
+Handle = Callable[[Request], Awaitable[Response]]
+Refuse = Callable[[Problem], Response]
+
+
+class Server:
+    """A factory of protocols for asyncio's `create_server`."""
+
+    def __init__(self, handle: Handle, refuse: Refuse, tasks: TaskRunner) -> None:
+        self.handle = handle
+        self.refuse = refuse
+        self.tasks = tasks
+        self.connections: set[Connection] = set()
+
+    def __call__(self) -> Connection:
+        """For a new connection."""
+        return Connection(self)
+
+
+@asynccontextmanager
+async def serving(handle: Handle, refuse: Refuse) -> AsyncIterator[Server]:
+    """Until the block ends; then connections are cut, with whatever runs.
+
+    `handle` answers requests, `refuse` what never became one.
+    """
+    async with TaskRunner() as tasks:
+        server = Server(handle, refuse, tasks)
+        try:
+            yield server
+        finally:
+            for connection in list(server.connections):
+                connection.abort()

@@ -1,0 +1,59 @@
+"""Taking the addresses: the public one, and the operators'.
+
+Rules: a socket that the manager holds for us goes before our own (trimtab/runtime/activation); an
+address that can't be had is one sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from edge.config import EdgeConfig
+from edge.http.server import Server
+from trimtab.runtime import activation
+from trimtab.runtime.listener_tls import ListenerTls
+from trimtab.runtime.service import ConfigError
+
+BACKLOG = 1_024
+HANDSHAKE_LIMIT_S = 10.0  # a caller that never ends its TLS handshake
+
+
+async def public(server: Server, config: EdgeConfig, tls: ListenerTls | None) -> asyncio.Server:
+    """Take the port, without serving yet. Raises ConfigError."""
+    handed = activation.inherited()
+    place = {"sock": handed} if handed else {"host": config.host, "port": config.port}
+    try:
+        return await asyncio.get_running_loop().create_server(
+            server,
+            **place,
+            backlog=BACKLOG,
+            reuse_port=(config.shares_port and not handed) or None,
+            start_serving=False,
+            ssl=tls.context if tls else None,
+            ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
+        )
+    except OSError as error:
+        raise ConfigError(_cannot_listen(config.host, config.port, error)) from error
+
+
+@asynccontextmanager
+async def admin(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
+    """Serve operators for the length of the block. Raises ConfigError."""
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigError(_cannot_listen(host, port, error)) from error
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    return f"cannot listen on {host}:{port}: {error.strerror or error}"
