@@ -132,4 +132,6 @@ def _order(asked: pb.Order) -> Order:
 def _names(loop: ControlLoop, kind: int) -> tuple[Iterable[str], str]:
     if kind == OverrideKind.WEIGHTS:
         return loop.registry.pools(), "pool"
+    if kind == OverrideKind.EDGE_DRAIN:
+        return loop.registry.edges.by_name, "edge"
     return loop.replica_names(), "replica"

@@ -26,6 +26,11 @@ from trimtab.steered import Order, Override, OverrideKind
 SETTABLE = frozenset({Intent.ACTIVE, Intent.CORDONED, Intent.DRAINING, Intent.SPARE})
 AT_ONCE_MAX = 64
 """Replicas of one change: as many as a node has at most."""
+ACTIONS = {
+    OverrideKind.WEIGHTS: "weights",
+    OverrideKind.PAUSE: "automation",
+    OverrideKind.EDGE_DRAIN: "edge",
+}
 FOR_MAX_MS = 30 * 86_400_000
 WEIGHT_MAX = 1_000_000.0
 PROBE_MAX_MS = 30_000
@@ -75,10 +80,9 @@ async def set_override(
         return 0, None
     if old is None and len(loop.registry.overrides) >= OVERRIDES_MAX:
         raise ConflictError(f"there are {OVERRIDES_MAX} overrides already: end some first")
-    action = {OverrideKind.WEIGHTS: "weights", OverrideKind.PAUSE: "automation"}
     until = f" for {round(for_ms / 1000)} s" if new else ""
     deed = Deed(
-        *(order, action.get(wanted.kind, "breaker"), wanted.target or "fleet"),
+        *(order, ACTIONS.get(wanted.kind, "breaker"), wanted.target or "fleet"),
         *(words(old) or "automatic", (words(new) or "automatic") + until),
     )
     before = {name: None if old is None else pack(old)}
@@ -124,15 +128,18 @@ async def probe(loop: ControlLoop, replica: str, timeout_ms: int) -> ProbeResult
 
 def _check(loop: ControlLoop, wanted: Override, for_ms: int) -> None:
     if wanted.kind is OverrideKind.UNSPECIFIED:
-        raise ValueError("kind must be one of WEIGHTS, HOLD_OPEN, HOLD_CLOSED, PAUSE")
+        raise ValueError("kind must be one of WEIGHTS, HOLD_OPEN, HOLD_CLOSED, PAUSE, EDGE_DRAIN")
     if for_ms > FOR_MAX_MS:
         raise ValueError("an override ends within 30 days")
     if wanted.kind is OverrideKind.PAUSE:
         if wanted.target:
             raise ValueError("a pause is for the whole fleet")
         return
-    if wanted.kind is not OverrideKind.WEIGHTS:
+    if wanted.kind is OverrideKind.EDGE_DRAIN and for_ms:
+        _ = loop.registry.edges.by_name[wanted.target]
+    elif wanted.kind in {OverrideKind.HOLD_OPEN, OverrideKind.HOLD_CLOSED}:
         _ = loop.registry.replicas[wanted.target]
+    if wanted.kind is not OverrideKind.WEIGHTS:
         return
     if wanted.target not in loop.registry.pools():
         raise KeyError(wanted.target)

@@ -165,13 +165,11 @@ def consequence(replicas: Sequence[ReplicaView], wish: Wish) -> str:
     return f"{running} in flight go on.   Undo: {wish.undo}"
 
 
-def timed_out(replicas: Sequence[str], fleet: Fleet, waited_ms: int, wish: Wish) -> CtlError:
+def timed_out(names: Sequence[str], fleet: Fleet, waited_ms: int, wish: Wish) -> CtlError:
     """The deadline passed."""
-    left = [
-        f"{r.route.replica} has {r.inflight} in flight"
-        for r in fleet.replicas
-        if r.route.replica in replicas and r.inflight
-    ]
+    counted = [(r.route.replica, r.inflight) for r in fleet.replicas]
+    counted += [(edge.edge, edge.inflight + edge.queued) for edge in fleet.edges]
+    left = [f"{name} has {n} in flight" for name, n in counted if name in names and n]
     return CtlError(
         Exit.TIMED_OUT,
         f"not empty after {span(waited_ms)}: {', '.join(left) or 'edges did not confirm'}. "

@@ -22,6 +22,7 @@ _WORDS = {
     OverrideKind.HOLD_OPEN: "held open",
     OverrideKind.HOLD_CLOSED: "held closed",
     OverrideKind.PAUSE: "paused",
+    OverrideKind.EDGE_DRAIN: "draining",
 }
 BY = ("LEFT", "BY", "REASON", "REVISION")
 
@@ -148,6 +149,8 @@ def _by(override: Override | None) -> tuple[str, ...]:
 def _title(one: Override) -> str:
     if one.kind is OverrideKind.PAUSE:
         return "AUTOMATION IS PAUSED: edges' counts eject nobody, limits stand still"
+    if one.kind is OverrideKind.EDGE_DRAIN:
+        return f"edge {text(one.target)} is draining"
     if one.kind is OverrideKind.WEIGHTS:
         return f"weights of {text(one.target)}: {words(one)}"
     return f"breaker of {text(one.target)} is {words(one)}"

@@ -88,7 +88,7 @@ class Parts:
             if id(credit) not in known:
                 number = edge_pb2.Credits.CREDITS_FIELD_NUMBER
                 self._add(credit, _delimited(number, _bytes(credit)))
-        own = _bytes(model.Credits(paces=body.paces))
+        own = _bytes(model.Credits(paces=body.paces, leaving=body.leaving))
         return b"".join([*map(known.__getitem__, map(id, body.credits)), own])
 
     def _add(self, value: object, content: bytes) -> None:

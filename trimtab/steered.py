@@ -24,6 +24,7 @@ class OverrideKind(IntEnum):
     HOLD_OPEN = 2
     HOLD_CLOSED = 3
     PAUSE = 4
+    EDGE_DRAIN = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,8 +137,8 @@ class Ledger:
                 of.append(PoolPace(name, ask.pace, charges.elsewhere(edge), ask.answer_tokens))
         columns = zip(*rows, strict=True) if rows else (() for _ in told)
         return {
-            name: Credits(tuple(column), tuple(paces[name]))
-            for name, column in zip(told, columns, strict=True)
+            name: Credits(tuple(column), tuple(paces[name]), edge.leaving)
+            for (name, edge), column in zip(told.items(), columns, strict=True)
         }
 
     def _ask(

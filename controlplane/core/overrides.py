@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from controlplane.core.edges import Edge
 from controlplane.core.events import Effect, Noted, OverrideSet, Save
 from controlplane.core.records import ROOT
 from controlplane.core.replica import Replica
@@ -24,6 +25,7 @@ _PLACES = {
     OverrideKind.HOLD_OPEN: "hold/",
     OverrideKind.HOLD_CLOSED: "hold/",
     OverrideKind.PAUSE: "pause/",
+    OverrideKind.EDGE_DRAIN: "edges/",
 }
 _HOLDS = {OverrideKind.HOLD_OPEN: Hold.OPEN, OverrideKind.HOLD_CLOSED: Hold.CLOSED}
 
@@ -75,6 +77,11 @@ class Overrides:
         replica.load.frozen = paused
         replica.weights = self._weights.get(replica.route.pool if replica.route else "", {})
 
+    def mark(self, edges: Mapping[str, Edge]) -> None:
+        """What holds for edges."""
+        for name, edge in edges.items():
+            edge.leaving = key(OverrideKind.EDGE_DRAIN, name) in self._known
+
     def views(self, wall_s: float) -> tuple[Override, ...]:
         """All, for people."""
         now_ms = round(1000 * wall_s)
@@ -108,7 +115,9 @@ def _weights(known: Mapping[str, Override]) -> dict[str, dict[str, float]]:
 def _noted(what: str, override: Override | None, actor: str) -> Noted:
     if override is None:
         return Noted(what, {})
-    about = "pool" if override.kind is OverrideKind.WEIGHTS else "replica"
+    about = {OverrideKind.WEIGHTS: "pool", OverrideKind.EDGE_DRAIN: "edge"}.get(
+        override.kind, "replica"
+    )
     return Noted(
         what,
         {

@@ -317,6 +317,7 @@ class Registry:
     def ticking(self, now_s: float) -> Generator[None, None, list[Effect]]:
         """What a Tick does, in steps of a pool or a replica, between which events may come."""
         effects = self.overrides.expire(self.replicas.values(), self.wall_s(now_s))
+        self.overrides.mark(self.edges.by_name)
         for some in self.breakers.ticking(self.replicas.values(), self.agents.by_node, now_s):
             effects += some
             yield

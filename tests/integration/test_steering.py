@@ -116,6 +116,20 @@ async def test_a_probe_is_answered_by_the_agent(target: str) -> None:
     assert gone.value.code is Exit.CONFLICT
 
 
+async def test_an_edge_is_drained_and_taken_back(target: str) -> None:
+    steer = Steer(Client(target))
+    async with fake_agent(target) as agent, fake_edge(target) as edge:
+        await agent.serve("r1")
+        await edge.until_serving("r1", Serving.OPEN)
+        with pytest.raises(CtlError, match="there is no edge 'e2'"):
+            await steer.set_override(Override(K.EDGE_DRAIN, "e2"), MINUTE_MS, ADA)
+        await steer.set_override(Override(K.EDGE_DRAIN, "e1"), MINUTE_MS, ADA)
+        await until(lambda: edge.credits.leaving)
+        assert edge.slots("r1") == 20, "it serves on"
+        await steer.set_override(Override(K.EDGE_DRAIN, "e1"), 0, ADA)
+        await until(lambda: not edge.credits.leaving)
+
+
 async def until_known(target: str, name: str) -> None:
     async def known() -> bool:
         return name in {r.route.replica for r in (await Client(target).fleet()).replicas}

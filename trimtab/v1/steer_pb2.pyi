@@ -36,6 +36,8 @@ class _OverrideKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Override
     """A replica is not ejected for the failures that edges count; for what its agent says it is."""
     OVERRIDE_KIND_PAUSE: _OverrideKind.ValueType  # 4
     """Nothing is ejected for the failures that edges count, and limits stand still, in all the fleet."""
+    OVERRIDE_KIND_EDGE_DRAIN: _OverrideKind.ValueType  # 5
+    """An edge says that it is not ready, so that load balancers leave it; it serves what comes."""
 
 class OverrideKind(_OverrideKind, metaclass=_OverrideKindEnumTypeWrapper):
     """What is put in the place of automatic steering."""
@@ -50,6 +52,8 @@ OVERRIDE_KIND_HOLD_CLOSED: OverrideKind.ValueType  # 3
 """A replica is not ejected for the failures that edges count; for what its agent says it is."""
 OVERRIDE_KIND_PAUSE: OverrideKind.ValueType  # 4
 """Nothing is ejected for the failures that edges count, and limits stand still, in all the fleet."""
+OVERRIDE_KIND_EDGE_DRAIN: OverrideKind.ValueType  # 5
+"""An edge says that it is not ready, so that load balancers leave it; it serves what comes."""
 Global___OverrideKind: _TypeAlias = OverrideKind  # noqa: Y015
 
 @_typing.final
@@ -190,7 +194,7 @@ class Override(_message.Message):
     kind: Global___OverrideKind.ValueType
     """What is overridden."""
     target: _builtins.str
-    """The pool (weights) or the replica (holds); empty: the fleet."""
+    """The pool (weights), the replica (holds) or the edge; empty: the fleet."""
     actor: _builtins.str
     """Who."""
     reason: _builtins.str
@@ -242,7 +246,7 @@ class SetOverrideRequest(_message.Message):
     kind: Global___OverrideKind.ValueType
     """What is overridden; a hold takes the place of a replica's other hold."""
     target: _builtins.str
-    """The pool, the replica, or nothing."""
+    """The pool, the replica, the edge, or nothing."""
     for_ms: _builtins.int
     """For how long, milliseconds, at most 30 days; 0: end it now."""
     @_builtins.property
