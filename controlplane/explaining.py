@@ -69,9 +69,9 @@ async def tenant(loop: ControlLoop, name: str) -> Account:
     """How it is served; KeyError when no key has this name and no edge knows it."""
     told = await loop.ask_edges("tenant", name)
     known = {one.edge: _read(one, explain_pb2.TenantAtEdge(), TenantAtEdge) for one in told}
-    keys = [key for key in loop.settings.keys if key.name == name]
+    keys = [key for key in loop.live.now.keys if key.name == name]
     if not keys and not any(found and found.pools for found in known.values()):
-        names = sorted({key.name for key in loop.settings.keys})
+        names = sorted({key.name for key in loop.live.now.keys})
         raise KeyError(f"no key is called {clip(name)!r}; there are: {', '.join(names[:20])}")
     case = TenantCase(
         name=name,
@@ -116,7 +116,7 @@ async def model(loop: ControlLoop, name: str) -> Account:
 
 def _pool_of(loop: ControlLoop, name: str, fleet: Fleet) -> str:
     """The pool that serves a name: its own, an alias, an adapter of a replica."""
-    for pool in loop.settings.placement.pools:
+    for pool in loop.live.now.placement.pools:
         if name in pool.aliases:
             return pool.name
     routes = (view.route for view in fleet.replicas)

@@ -17,7 +17,6 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import grpc
 
@@ -43,16 +42,17 @@ from controlplane.core.events import (
     Transition,
 )
 from controlplane.core.journal import Journal, told
-from controlplane.core.placement import Placement
 from controlplane.core.records import TERM_KEY, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.desk import Desk
 from controlplane.leader import Tenure
+from controlplane.live import LiveConfiguration
 from controlplane.probes import Probes
 from controlplane.questions import Questions, Told
 from controlplane.saver import Saver
+from controlplane.settings import Settings
 from controlplane.slices import sliced
 from controlplane.store.protocol import Compare, Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
@@ -60,11 +60,9 @@ from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
     AgentMessage,
-    ApiKey,
     Credits,
     EdgeHello,
     EdgeMessage,
-    EdgePolicy,
     EdgeUpdate,
     ProbeResult,
     Serving,
@@ -83,19 +81,6 @@ HELLO_LIMIT_S = 10.0
 log = logging.getLogger("controlplane")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the configuration says about the fleet."""
-
-    fleet: str
-    name: str
-    software_version: str
-    placement: Placement
-    keys: tuple[ApiKey, ...]
-    policy: EdgePolicy
-    stale_s: float
-
-
 class ControlLoop:
     """Owns the registry; the servicers call it, `run` drives it."""
 
@@ -104,6 +89,7 @@ class ControlLoop:
         self._store = store
         self._tenure = tenure
         self._saver = Saver(store, tenure)
+        self.live = LiveConfiguration(settings.live, store, self._saver, self._handle)
         self._term = term
         self._version = 0
         self.refusals = Refusals()
@@ -129,6 +115,7 @@ class ControlLoop:
 
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
+        self.live.load(loaded.config)
         self.journal.load(loaded.journal.values())
         self._handle(loaded)
 
@@ -406,13 +393,13 @@ class ControlLoop:
             tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
     def _publish_routing(self) -> bool:
-        """Make the newest routing and let the streams take it; False when there is none."""
-        registry, settings = self._registry, self.settings
+        """Make the newest routing and let the streams take it; whether there was any."""
+        registry, live = self._registry, self.live.now
         if registry.routing_version == self._routing_version:
             return False
         self._routing_version = registry.routing_version
-        replicas, pools = registry.replicas.values(), settings.placement.pools
-        self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
+        replicas = registry.replicas.values()
+        self._take(snapshot.build(replicas, live.placement.pools, live.keys, live.policy))
         for stream in self._edges.values():
             stream.wake.set()
         return True

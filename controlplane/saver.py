@@ -88,6 +88,8 @@ class Saver:
             raise
         if not done.succeeded:
             raise ChangedError
+        for key in changes:  # what was to come back after a write that failed
+            self._pending.pop(key, None)
         return done.revision
 
     def _fenced(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Awaitable[TxnResult]:

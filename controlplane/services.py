@@ -7,6 +7,7 @@ import grpc
 from controlplane import (
     service_admin,
     service_agent,
+    service_config,
     service_edge,
     service_explain,
     service_steer,
@@ -15,8 +16,12 @@ from controlplane.seat import Seat
 from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, steer_pb2_grpc
 
 NAMES = (
-    *(service_agent.NAME, service_edge.NAME, service_admin.NAME),
-    *(service_explain.NAME, service_steer.NAME),
+    service_agent.NAME,
+    service_edge.NAME,
+    service_admin.NAME,
+    service_explain.NAME,
+    service_config.NAME,
+    service_steer.NAME,
 )
 
 
@@ -27,3 +32,4 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
     service_explain.register(service_explain.ExplainService(seat), server)
     steer_pb2_grpc.add_SteerServiceServicer_to_server(service_steer.SteerService(seat), server)
+    service_config.register(service_config.ConfigService(seat), server)

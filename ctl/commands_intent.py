@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ctl import live_names
 from ctl.care import Care, Confirm, DryRun, IfRevision, Reason, Yes, milliseconds, order
 from ctl.exits import CtlError, Exit
 from ctl.intents import Wish
@@ -18,7 +19,11 @@ KINDS = {"replica": "replica", "re": "replica", "node": "node", "no": "node"}
 KINDS |= {"edge": "edge", "ed": "edge"}
 What = Annotated[
     list[str],
-    typer.Argument(metavar="[replica|node|edge] NAME", help="Which; a replica, if not said."),
+    typer.Argument(
+        metavar="[replica|node|edge] NAME",
+        help="Which; a replica, if not said.",
+        autocompletion=live_names.of("replicas"),
+    ),
 ]
 
 

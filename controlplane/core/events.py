@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from controlplane.core.records import ReplicaRecord, Wish
+from controlplane.core.placement import Placement
+from controlplane.core.records import ConfigRecord, ReplicaRecord, Wish
 from controlplane.core.refusals import Kind
 from trimtab.model import (
     AgentDirective,
@@ -30,6 +31,7 @@ class Loaded:
     replicas: Mapping[str, ReplicaRecord]
     wishes: Mapping[str, Wish]
     overrides: Mapping[str, Override] = field(default_factory=dict)
+    config: ConfigRecord = field(default_factory=ConfigRecord)
     journal: Mapping[str, tuple[FleetEvent, ...]] = field(default_factory=dict)
     """What happened before, a page a key."""
 
@@ -91,12 +93,21 @@ class BreakerReset:
 
 
 @dataclass(frozen=True, slots=True)
+class Configured:
+    """Another configuration is in effect: its pools and engines; and what is to be told of it."""
+
+    placement: Placement
+    noted: tuple[Noted, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
 
 Said = AgentSaid | AgentGone | EdgeSaid | EdgeGone
-Event = Loaded | Said | IntentSet | OverrideSet | BreakerReset | Tick
+ByHand = IntentSet | OverrideSet | BreakerReset
+Event = Loaded | Said | ByHand | Configured | Tick
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from controlplane.core.events import (
     AgentGone,
     AgentSaid,
     BreakerReset,
+    Configured,
     EdgeGone,
     EdgeSaid,
     Effect,
@@ -42,7 +43,6 @@ from controlplane.core.events import (
     OverrideSet,
     Save,
     Tick,
-    Transition,
 )
 from controlplane.core.gpu_faults import fatal
 from controlplane.core.overrides import Overrides
@@ -58,8 +58,7 @@ from controlplane.core.records import (
 )
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import believed, combine, explain, judge, silence
-from controlplane.core.window import Minute
+from controlplane.core.serving import believed, combine, explain, judge, silence, transition
 from trimtab.model import (
     Bye,
     EdgeHello,
@@ -112,7 +111,7 @@ class Registry:
         for engine in placement.engines[:REPLICA_LIMIT]:
             self._configure(engine.name, engine.url, now_s)
 
-    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:
+    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:  # noqa: PLR0911
         """Take one event in; what the shell must do about it, in order."""
         match event:
             case AgentSaid():
@@ -125,6 +124,8 @@ class Registry:
                 return self._by_hand(event, now_s)
             case Loaded():
                 return self._load(event, now_s)
+            case Configured(placement, noted):
+                return [*noted, *self._reconfigure(placement, now_s)]
             case Tick():
                 return finish(self.ticking(now_s))
 
@@ -259,7 +260,7 @@ class Registry:
     ) -> Sequence[Effect]:
         before, old_state, old_health = replica.sample, replica.state, replica.health
         sample = believed(sample, self.edges.tokens_at_s(replica.name), now_s)
-        _count(replica.minute, before, sample, now_s)
+        replica.count(before, sample, now_s)
         self.breakers.sampled(replica, before, sample, now_s)
         if replica.facts is not None:
             limit, inflight = replica.facts.max_num_seqs, self.edges.inflight(replica.name)
@@ -356,6 +357,24 @@ class Registry:
         replica.configured = True
         self._review(replica, now_s)
 
+    def _reconfigure(self, placement: Placement, now_s: float) -> list[Effect]:
+        """Others, or other keys and limits: all that edges are told is worked out anew."""
+        effects: list[Effect] = []
+        self.placement = placement
+        for replica in list(self.replicas.values()):
+            replica.configured = placement.spec(replica.name, replica.url) is not None
+            if not replica.configured and replica.facts is None:
+                effects += self._forget(replica)  # nobody ever spoke of it but the configuration
+        urls = {replica.url for replica in self.replicas.values()}
+        for engine in placement.engines[:REPLICA_LIMIT]:
+            if engine.url not in urls and engine.name not in self.replicas:
+                self._configure(engine.name, engine.url, now_s)
+        for replica in self.replicas.values():
+            replica.route_of = ()
+            effects += self._review(replica, now_s)
+        self.routing_version += 1
+        return effects
+
     def _create(self, name: str, url: str, now_s: float) -> Replica:
         replica = Replica(name, url, known_since_s=now_s, wish=self._wishes.pop(name, Wish()))
         self.replicas[name] = replica
@@ -383,7 +402,7 @@ class Registry:
         if same and (old_state is None or old_state is replica.state):
             return []
         self.routing_version += not same
-        return _transition(replica, old, old_state or replica.state)
+        return transition(replica, old, old_state or replica.state)
 
     def _keep(self, replica: Replica, now_s: float) -> list[Effect]:
         """Store what must outlive us, if it is not there already."""
@@ -455,41 +474,3 @@ def _with_models_known(facts: EngineFacts, before: EngineFacts | None) -> Engine
         max_model_len_tokens=before.max_model_len_tokens,
         adapters=before.adapters,
     )
-
-
-def _transition(replica: Replica, old: Route | None, old_state: EngineState) -> list[Effect]:
-    """What to log, with the evidence, when the state or the decision is another one."""
-    route, sample = replica.route, replica.sample
-    if route is None or old is None:
-        return []
-    if (old.serving, old_state) == (route.serving, replica.state):
-        return []
-    evidence: dict[str, object] = {
-        "node": replica.node,
-        "intent": replica.wish.intent.name,
-        "breaker": route.breaker.name,
-    }
-    if sample is not None:
-        evidence |= {
-            "state_age_ms": sample.state_age_ms,
-            "no_progress_ms": sample.no_progress_ms,
-            "metrics_age_ms": sample.metrics_age_ms,
-            "running": sample.running,
-            "waiting": sample.waiting,
-            "epoch": sample.epoch,
-        }
-    states, servings = (old_state, replica.state), (old.serving, route.serving)
-    return [Transition(replica.name, states, servings, route.reason, evidence)]
-
-
-def _count(minute: Minute, before: EngineSample | None, sample: EngineSample, now_s: float) -> None:
-    """Add what the engine did since its last sample; a restart starts its counters anew."""
-    if sample.generation_tokens_total is not None:
-        same_start = before is not None and before.epoch == sample.epoch
-        earlier = before.generation_tokens_total if before and same_start else None
-        grown = 0 if earlier is None else sample.generation_tokens_total - earlier
-        minute.add("tokens", max(0, grown), now_s)
-    if sample.ttft is not None:
-        for bound_s, count in zip(sample.ttft.le_s, sample.ttft.count, strict=False):
-            if bound_s > 0 and count:
-                minute.add(("ttft", bound_s), count, now_s)

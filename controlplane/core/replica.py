@@ -89,6 +89,18 @@ class Replica:
             return None
         return self.facts.uptime_ms + max(0, round(1000 * (now_s - self.facts_at_s)))
 
+    def count(self, before: EngineSample | None, sample: EngineSample, now_s: float) -> None:
+        """Add what the engine did since its last sample; a restart starts its counters anew."""
+        if sample.generation_tokens_total is not None:
+            same_start = before is not None and before.epoch == sample.epoch
+            earlier = before.generation_tokens_total if before and same_start else None
+            grown = 0 if earlier is None else sample.generation_tokens_total - earlier
+            self.minute.add("tokens", max(0, grown), now_s)
+        if sample.ttft is not None:
+            for bound_s, count in zip(sample.ttft.le_s, sample.ttft.count, strict=False):
+                if bound_s > 0 and count:
+                    self.minute.add(("ttft", bound_s), count, now_s)
+
     def unheard_s(self, now_s: float) -> float:
         """How long nobody has said anything about it."""
         since_s = self.known_since_s if self.sampled_at_s is None else self.sampled_at_s

@@ -218,8 +218,8 @@ class Connection(asyncio.Protocol):
     def _go_on(self, last: Request) -> None:
         """What comes after an answer."""
         self._running = self._task = None
+        last.body.drop()
         if not last.writer.keeps:
-            last.body.drop()
             self._end(lingers=not last.body.is_whole)
         elif self._ahead:
             self._begin(self._ahead.popleft())

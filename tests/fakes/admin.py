@@ -14,9 +14,17 @@ from typing import Any
 
 import grpc
 
+from tests.fakes.configs import FakeConfigs
 from tests.fakes.steer import FakeSteer
 from trimtab import codec
-from trimtab.v1 import admin_pb2, admin_pb2_grpc, explain_pb2, explain_pb2_grpc, steer_pb2_grpc
+from trimtab.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    config_pb2_grpc,
+    explain_pb2,
+    explain_pb2_grpc,
+    steer_pb2_grpc,
+)
 from trimtab.views import Account, Explanation, Fleet, FleetEvent, StateHeader, StateRecord
 
 
@@ -34,6 +42,7 @@ class FakeAdmin:
     """By subject and name."""
     events: list[FleetEvent] = field(default_factory=list)
     restores: list[admin_pb2.RestoreStateRequest] = field(default_factory=list)  # the first of each
+    configs: FakeConfigs = field(default_factory=FakeConfigs)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _server: grpc.Server | None = None
 
@@ -51,6 +60,8 @@ class FakeAdmin:
         explaining(self, server)
         steering: Any = steer_pb2_grpc.add_SteerServiceServicer_to_server
         steering(self.steer, server)
+        configuring: Any = config_pb2_grpc.add_ConfigServiceServicer_to_server
+        configuring(self.configs, server)
         server.add_insecure_port(self.target)
         server.start()
         self._server = server
