@@ -70,6 +70,7 @@ COMMANDS = {
     "cordon": "commands_intent:cordon",
     "uncordon": "commands_intent:uncordon",
     "drain": "commands_intent:drain",
+    "simulate": "commands_simulate:simulate",
     "config": "commands_config:config",
     "node": "commands_node:node",
     "snapshot": "commands_snapshot:snapshot",

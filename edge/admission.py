@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from edge.core import models, problems
 from edge.core.decisions import Notes
@@ -97,7 +98,6 @@ class Admission:
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
         self._finished: Counter[tuple[str, str]] = Counter()  # tokens of attempts that are over
         self._borrowed = 0
-        self._released = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
 
@@ -154,12 +154,10 @@ class Admission:
         self._running[permit.route.replica].discard(permit)
         if permit.borrowed:
             self._borrowed -= 1
-            self._released.set()
             return
         self._finished[permit.source] += permit.tokens - permit.counted
         now_s, refused = clock.now_s(), permit.refused
         self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
-        self._released.set()
         if self._waiting:
             self.pump()
 
@@ -189,11 +187,9 @@ class Admission:
             else:
                 future.set_result(placement)
 
-    async def idle(self) -> None:
-        """Wait until nothing waits or runs."""
-        while self._borrowed or any(self._dispatch.totals()):
-            self._released.clear()
-            await self._released.wait()
+    def running(self) -> Iterator[Permit]:
+        """All attempts under way."""
+        return chain.from_iterable(self._running.values())
 
     async def pump_forever(self) -> None:
         """Notice doubts that expired, and count what streams."""
@@ -247,7 +243,6 @@ class Admission:
             raise
         finally:
             timer.cancel()
-            self._released.set()
             del self._waiting[ticket.number]
 
     def _refuse_orphans(self) -> None:
