@@ -46,6 +46,15 @@ async def test_many_keys_go_in_pieces() -> None:
     assert len(store.entries) == 300
 
 
+async def test_what_is_large_goes_in_pieces_that_every_store_takes() -> None:
+    store = FakeStore()
+    saver = Saver(store, Tenure())
+    for number in range(5):
+        saver.save(f"k{number}", bytes(400_000))
+    await saver.flush()
+    assert [len(ops) for ops in store.txns] == [2, 2, 1]
+
+
 async def test_a_broken_store_is_told_once_and_caught_up_with(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
