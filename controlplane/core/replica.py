@@ -78,8 +78,10 @@ class Replica:
 
     def take(self, sample: EngineSample, inflight: int, now_s: float) -> None:
         """Its agent's newest sample; `inflight` is what edges have on it."""
+        before = self.sample
         self.sample, self.sampled_at_s = sample, now_s
-        unseen = inflight and not (sample.running or sample.waiting)
+        still = before is not None and _counted(before) == _counted(sample)
+        unseen = inflight and still and not (sample.running or sample.waiting)
         self.unseen_since_s = (self.unseen_since_s or now_s) if unseen else None
 
     @property
@@ -113,3 +115,8 @@ class Replica:
         """How long nobody has said anything about it."""
         since_s = self.known_since_s if self.sampled_at_s is None else self.sampled_at_s
         return now_s - since_s
+
+
+def _counted(sample: EngineSample) -> tuple[int | None, ...]:
+    """What grows with any work."""
+    return sample.prompt_tokens_total, sample.generation_tokens_total, sample.finished_total

@@ -398,7 +398,7 @@ CASES: dict[str, tuple[Callable[[Story], None], str, bool | None]] = {
     "ejected": (ejected, "no new requests: engine STALLED", False),
     "hung when idle": (
         hung_when_idle,
-        "in rotation, but work edges have 1 on it, and it has run none for 5.5 s: its core may",
+        "in rotation, but work edges have 1 on it, and it has run none for 5.0 s: its core hangs",
         True,
     ),
     "loading": (loading, "no new requests: engine STARTING for 0.0 s: loads its weights", False),
