@@ -7,22 +7,21 @@ the one that an agent of this node gives it, <node>-<port>.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import ipaddress
 import pathlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import msgspec
 
-from controlplane.core.placement import EngineSpec
+from controlplane.core.placement import EngineSpec, spec_of
 from controlplane.store.etcd_client import Access
 from trimtab.model import ApiKey, EdgePolicy, Pool
 from trimtab.runtime import config as file
-from trimtab.runtime import shapes
+from trimtab.runtime import live_config, shapes
 from trimtab.runtime.service import ConfigError
+from trimtab.views import ConfigSetting
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,10 @@ class ControlConfig:
     tls: TlsConfig | None = None
     metrics: str = ""
     """HOST:PORT for the status page and /metrics; empty: none."""
+    node: str = ""
+    """This machine's name; after it engines without a name are called."""
+    settings: tuple[ConfigSetting, ...] = ()
+    """What else the file says."""
 
 
 def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
@@ -111,6 +114,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         )
     tls = _tls(base, args.tls_dir or base.tls.dir, args.name or node, listen)
     _refuse_open(listen, secure=tls is not None or base.insecure)
+    live = live_config.live(base)
     metrics = args.metrics or base.controlplane_metrics or ""
     if metrics and (problem := shapes.address_problem(metrics)):
         raise ConfigError(f"--metrics: {problem}")
@@ -121,14 +125,16 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         advertise=args.advertise or listen,
         store=store,
         report_period_s=base.report_period_s,
-        pools=tuple(_pool(pool) for pool in base.pools),
-        engines=tuple(_engines(base, node)),
-        keys=tuple(_key(key) for key in base.keys),
-        policy=_policy(base.edge),
+        pools=live.pools,
+        engines=tuple(spec_of(engine, node) for engine in live.engines),
+        keys=live.keys,
+        policy=live.policy,
         etcd=etcd,
         admin_socket=_admin_socket(args.admin_socket, listen, state_dir, store),
         tls=tls,
         metrics=metrics,
+        node=node,
+        settings=live_config.settings(base),
     )
 
 
@@ -210,49 +216,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _engines(base: file.Config, node: str) -> Iterator[EngineSpec]:
-    for pool in base.pools:
-        for engine in pool.engines:
-            yield _engine(engine, node, pool.name)
-    for engine in base.engines:
-        yield _engine(engine, node, "")
-
-
-def _engine(engine: file.Engine, node: str, pool: str) -> EngineSpec:
-    url = engine.url.rstrip("/")
-    name = engine.name or f"{node}-{urlsplit(url).port}"
-    return EngineSpec(name, url, pool, engine.served_as, named=bool(engine.name))
-
-
-def _pool(pool: file.Pool) -> Pool:
-    return Pool(
-        name=pool.name,
-        aliases=pool.aliases,
-        no_failover=not pool.failover,
-        request_timeout_ms=round(1000 * (pool.request_timeout_s or 0.0)),
-        idle_timeout_ms=round(1000 * (pool.idle_timeout_s or 0.0)),
-        hedge=pool.hedge,
-    )
-
-
-def _key(key: file.Key) -> ApiKey:
-    return ApiKey(_sha256(key), key.name, models=key.models or (), fallback=key.fallback)
-
-
-def _sha256(key: file.Key) -> bytes:
-    if key.key is None:
-        return bytes.fromhex(key.sha256)
-    return hashlib.sha256(file.resolve(key.key).encode()).digest()
-
-
-def _policy(limits: file.EdgeLimits) -> EdgePolicy:
-    return EdgePolicy(
-        queue_limit=limits.queue_limit,
-        queue_wait_ms=round(limits.queue_wait_s * 1000),
-        head_hold_ms=round(limits.head_hold_s * 1000),
-        idle_timeout_ms=round(limits.idle_timeout_s * 1000),
-        total_timeout_ms=round(limits.total_timeout_s * 1000),
-        body_limit_bytes=limits.body_limit_bytes,
-    )

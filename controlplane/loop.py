@@ -43,15 +43,16 @@ from controlplane.core.events import (
     Transition,
 )
 from controlplane.core.journal import Journal, told
-from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.desk import Desk
 from controlplane.leader import Tenure
+from controlplane.live import LiveConfiguration
 from controlplane.questions import Questions, Told
 from controlplane.saver import Saver
+from controlplane.settings import Settings
 from controlplane.slices import sliced
 from controlplane.store.protocol import Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
@@ -59,11 +60,9 @@ from trimtab.codec import Parts
 from trimtab.model import (
     Ack,
     AgentMessage,
-    ApiKey,
     Credits,
     EdgeHello,
     EdgeMessage,
-    EdgePolicy,
     EdgeUpdate,
     Intent,
     Serving,
@@ -83,19 +82,6 @@ log = logging.getLogger("controlplane")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What the configuration says about the fleet."""
-
-    fleet: str
-    name: str
-    software_version: str
-    placement: Placement
-    keys: tuple[ApiKey, ...]
-    policy: EdgePolicy
-    stale_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Restored:
     """How many records a restore touches."""
 
@@ -112,6 +98,7 @@ class ControlLoop:
         self._store = store
         self._tenure = tenure
         self._saver = Saver(store, tenure)
+        self.live = LiveConfiguration(settings.live, store, self._saver, self._handle)
         self._term = term
         self._version = 0
         self.refusals = Refusals()
@@ -136,6 +123,7 @@ class ControlLoop:
 
     def load(self, loaded: Loaded) -> None:
         """Begin with what the store knew."""
+        self.live.load(loaded.config)
         self.journal.load(loaded.journal.values())
         self._handle(loaded)
 
@@ -274,9 +262,10 @@ class ControlLoop:
         """To read, and only until something else runs: a restore replaces it."""
         return self._registry
 
-    async def ask_edges(self, kind: str, argument: str) -> list[Told]:
-        """See controlplane/questions."""
-        return await self.questions.ask(self._edges.values(), kind, argument)
+    async def ask_edges(self, kind: str, argument: str, edge: str = "") -> list[Told]:
+        """See controlplane/questions; only that edge, if it is named."""
+        edges = [s for s in self._edges.values() if not edge or (s.hello and s.hello.edge == edge)]
+        return await self.questions.ask(edges, kind, argument)
 
     def note(self, what: str, fields: Mapping[str, object]) -> None:
         """Something that people may want to know has happened."""
@@ -403,13 +392,13 @@ class ControlLoop:
             tick_at_s = max(tick_at_s, ended_s + TICK_REST * worked_s)
 
     def _publish_routing(self) -> bool:
-        """Make the newest routing and let the streams take it; False when there is none."""
-        registry, settings = self._registry, self.settings
+        """Make the newest routing and let the streams take it; whether there was any."""
+        registry, live = self._registry, self.live.now
         if registry.routing_version == self._routing_version:
             return False
         self._routing_version = registry.routing_version
-        replicas, pools = registry.replicas.values(), settings.placement.pools
-        self._take(snapshot.build(replicas, pools, settings.keys, settings.policy))
+        replicas = registry.replicas.values()
+        self._take(snapshot.build(replicas, live.placement.pools, live.keys, live.policy))
         for stream in self._edges.values():
             stream.wake.set()
         return True

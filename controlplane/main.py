@@ -21,9 +21,9 @@ from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
 from controlplane.leader import Alone, Candidate, Election, StoreElection
-from controlplane.loop import Settings
 from controlplane.members import Members
 from controlplane.seat import Seat
+from controlplane.settings import Settings
 from controlplane.store import open as open_store
 from controlplane.store.protocol import Store
 from controlplane.term import Office
@@ -100,6 +100,8 @@ def _settings(config: ControlConfig) -> Settings:
         keys=config.keys,
         policy=config.policy,
         stale_s=max(STALE_S, REPORTS_MISSED * config.report_period_s),
+        node=config.node,
+        others=config.settings,
     )
 
 

@@ -55,7 +55,9 @@ class Saver:
         """Write this now; its revision. Raises StoreError, and then `before` comes back."""
         try:
             async with asyncio.timeout(WRITE_DEADLINE_S), self.lock:
-                return (await self._tenure.write(self._store, [Put(key, value)])).revision
+                revision = (await self._tenure.write(self._store, [Put(key, value)])).revision
+                self._pending.pop(key, None)  # what was to come back after a write that failed
+                return revision
         except BaseException as error:
             # it may have come through, and what was refused must not come true with the next leader
             self.save(key, before)

@@ -15,7 +15,8 @@ import grpc
 
 from controlplane import state
 from controlplane.leader import Tenure
-from controlplane.loop import ControlLoop, Settings
+from controlplane.loop import ControlLoop
+from controlplane.settings import Settings
 from controlplane.store.protocol import Store
 from trimtab.runtime.targets import LEADER_METADATA, LOST_METADATA
 from trimtab.views import Fleet

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import grpc
 
-from controlplane import service_admin, service_agent, service_edge, service_explain
+from controlplane import (
+    service_admin,
+    service_agent,
+    service_config,
+    service_edge,
+    service_explain,
+    service_whatif,
+)
 from controlplane.seat import Seat
 from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc
 
-NAMES = (service_agent.NAME, service_edge.NAME, service_admin.NAME, service_explain.NAME)
+NAMES = (
+    service_agent.NAME,
+    service_edge.NAME,
+    service_admin.NAME,
+    service_explain.NAME,
+    service_config.NAME,
+    service_whatif.NAME,
+)
 
 
 def register(seat: Seat, server: grpc.aio.Server) -> None:
@@ -17,3 +31,5 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     service_edge.register(service_edge.EdgeService(seat), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
     service_explain.register(service_explain.ExplainService(seat), server)
+    service_config.register(service_config.ConfigService(seat), server)
+    service_whatif.register(seat, server)

@@ -1,4 +1,4 @@
-"""What is read from the store when a term begins: its number, replicas and intents.
+"""What is read from the store when a term begins: its number, replicas, intents, configurations.
 
 Rules: every term is higher than all before it, so that its pushes are newer; a record
 that can't be read is named in the log and passed over.
@@ -11,10 +11,12 @@ from typing import TypeVar
 
 from controlplane.core.events import Loaded
 from controlplane.core.records import (
+    CONFIGS,
     EVENTS,
     INTENTS,
     REPLICAS,
     TERM_KEY,
+    ConfigRecord,
     ReplicaRecord,
     Wish,
     pack_term,
@@ -47,8 +49,14 @@ async def load(store: Store) -> Loaded:
     return Loaded(
         replicas=await _records(store, REPLICAS, ReplicaRecord),
         wishes=await _records(store, INTENTS, Wish),
+        config=max(await configs(store), key=lambda it: it.revision, default=ConfigRecord()),
         journal=await _records(store, EVENTS, tuple[FleetEvent, ...]),
     )
+
+
+async def configs(store: Store) -> list[ConfigRecord]:
+    """Every configuration that is kept, the newest last. Raises StoreError."""
+    return list((await _records(store, CONFIGS, ConfigRecord)).values())
 
 
 async def _records(store: Store, prefix: str, kind: type[T]) -> dict[str, T]:

@@ -13,8 +13,9 @@ import random
 
 from controlplane import migrations, state
 from controlplane.leader import DeposedError, Election, Tenure
-from controlplane.loop import ControlLoop, Settings
+from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
+from controlplane.settings import Settings
 from controlplane.store.protocol import Store, StoreError
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.tasks import TaskRunner

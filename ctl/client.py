@@ -33,8 +33,10 @@ from trimtab.views import Explanation, Fleet, FleetEvent, StateHeader, StateReco
 if TYPE_CHECKING:
     from trimtab.runtime.tls import Identity
 
+S = TypeVar("S")
 T = TypeVar("T")
 DEADLINE_S = 10.0
+SYSTEM_SOCKET = pathlib.Path("/var/lib/trimtab/control.sock")  # where services keep their state
 STATE_DEADLINE_S = 120.0  # for all records of a large fleet, on a slow store
 WATCH_PERIOD_MS = 1_000
 
@@ -91,9 +93,10 @@ class Restored:
 
 
 def default_target() -> str:
-    """The control plane of this machine: its socket in the state directory."""
+    """The control plane of this machine: its socket in the user's or the machine's state."""
     base = os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local" / "state"
-    return f"unix:{pathlib.Path(base) / 'trimtab' / 'control.sock'}"
+    own = pathlib.Path(base) / "trimtab" / "control.sock"
+    return f"unix:{SYSTEM_SOCKET if SYSTEM_SOCKET.exists() and not own.exists() else own}"
 
 
 def identity() -> Identity | None:

@@ -89,6 +89,8 @@ def seconds(value: float | None) -> str:
 def text(value: str) -> str:
     """A peer's words as one printable line."""
     line = " ".join(value.split())
+    if line.isprintable():
+        return line or ABSENT
     return "".join(c if c.isprintable() else "?" for c in line) or ABSENT
 
 

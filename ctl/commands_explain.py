@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ctl.exits import CtlError, Exit
-from ctl.options import Format, Server, target
+from ctl.options import Format, Server, allow, target
 from ctl.screen import Screen
 from trimtab.views import Concern
 
@@ -47,7 +47,7 @@ def explain(
     if not subject:
         known = "replica NAME, request ID, tenant NAME or model NAME"
         raise CtlError(Exit.USAGE, f'cannot explain "{noun}". Like: ctl explain {known}')
-    _allow(output, Format.TABLE, Format.JSON)
+    allow(output, Format.TABLE, Format.JSON)
     from ctl import accounts, client, render, told  # noqa: PLC0415  grpc is slow to import
 
     screen = Screen()
@@ -76,7 +76,7 @@ def events(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by na
     server: Server = "",
 ) -> None:
     """Show what happened to the fleet; a new leader knows what the one before has stored."""
-    _allow(output, Format.TABLE, Format.JSONL)
+    allow(output, Format.TABLE, Format.JSONL)
     since_ms = _milliseconds(since) if since else 0
     from ctl import client, render, told  # noqa: PLC0415  grpc is slow to import
     from trimtab.v1.admin_pb2 import WatchEventsRequest  # noqa: PLC0415
@@ -112,9 +112,3 @@ def _subject(word: str) -> str:
     """What is to be explained; empty if it can't be."""
     named = (subject for subject, names in _SUBJECTS.items() if word.lower() in names)
     return next(named, "")
-
-
-def _allow(output: Format, *forms: Format) -> None:
-    if output not in forms:
-        known = ", ".join(form.value for form in forms)
-        raise CtlError(Exit.USAGE, f"--output here is one of {known}, not {output.value}")

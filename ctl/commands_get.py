@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ctl import nouns
+from ctl import live_names, nouns
 from ctl.exits import CtlError, Exit
 from ctl.options import Format, Output, Server, target
 from ctl.screen import Screen
@@ -14,8 +14,16 @@ from ctl.screen import Screen
 
 def get(
     context: typer.Context,
-    noun: Annotated[str, typer.Argument(help=f"One of: {', '.join(nouns.NOUNS)}.")],
-    name: Annotated[str, typer.Argument(help="Only this one.", show_default=False)] = "",
+    noun: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of: {', '.join(nouns.NOUNS)}.", autocompletion=lambda: list(nouns.NOUNS)
+        ),
+    ],
+    name: Annotated[
+        str,
+        typer.Argument(help="Only this one.", show_default=False, autocompletion=live_names.of("")),
+    ] = "",
     output: Output = Format.TABLE,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Again on every change.")] = False,
     server: Server = "",

@@ -6,13 +6,16 @@ from typing import Annotated
 
 import typer
 
+from ctl import live_names
 from ctl.exits import Exit
 from ctl.intents import Wish, express, wait_until_empty
 from ctl.options import Server, target
 from ctl.screen import Screen
 from trimtab.model import Intent
 
-Replica = Annotated[str, typer.Argument(help="The replica's name.")]
+Replica = Annotated[
+    str, typer.Argument(help="The replica's name.", autocompletion=live_names.of("replicas"))
+]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
 Confirm = Annotated[
     str,

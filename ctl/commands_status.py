@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ctl.exits import Exit
-from ctl.options import Server, target
+from ctl.options import Format, Server, allow, target
 from ctl.screen import Screen
 
 
@@ -16,9 +16,13 @@ def status(
     check: Annotated[
         bool, typer.Option("--check", help="Exit 10 when degraded, 11 when down.")
     ] = False,
+    output: Annotated[
+        Format, typer.Option("--output", "-o", help="table, json or yaml.")
+    ] = Format.TABLE,
     server: Server = "",
 ) -> None:
     """Say whether the fleet is all right, and what speaks against it."""
+    allow(output, Format.TABLE, Format.JSON, Format.YAML)
     from ctl import client, render  # noqa: PLC0415  grpc is slow to import
     from trimtab.verdict import Level, judge  # noqa: PLC0415
 
@@ -27,6 +31,9 @@ def status(
 
     async def work(plane: client.Client) -> Exit:
         fleet = await plane.fleet()
+        if output is not Format.TABLE:
+            screen.data(render.plain(render.verdict(fleet), output))
+            return exits[judge(fleet).level] if check else Exit.OK
         page = render.status(fleet)
         pools = f"\n{screen.table(page.pools)}" if page.pools.rows else ""
         lines = (*page.head, pools.rstrip("\n"), *page.problems)

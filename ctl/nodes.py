@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -16,30 +15,13 @@ from google.protobuf.message import Message
 from ctl.client import DEADLINE_S, EXITS, identity
 from ctl.columns import span, text
 from ctl.exits import CtlError, Exit
-from ctl.options import Format
-from ctl.render import Table, listed
-from ctl.screen import Screen
+from ctl.pages import Page
+from ctl.render import Table
 from trimtab.runtime import rpc
 from trimtab.v1 import identity_pb2 as pb
 from trimtab.v1 import identity_pb2_grpc
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What a command found: items and their names for programs, a table or lines for people."""
-
-    kind: str
-    items: tuple[dict[str, Any], ...]
-    names: tuple[str, ...]
-    people: Table | str
-
-    def text(self, screen: Screen, form: Format) -> str:
-        """In the format asked for."""
-        if not form.is_table:
-            return listed(self.kind, self.items, self.names, form)
-        return self.people if isinstance(self.people, str) else screen.table(self.people)
 
 
 def run(target: str, work: Callable[[Nodes], Awaitable[None]]) -> None:

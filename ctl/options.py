@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from typing import Annotated
 
 import typer
 
+from ctl.exits import CtlError, Exit
+
+COMPLETE = "_CTL_COMPLETE"
+"""The variable by which a shell asks for completions; typer makes its name of ours."""
+CONTEXT = "TRIMTAB_CONTEXT"
+"""The variable that says which context is meant; `--context` sets it."""
 TLS_DIR = "TRIMTAB_TLS_DIR"
 """The variable that says who asks; `--tls-dir` sets it."""
 
@@ -41,8 +48,22 @@ Server = Annotated[
 ]
 
 
+def allow(output: Format, *forms: Format) -> None:
+    """Refuse the forms that a command does not print."""
+    if output not in forms:
+        known = ", ".join(form.value for form in forms)
+        raise CtlError(Exit.USAGE, f"--output here is one of {known}, not {output.value}")
+
+
 def target(context: typer.Context, server: str) -> str:
-    """The command's --server, else ctl's own or $TRIMTAB_SERVER, else this machine's."""
+    """The command's --server, ctl's own or $TRIMTAB_SERVER, a context's, this machine's."""
+    if named := server or str(context.obj or ""):
+        return named
+    from ctl import contexts  # noqa: PLC0415  here as below: only who needs it pays
     from ctl.client import default_target  # noqa: PLC0415  grpc is slow to import
 
-    return server or str(context.obj or "") or default_target()
+    if (chosen := contexts.chosen()) is not None:
+        named = chosen.server
+        if chosen.tls_dir:
+            os.environ.setdefault(TLS_DIR, chosen.tls_dir)
+    return named or default_target()

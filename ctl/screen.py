@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 if TYPE_CHECKING:
     from rich.live import Live
-    from rich.table import Table as RichTable
 
     from ctl.render import Table
 
-WIDTH = 1_000  # wider than any table: the terminal wraps, files keep whole lines
 _ASCII = str.maketrans({"—": "--", "…": "...", "→": "->"})
-_TONES = dict.fromkeys(("ready", "open", "healthy", "yes"), "green") | dict.fromkeys(
-    ("stalled", "dead", "lost", "ejected", "no"), "red"
+_TONES = dict.fromkeys(("ready", "open", "healthy", "yes"), "32") | dict.fromkeys(
+    ("stalled", "dead", "lost", "ejected", "no"), "31"
 )
-_TONE_ELSE = "yellow"
+_TONE_ELSE = "33"  # green, red, yellow
 
 
 def speaks_utf8(environ: dict[str, str], encoding: str | None) -> bool:
@@ -60,12 +58,8 @@ class Screen:
 
     def table(self, table: Table) -> str:
         """The table as text, coloured where that is welcome."""
-        from rich.console import Console  # noqa: PLC0415  40 ms that JSON need not pay
-
-        console = Console(file=self._out, width=WIDTH, highlight=False, markup=False, emoji=False)
-        with console.capture() as capture:
-            console.print(_rich(table))
-        return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+        colour = self.tty and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return _lined_up(table, colour=colour)
 
     def board(self, *, full: bool = False) -> Board:
         """A place on the terminal that is drawn over and over, or all of it."""
@@ -113,18 +107,30 @@ def _tone(cell: str) -> str:
     return _TONES.get(cell.partition(" ")[0], _TONE_ELSE)
 
 
-def _rich(table: Table) -> RichTable:
-    from rich.table import Table as RichTable  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+def _lined_up(table: Table, *, colour: bool) -> str:
+    """Columns as wide as they must be. A table library takes a second for a thousand rows."""
+    rows = (table.titles, *table.rows)
+    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [cell + " " * (w - _cells(cell)) for cell, w in zip(row, widths, strict=True)]
+        cells[-1] = row[-1]
+        if colour:
+            cells = [_coloured(cell, number, i in table.toned) for i, cell in enumerate(cells)]
+        lines.append(f"{'  '.join(cells).rstrip()}\n")
+    return "".join(lines)
 
-    drawn = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in table.titles:
-        drawn.add_column(title, no_wrap=True)
-    for row in table.rows:
-        drawn.add_row(
-            *(
-                Text(cell, style=_tone(cell) if index in table.toned else "")
-                for index, cell in enumerate(row)
-            )
-        )
-    return drawn
+
+def _cells(text: str) -> int:
+    """How wide it is on a terminal."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # noqa: PLC0415  rare
+
+    return cell_len(text)
+
+
+def _coloured(cell: str, number: int, toned: bool) -> str:
+    if number == 0:
+        return f"\x1b[1m{cell}\x1b[0m"
+    return f"\x1b[{_tone(cell)}m{cell}\x1b[0m" if toned else cell

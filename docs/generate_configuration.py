@@ -17,7 +17,7 @@ import typing
 
 import msgspec
 
-from trimtab.runtime import config
+from trimtab.runtime import config, live_config
 
 PAGE = pathlib.Path(__file__).with_name("configuration.md")
 SECTIONS = (
@@ -32,6 +32,8 @@ SECTIONS = (
     config.Certificate,
     config.Tls,
 )
+# They stand only below settings that need a restart; RESTARTS says whose.
+PARTS_OF_A_RESTART = (config.Fallback, config.Etcd, config.Certificate, config.Tls)
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 INTRO = """\
 <!-- Generated from trimtab/runtime/config.py by `./run docs`: change it there. -->
@@ -41,6 +43,9 @@ One file, YAML or JSON, read by every binary with `--config FILE`; flags overrid
 needs none. Every key is optional unless it is marked. Unknown keys, wrong types and names used
 twice are errors, and all of them are listed at once with line and column. Secrets are references,
 so the file can live in git. YAML aliases are refused; the file may have 1 MiB.
+
+What is *live* is put into effect by `ctl config apply FILE`, at once and while everything runs
+([how](live-configuration.md)); the rest is read by the named processes when they start.
 
 ```yaml
 pools:
@@ -72,9 +77,10 @@ def section(struct: type[msgspec.Struct]) -> str:
     lines = [f"## {title}", ""]
     if struct is not config.Config:
         lines += [inspect.cleandoc(struct.__doc__ or ""), ""]
-    lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
+    lines += ["| key | value | default | change | meaning |", "|---|---|---|---|---|"]
     for field in msgspec.structs.fields(struct):
-        cells = (kind(hints[field.name]), default_of(field), comments[field.name])
+        value = kind(hints[field.name])
+        cells = (value, default_of(field), change(struct, field.name), comments[field.name])
         row = " | ".join(cells).replace("<", "&lt;")
         lines.append(f"| `{field.name}` | {row} |")
     return "\n".join([*lines, ""])
@@ -113,6 +119,16 @@ def constrained(base: type, meta: msgspec.Meta) -> str:
     limits = {"≥": meta.ge, ">": meta.gt, "≤": meta.le}
     words = [f"{sign} {limit:,}" for sign, limit in limits.items() if limit is not None]
     return " ".join([meta.title or PLAIN[base], ", ".join(words)]).strip()
+
+
+def change(struct: type[msgspec.Struct], name: str) -> str:
+    """How another value comes into effect."""
+    if struct in PARTS_OF_A_RESTART:
+        return "restart"
+    if struct is config.Secret:
+        return "as what it is for"
+    who = live_config.RESTARTS.get(struct, {}).get(name)
+    return f"restart: {who}" if who else "live"
 
 
 def default_of(field: msgspec.structs.FieldInfo) -> str:

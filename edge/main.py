@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pathlib
 import random
 import sys
@@ -47,7 +46,7 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
-        feed.tellers = questions.tellers(proxy.decisions, dispatch)
+        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
         public = await listening.public(callers, config, tls := _tls(config))
@@ -76,7 +75,7 @@ async def serve(config: EdgeConfig) -> None:
             endpoint.draining = True
             notify(stopping=True, more_s=config.drain_s + STOP_MARGIN_S)
             public.close()
-            await _drain(admission, config.drain_s)
+            await callers.retire(config.drain_s)
             await proxy.tunnels.close()
 
 
@@ -99,12 +98,6 @@ async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> No
             notify(status=status)
             told = status
         await asyncio.sleep(STATUS_PERIOD_S)
-
-
-async def _drain(admission: Admission, within_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await admission.idle()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

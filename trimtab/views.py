@@ -6,10 +6,19 @@ Rules: as in `trimtab.model`, whose types these are made of: same names as on th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
-from trimtab.model import EngineState, GpuSample, Intent, LimitSource, Route
+from trimtab.model import (
+    ApiKey,
+    EdgePolicy,
+    EngineState,
+    GpuSample,
+    Intent,
+    LimitSource,
+    Pool,
+    Route,
+)
 
 SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
 
@@ -252,3 +261,46 @@ class StateRecord:
 
     key: str
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredEngine:
+    """Where an engine belongs."""
+
+    url: str
+    pool: str = ""
+    name: str = ""
+    served_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveConfig:
+    """The part of the configuration that changes while everything runs, whole."""
+
+    pools: tuple[Pool, ...] = ()
+    engines: tuple[ConfiguredEngine, ...] = ()
+    keys: tuple[ApiKey, ...] = ()
+    policy: EdgePolicy = field(default_factory=EdgePolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigRevision:
+    """Who put a configuration into effect."""
+
+    revision: int
+    at_ms: int = 0
+    actor: str = ""
+    reason: str = ""
+    is_file: bool = False
+    file_of: str = ""
+    pools: int = 0
+    engines: int = 0
+    keys: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSetting:
+    """One setting of a process's own file; the value is JSON."""
+
+    path: str
+    value: str

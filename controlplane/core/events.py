@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from controlplane.core.records import ReplicaRecord, Wish
+from controlplane.core.placement import Placement
+from controlplane.core.records import ConfigRecord, ReplicaRecord, Wish
 from controlplane.core.refusals import Kind
 from trimtab.model import (
     AgentDirective,
@@ -28,6 +29,7 @@ class Loaded:
 
     replicas: Mapping[str, ReplicaRecord]
     wishes: Mapping[str, Wish]
+    config: ConfigRecord = field(default_factory=ConfigRecord)
     journal: Mapping[str, tuple[FleetEvent, ...]] = field(default_factory=dict)
     """What happened before, a page a key."""
 
@@ -71,11 +73,19 @@ class IntentSet:
 
 
 @dataclass(frozen=True, slots=True)
+class Configured:
+    """Another configuration is in effect: its pools and engines; and what is to be told of it."""
+
+    placement: Placement
+    noted: tuple[Noted, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time passed."""
 
 
-Event = Loaded | AgentSaid | AgentGone | EdgeSaid | EdgeGone | IntentSet | Tick
+Event = Loaded | AgentSaid | AgentGone | EdgeSaid | EdgeGone | IntentSet | Configured | Tick
 
 
 @dataclass(frozen=True, slots=True)

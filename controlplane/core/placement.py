@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from trimtab.model import EngineFacts, Pool
+from trimtab.views import ConfiguredEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,12 @@ class EngineSpec:
     pool: str = ""
     served_as: str = ""
     named: bool = True  # the configuration gave the name; else it is our guess at the agent's
+
+
+def spec_of(engine: ConfiguredEngine, node: str) -> EngineSpec:
+    """An engine as configured; without a name it is called as an agent of this node calls it."""
+    name = engine.name or f"{node}-{urlsplit(engine.url).port}"
+    return EngineSpec(name, engine.url, engine.pool, engine.served_as, named=bool(engine.name))
 
 
 def mismatch(served_as: str, facts: EngineFacts | None) -> str:

@@ -19,12 +19,14 @@ from trimtab.policy.breaker import (
     Breaker,
     Cause,
 )
+from trimtab.views import LiveConfig
 
 ROOT = "trimtab/"
 TERM_KEY = ROOT + "term"
 SCHEMA_KEY = ROOT + "schema"
 REPLICAS = ROOT + "replicas/"
 INTENTS = ROOT + "intents/"
+CONFIGS = ROOT + "config/"
 EVENTS = ROOT + "events/"
 WAIT_MAX_S = BACKOFF_MAX_S * (1.0 + BACKOFF_JITTER)
 T = TypeVar("T")
@@ -65,6 +67,23 @@ class Wish(msgspec.Struct, frozen=True):
     actor: str = ""
     at_s: float = 0.0
     """When, in seconds since 1970."""
+
+
+class ConfigRecord(msgspec.Struct, frozen=True):
+    """A configuration that was applied."""
+
+    revision: int = 0
+    config: LiveConfig | None = None
+    """None: the file of the control plane that leads."""
+    at_s: float = 0.0
+    """When, in seconds since 1970."""
+    actor: str = ""
+    reason: str = ""
+
+    @property
+    def key(self) -> str:
+        """Where it is kept; the keys are in the revisions' order."""
+        return f"{CONFIGS}{self.revision:010d}"
 
 
 def remember(breaker: Breaker, wall_offset_s: float) -> BreakerRecord | None:
@@ -108,7 +127,7 @@ def recall(record: BreakerRecord | None, health: Serving, now_s: float, offset_s
     )
 
 
-def pack(record: ReplicaRecord | Wish) -> bytes:
+def pack(record: ReplicaRecord | Wish | ConfigRecord) -> bytes:
     """A record's bytes; the same record gives the same bytes."""
     return msgspec.json.encode(record)
 

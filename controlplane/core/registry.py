@@ -30,6 +30,7 @@ from controlplane.core.edges import Edges
 from controlplane.core.events import (
     AgentGone,
     AgentSaid,
+    Configured,
     EdgeGone,
     EdgeSaid,
     Effect,
@@ -108,7 +109,7 @@ class Registry:
         for engine in placement.engines[:REPLICA_LIMIT]:
             self._configure(engine.name, engine.url, now_s)
 
-    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:
+    def handle(self, event: Event, now_s: float) -> Sequence[Effect]:  # noqa: PLR0911
         """Take one event in; what the shell must do about it, in order."""
         match event:
             case AgentSaid():
@@ -121,6 +122,8 @@ class Registry:
                 return self._wish(name, wish, now_s)
             case Loaded():
                 return self._load(event, now_s)
+            case Configured(placement, noted):
+                return [*noted, *self._reconfigure(placement, now_s)]
             case Tick():
                 return finish(self.ticking(now_s))
 
@@ -256,7 +259,7 @@ class Registry:
         if replica.facts is not None:
             limit, inflight = replica.facts.max_num_seqs, self.edges.inflight(replica.name)
             replica.load.take_sample(before, sample, limit, inflight, now_s)
-        replica.sample, replica.sampled_at_s = sample, now_s
+        replica.take(sample, self.edges.inflight(replica.name), now_s)
         if old_state is not sample.state or before is None:
             replica.cause = sample.reason
             replica.stalled_warming = (
@@ -341,6 +344,24 @@ class Registry:
         replica.configured = True
         self._review(replica, now_s)
 
+    def _reconfigure(self, placement: Placement, now_s: float) -> list[Effect]:
+        """Others, or other keys and limits: all that edges are told is worked out anew."""
+        effects: list[Effect] = []
+        self.placement = placement
+        for replica in list(self.replicas.values()):
+            replica.configured = placement.spec(replica.name, replica.url) is not None
+            if not replica.configured and replica.facts is None:
+                effects += self._forget(replica)  # nobody ever spoke of it but the configuration
+        urls = {replica.url for replica in self.replicas.values()}
+        for engine in placement.engines[:REPLICA_LIMIT]:
+            if engine.url not in urls and engine.name not in self.replicas:
+                self._configure(engine.name, engine.url, now_s)
+        for replica in self.replicas.values():
+            replica.route_of = ()
+            effects += self._review(replica, now_s)
+        self.routing_version += 1
+        return effects
+
     def _create(self, name: str, url: str, now_s: float) -> Replica:
         replica = Replica(name, url, known_since_s=now_s, wish=self._wishes.pop(name, Wish()))
         self.replicas[name] = replica
@@ -402,7 +423,6 @@ class Registry:
         replica.route_of = made_of
         models = facts.served_models if facts else ()
         pool, served_as = self.placement.place(replica.name, replica.url, models)
-        serving = combine(replica.health, replica.wish.intent, breaker.state)
         wrong = mismatch(served_as, facts)
         return Route(
             replica=replica.name,
@@ -410,7 +430,7 @@ class Registry:
             node=replica.node,
             url=replica.url,
             served_as=served_as,
-            serving=Serving.CLOSED if wrong and serving is Serving.OPEN else serving,
+            serving=combine(replica.health, replica.wish.intent, breaker.state, wrong),
             reason="; ".join(filter(None, (wrong, explain(replica, silent)))),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=breaker.state,

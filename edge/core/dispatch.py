@@ -13,7 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+
+import msgspec
 
 from edge.core import uses
 from edge.core.models import has
@@ -92,7 +93,7 @@ class PoolState:
     """Whose limits the queue has."""
 
 
-class Placement(NamedTuple):
+class Placement(msgspec.Struct, frozen=True, gc=False):
     """A request that may run now: one attempt."""
 
     pool: str
@@ -472,4 +473,4 @@ def _may_ask(route: Route, ticket: Ticket) -> bool:
 
 def with_tried(ticket: Ticket, tried: set[str]) -> Ticket:
     """The same request, now known to have failed on these replicas."""
-    return ticket._replace(tried=frozenset(tried))
+    return msgspec.structs.replace(ticket, tried=frozenset(tried))

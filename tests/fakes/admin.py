@@ -14,8 +14,16 @@ from typing import Any
 
 import grpc
 
+from tests.fakes.configs import FakeConfigs
 from trimtab import codec
-from trimtab.v1 import admin_pb2, admin_pb2_grpc, explain_pb2, explain_pb2_grpc, types_pb2
+from trimtab.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    config_pb2_grpc,
+    explain_pb2,
+    explain_pb2_grpc,
+    types_pb2,
+)
 from trimtab.views import Account, Explanation, Fleet, FleetEvent, StateHeader, StateRecord
 
 
@@ -34,6 +42,7 @@ class FakeAdmin:
     """By subject and name."""
     events: list[FleetEvent] = field(default_factory=list)
     restores: list[admin_pb2.RestoreStateRequest] = field(default_factory=list)  # the first of each
+    configs: FakeConfigs = field(default_factory=FakeConfigs)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _server: grpc.Server | None = None
 
@@ -45,6 +54,8 @@ class FakeAdmin:
         untyped(self, server)
         explaining: Any = explain_pb2_grpc.add_ExplainServiceServicer_to_server
         explaining(self, server)
+        configuring: Any = config_pb2_grpc.add_ConfigServiceServicer_to_server
+        configuring(self.configs, server)
         server.add_insecure_port(self.target)
         server.start()
         self._server = server

@@ -11,8 +11,9 @@ from functools import partial
 from controlplane import services, state
 from controlplane.core.placement import Placement
 from controlplane.leader import Tenure
-from controlplane.loop import ControlLoop, Settings
+from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
+from controlplane.settings import Settings
 from tests.fakes.store import FakeStore
 from trimtab.model import EdgePolicy
 from trimtab.runtime import rpc

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -173,6 +175,8 @@ class EdgeLimits(Section, frozen=True):
     """A replica that sends nothing for this long has failed the request."""
     total_timeout_s: Seconds = 3_600.0
     """Longest time for one request whose caller says no shorter one: long answers take minutes."""
+    drain_s: Seconds = 10.0
+    """An edge that is to end lets the requests it has finish for this long; under systemd: 840."""
     body_limit_bytes: Positive = 64 * 1024 * 1024
     """Largest request body."""
     extra_paths: tuple[ApiPath, ...] = ()
@@ -247,22 +251,28 @@ _UNIQUE: yaml_source.Unique = {
 
 def load(path: pathlib.Path) -> Config:
     """Read a file; raises ConfigError with every problem in it."""
-    return parse(_text(path), str(path))
+    return parse(text_of(path), str(path))
 
 
 def parse(text: str, file: str) -> Config:
     """Read a file's text; `file` is its name for the errors."""
-    node = yaml_source.compose(text)
+    value, reader = read(text)
+    if value is None:
+        raise ConfigError(report(reader.problems, file))
+    return value
+
+
+def read(text: str) -> tuple[Config | None, yaml_source.Reader]:
+    """A file's content, None unless it is right; and who read it, with all problems."""
+    node, reader = yaml_source.compose(text), yaml_source.Reader()
     if node is None:
-        return Config()
+        return Config(), reader
     if isinstance(node, yaml_source.Problem):
-        raise ConfigError(_report([node], file))
-    reader = yaml_source.Reader()
+        reader.problems.append(node)
+        return None, reader
     value = reader.read(node, Config, "")
     reader.unique(_UNIQUE)
-    if reader.problems or not isinstance(value, Config):
-        raise ConfigError(_report(reader.problems, file))
-    return value
+    return (value if isinstance(value, Config) and not reader.problems else None), reader
 
 
 def resolve(secret: Secret) -> str:
@@ -272,13 +282,14 @@ def resolve(secret: Secret) -> str:
         if not text:
             raise ConfigError(f"the environment variable {secret.env} is not set or empty")
         return text
-    text = _text(pathlib.Path(secret.file)).strip()
+    text = text_of(pathlib.Path(secret.file)).strip()
     if len(text.split()) != 1:
         raise ConfigError(f"{secret.file}: must hold one secret and nothing else")
     return text
 
 
-def _text(path: pathlib.Path) -> str:
+def text_of(path: pathlib.Path) -> str:
+    """A file's text; raises ConfigError."""
     try:
         with path.open("rb") as stream:
             content = stream.read(FILE_LIMIT_BYTES + 1)
@@ -291,8 +302,15 @@ def _text(path: pathlib.Path) -> str:
     raise ConfigError(f"{path}: larger than {FILE_LIMIT_BYTES} bytes")
 
 
-def _report(problems: list[yaml_source.Problem], file: str) -> str:
+def report(problems: Sequence[yaml_source.Problem], file: str) -> str:
+    """Every problem on a line, and how many there are."""
     width = max(len(f"{file}:{problem.line}:{problem.column}") for problem in problems)
     lines = [problem.render(file, width) for problem in sorted(problems)]
-    count = f"{len(lines)} error{'s' * (len(lines) > 1)}"
-    return "\n".join([*lines, f"{count}. Nothing was applied."])
+    counts = Counter(problem.severity for problem in problems)
+    words = [_counted(counts["error"], "error"), _counted(counts["warn"], "warning")]
+    nothing = " Nothing was applied." if counts["error"] else ""
+    return "\n".join([*lines, f"{', '.join(filter(None, words))}.{nothing}"])
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}{'s' * (number > 1)}" if number else ""

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-import uvloop
-
 EXIT_CONFIG = 64  # EX_USAGE in sysexits.h
 
 
@@ -20,6 +18,8 @@ class ConfigError(Exception):
 
 def run(work: Coroutine[Any, Any, None]) -> int:
     """Run a service to its end; the process's exit status."""
+    import uvloop  # noqa: PLC0415  10 ms that `ctl` need not pay
+
     try:
         uvloop.run(work)
     except ConfigError as error:

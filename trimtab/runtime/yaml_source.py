@@ -33,13 +33,14 @@ class Problem:
     path: str
     text: str
     allowed: tuple[str, ...] = ()
+    severity: str = "error"
 
     def render(self, file: str, width: int = 0) -> str:
         """The line that a person reads; `width` aligns several."""
         where = f"{file}:{self.line}:{self.column}".ljust(width)
         path = f"{self.path}: " if self.path else ""
         allowed = f"   allowed: {', '.join(self.allowed)}" if self.allowed else ""
-        return f"{where}  error  {path}{self.text}{allowed}"
+        return f"{where}  {self.severity:<5}  {path}{self.text}{allowed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Built:
     value: msgspec.Struct
     path: str
     nodes: dict[str, yaml.Node]
+    node: yaml.Node
 
 
 @dataclass(slots=True)
@@ -116,7 +118,7 @@ class Reader:
         except ValueError as error:
             self.report(node, path, str(error))
             return _WRONG
-        self.built.append(Built(value, path, nodes))
+        self.built.append(Built(value, path, nodes, node))
         return value
 
     def _fields(

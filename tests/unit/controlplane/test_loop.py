@@ -14,7 +14,8 @@ from controlplane import saver
 from controlplane.core.placement import Placement
 from controlplane.core.records import EVENTS
 from controlplane.leader import DeposedError, Tenure
-from controlplane.loop import ControlLoop, Settings
+from controlplane.loop import ControlLoop
+from controlplane.settings import Settings
 from controlplane.store.protocol import Compare, Op, StoreError, TxnResult
 from controlplane.streams import OUTBOX_LIMIT, AgentStream, EdgeStream
 from tests.fakes.clock import FakeClock

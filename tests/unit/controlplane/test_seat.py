@@ -9,8 +9,8 @@ import pytest
 
 from controlplane import seat as seat_module
 from controlplane.core.placement import Placement
-from controlplane.loop import Settings
 from controlplane.seat import Seat
+from controlplane.settings import Settings
 from tests.fakes.store import FakeStore
 from tests.fakes.wait import until
 from trimtab.model import EdgePolicy

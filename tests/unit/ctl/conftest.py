@@ -18,7 +18,9 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same output on every machine."""
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "LC_ALL", "LC_CTYPE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("TRIMTAB_SERVER", raising=False)
+    for name in ("TRIMTAB_SERVER", "TRIMTAB_CONTEXT", "TRIMTAB_TLS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TRIMTAB_CONFIG", "/not/there/ctl.yaml")
     monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()

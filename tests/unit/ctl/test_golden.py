@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,14 @@ from trimtab.views import Fleet
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 FORMS = ("table", "wide", "json", "yaml", "jsonl", "csv", "name")
 EMPTY = Fleet(name="lab-a", leader="cp1", term=1, controlplane_version="0.1.0")
+
+SKEWED = replace(FLEET, edges=(replace(FLEET.edges[0], edge_version="0.2.0"), *FLEET.edges[1:]))
+CONTEXTS = """\
+current: lab-a
+contexts:
+  - {name: lab-a, server: "cp1:7443,cp2:7443", tls_dir: /home/op/lab-a}
+  - {name: lab-b, server: "unix:/run/lab-b.sock"}
+"""
 
 CASES: dict[str, tuple[str, Fleet]] = {
     **{f"get-replicas-{form}": (f"get replicas -o {form}", FLEET) for form in FORMS},
@@ -69,6 +78,61 @@ CASES: dict[str, tuple[str, Fleet]] = {
     "events-since": ("events --since yesterday", FLEET),
     "events-about": ("events --for gpu1", FLEET),
     "uncordon": ("uncordon gpu2", FLEET),
+    "get-verb-second": ("re get gpu1 -o name", FLEET),
+    "status-json": ("status -o json", WELL),
+    "get-pools-yaml": ("get pools -o yaml", FLEET),
+    "get-edges-csv": ("get edges -o csv", FLEET),
+    "get-agents-jsonl": ("get agents -o jsonl", FLEET),
+    "version-fleet": ("version --fleet", SKEWED),
+    "version-fleet-csv": ("version --fleet -o csv", SKEWED),
+    "context-list": ("context list", FLEET),
+    "context-list-json": ("context list -o json", FLEET),
+    "context-use": ("context use lab-b", FLEET),
+    "context-use-unknown": ("context use lab-c", FLEET),
+    "context-add": ("context add far -s cp9:7443 --tls-dir /etc/far", FLEET),
+    "config-validate": ("config validate bad.yaml", FLEET),
+    "config-validate-json": ("config validate bad.yaml -o jsonl", FLEET),
+    "config-validate-good": ("config validate same.yaml", FLEET),
+    "config-validate-none": ("config validate none.yaml", FLEET),
+    "config-diff": ("config diff new.yaml", FLEET),
+    "config-diff-json": ("config diff new.yaml -o json", FLEET),
+    "config-diff-same": ("config diff same.yaml", FLEET),
+    "config-diff-bad": ("config diff bad.yaml", FLEET),
+    "config-apply": ("config apply new.yaml --yes --reason fan", FLEET),
+    "config-apply-same": ("config apply same.yaml", FLEET),
+    "config-apply-unasked": ("config apply new.yaml", FLEET),
+    "config-apply-bad": ("config apply bad.yaml --yes", FLEET),
+    "config-show": ("config show", FLEET),
+    "config-show-json": ("config show 3 -o json", FLEET),
+    "config-show-origin": ("config show --origin", FLEET),
+    "config-show-origin-csv": ("config show 0 --origin -o csv", FLEET),
+    "config-show-unknown": ("config show 9", FLEET),
+    "config-history": ("config history", FLEET),
+    "config-history-json": ("config history -o json", FLEET),
+    "config-rollback": ("config rollback 1 --yes", FLEET),
+}
+SAME = f"""\
+listen: 127.0.0.1:4000
+pools:
+  - name: big
+    aliases: [gpt]
+    engines:
+      - {{url: http://10.0.0.7:8000, name: gpu0}}
+  - name: old
+keys:
+  - {{name: imaging, sha256: {"a1" * 32}}}
+  - {{name: nlp, sha256: {"a2" * 32}, models: [gpt]}}
+edge: {{queue_limit: 512}}
+"""
+FILES = {
+    "same.yaml": SAME,
+    "new.yaml": SAME.replace("  - name: old\n", "  - name: tiny\n")
+    .replace("[gpt]\n", "[gpt, gpt-oss]\n")
+    .replace("name: gpu0}", "name: gpu0, max_num_seqs: 64}\n      - {url: http://10.0.0.8:8000}")
+    .replace("a2" * 32, "a3" * 32)
+    .replace("{queue_limit: 512}", "{workers: 2, queue_wait_s: 20}")
+    .replace("127.0.0.1:4000", "0.0.0.0:4000"),
+    "bad.yaml": SAME.replace("http://10", "http:/10").replace("models:", "modls:"),
 }
 
 
@@ -88,8 +152,20 @@ def compare(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_output(name: str, admin: FakeAdmin, capfd: pytest.CaptureFixture[str]) -> None:
+def test_output(
+    name: str,
+    admin: FakeAdmin,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     words, fleet = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    for path, text in FILES.items():
+        (tmp_path / path).write_text(text)
+    (tmp_path / "ctl.yaml").write_text(CONTEXTS)
+    monkeypatch.setenv("TRIMTAB_CONFIG", "ctl.yaml")
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "0.1.0")
     admin.show(fleet)
     code = main(["--server", admin.target, *words.split()])
     compare(name, transcript(words, code, capfd.readouterr(), admin.target))

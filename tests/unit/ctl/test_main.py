@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -25,6 +26,17 @@ def test_help_imports_neither_grpc_nor_rich_nor_yaml() -> None:
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[] 0"
     assert "uncordon" in done.stdout
+
+
+def test_a_table_imports_no_more_than_it_needs(admin: FakeAdmin) -> None:
+    probe = (
+        f"import sys, ctl.main; code = ctl.main.main(['-s', '{admin.target}', 'get', 'replicas']); "
+        "heavy = ('rich', 'yaml', 'cryptography', 'aiohttp', 'uvloop', "
+        "'ctl.commands_node', 'ctl.commands_config', 'ctl.contexts', 'trimtab.runtime.config'); "
+        "print([m for m in heavy if m in sys.modules], code)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[] 0"
 
 
 @pytest.mark.parametrize(
@@ -54,17 +66,20 @@ def test_server_from_the_environment(
 
 def test_default_target_is_this_machines_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/var/state")
+    monkeypatch.setattr("ctl.client.SYSTEM_SOCKET", pathlib.Path("/not/there"))
     assert default_target() == "unix:/var/state/trimtab/control.sock"
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/op")
     assert default_target() == "unix:/home/op/.local/state/trimtab/control.sock"
+    monkeypatch.setattr("ctl.client.SYSTEM_SOCKET", pathlib.Path("/proc/self/exe"))
+    assert default_target() == "unix:/proc/self/exe", "that of the machine's service"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ("", "Usage: ctl"),
-        ("stat", "Did you mean 'status'?"),
+        ("stat", 'Did you mean "status"?'),
         ("get", "Missing argument"),
         ("get replicas -o xml", "'table', 'wide'"),
         ("drain", "Missing argument"),

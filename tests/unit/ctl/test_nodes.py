@@ -11,8 +11,9 @@ import grpc
 import pytest
 
 from ctl.exits import CtlError, Exit
-from ctl.nodes import Nodes, Page
+from ctl.nodes import Nodes
 from ctl.options import Format
+from ctl.pages import Page
 from ctl.screen import Screen
 from trimtab.runtime import rpc
 from trimtab.v1 import identity_pb2 as pb

@@ -45,6 +45,14 @@ def test_a_terminal_gets_colour_unless_refused(monkeypatch: pytest.MonkeyPatch) 
     assert "\x1b[3" not in Screen(Terminal(), Pipe()).table(TABLE)
 
 
+def test_columns_line_up_also_under_wide_characters() -> None:
+    table = Table(("A", "B", "C"), (("x", "\u6c49\u5b57", "1"), ("long", "é", "2")))
+    assert Screen(Pipe(), Pipe()).table(table) == (
+        "A     B     C\nx     \u6c49\u5b57  1\nlong  é     2\n"
+    )
+    assert Screen(Pipe(), Pipe()).table(Table(("A",), ())) == "A\n"
+
+
 @pytest.mark.parametrize(
     ("environ", "encoding", "utf8"),
     [

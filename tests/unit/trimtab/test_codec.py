@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimtab import codec, model, views
-from trimtab.v1 import admin_pb2, agent_pb2, edge_pb2, explain_pb2, types_pb2
+from trimtab.v1 import admin_pb2, agent_pb2, config_pb2, edge_pb2, explain_pb2, types_pb2
 
-MODULES = (types_pb2, agent_pb2, edge_pb2, admin_pb2, explain_pb2)
+MODULES = (types_pb2, agent_pb2, edge_pb2, admin_pb2, explain_pb2, config_pb2)
 ENVELOPES: dict[str, Any] = {
     "AgentMessage": agent_pb2.AgentMessage,
     "AgentDirective": agent_pb2.AgentDirective,

@@ -1,0 +1,31 @@
+"""What the flags and the file of this control plane say about the fleet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controlplane.core.live import Live
+from controlplane.core.placement import Placement
+from trimtab.model import ApiKey, EdgePolicy
+from trimtab.views import ConfigSetting
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Its pools, keys and limits count until others are applied."""
+
+    fleet: str
+    name: str
+    software_version: str
+    placement: Placement
+    keys: tuple[ApiKey, ...]
+    policy: EdgePolicy
+    stale_s: float
+    node: str = ""
+    others: tuple[ConfigSetting, ...] = ()
+    """What the file says beside that."""
+
+    @property
+    def live(self) -> Live:
+        """What counts until then."""
+        return Live(self.placement, self.keys, self.policy, self.node)
