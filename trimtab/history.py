@@ -119,10 +119,18 @@ class _Track:
             clipped = [c.clipped(value) for c, value in zip(self.columns, values, strict=True)]
             self.put(second, clipped, first=True)
 
-    def blank(self, level: int, number: int) -> None:
-        place = number % SPANS[level].cells
-        for ring in self.rings[level]:
-            ring[place] = 0
+    def blank(self, level: int, first: int, end: int) -> None:
+        """Nobody wrote the cells from one up to another."""
+        cells = SPANS[level].cells
+        if end - first >= cells:
+            self.rings[level] = [column.ring(cells) for column in self.columns]
+            return
+        start, stop = first % cells, end % cells
+        for column, ring in zip(self.columns, self.rings[level], strict=True):
+            if start <= stop:
+                ring[start:stop] = column.ring(stop - start)
+            else:
+                ring[start:], ring[:stop] = column.ring(cells - start), column.ring(stop)
 
     def close(self, level: int, number: int, newest: int) -> None:
         """Write a longer cell from its seconds, of which `newest` is the last that is known."""
@@ -193,7 +201,7 @@ class History:
         if first:
             unwritten = [t for name, t in self._replicas.items() if name not in kept]
             for track in unwritten + [t for name, t in self._pools.items() if name not in some]:
-                track.blank(0, second)
+                track.blank(0, second, second + 1)
         return finished
 
     def cell(self, level: int, number: int) -> Cell:
@@ -249,9 +257,8 @@ class History:
             finished.append(Finished(level, old))
         for level, span in enumerate(SPANS):
             old, new = self._newest // span.step_s, second // span.step_s
-            for number in range(max(old + 1, new - span.cells + 1), new):
-                for track in tracks:
-                    track.blank(level, number)
+            for track in tracks if new > old + 1 else ():
+                track.blank(level, old + 1, new)
         return finished
 
     @staticmethod
