@@ -478,6 +478,7 @@ class Credits:
 
     credits: tuple[Credit, ...] = ()
     paces: tuple[PoolPace, ...] = ()
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

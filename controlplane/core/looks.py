@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from controlplane.core import explain_steering
 from controlplane.core.bounds import clip
 from controlplane.core.placement import mismatch
 from controlplane.core.replica import Node, Replica
@@ -16,11 +17,14 @@ from controlplane.core.serving import silence
 from trimtab.model import BreakerState, EngineState, GpuSample, Intent, Serving
 from trimtab.policy import breaker as policy
 from trimtab.policy.breaker import SERVING, Breaker, Cause, Evidence
+from trimtab.steered import Override
 from trimtab.verdict import is_far
 from trimtab.views import Concern, EdgeView, FleetEvent, PoolView, ReplicaAtEdge, ReplicaView
 
 KV_FULL_RATIO = 0.95
 NO_MODEL = "no model is known of it yet, so no pool has it"
+UNSEEN_S = 5.0
+"""A request may take as long to reach the engine: a large body, a slow prompt."""
 ASKED_MIN = 20
 """Fewer attempts say nothing about where requests go."""
 UNDER_SHARE = 0.75
@@ -49,6 +53,7 @@ class Case:
     node_events: Sequence[FleetEvent] = ()
     told: Sequence[ReplicaAtEdge] = ()
     """Where edges sent what it could have had."""
+    overrides: Sequence[Override] = ()
 
 
 Look = Callable[[Case], tuple[Concern, str]]
@@ -235,6 +240,14 @@ def _edges(case: Case) -> tuple[Concern, str]:
     return Concern.FINE, f"{len(case.edges)} have the newest routing"
 
 
+def _work(case: Case) -> tuple[Concern, str]:
+    since_s, inflight = case.replica.unseen_since_s, case.view.inflight
+    if since_s is None or case.now_s - since_s < UNSEEN_S or not inflight:
+        return Concern.FINE, f"edges have {inflight} on it, it runs {case.view.running or 0}"
+    text = f"edges have {inflight} on it, and it has run none for {span(case.now_s - since_s)}"
+    return Concern.LIMITS, f"{text}: its core may hang since it was idle"
+
+
 def _room(case: Case) -> tuple[Concern, str]:
     view = case.view
     used = f"{view.inflight} of {view.limit_slots} slots in use"
@@ -262,9 +275,11 @@ def _demand(case: Case) -> tuple[Concern, str]:
 
 LOOKS: dict[str, Look] = {
     "intent": _intent,
+    "hold": lambda case: explain_steering.hold(case, span),
     "GPU": _gpu,
     "engine": _engine,
     "breaker": _breaker,
+    "work": _work,
     "model": _model,
     "adapters": _adapters,
     "context": _context,
@@ -272,6 +287,7 @@ LOOKS: dict[str, Look] = {
     "edges": _edges,
     "versions": _versions,
     "memory": _memory,
+    "weights": lambda case: explain_steering.weights(case, span),
     "room": _room,
     "affinity": _affinity,
     "demand": _demand,

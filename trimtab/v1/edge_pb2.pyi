@@ -923,6 +923,9 @@ class Credits(_message.Message):
 
     CREDITS_FIELD_NUMBER: _builtins.int
     PACES_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    leaving: _builtins.bool
+    """An operator drains this edge: it says that it is not ready, and serves what comes all the same."""
     @_builtins.property
     def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Credit]:
         """One entry a route."""
@@ -936,10 +939,11 @@ class Credits(_message.Message):
         *,
         credits: _abc.Iterable[Global___Credit] | None = ...,
         paces: _abc.Iterable[Global___PoolPace] | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "paces", b"paces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "leaving", b"leaving", "paces", b"paces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
