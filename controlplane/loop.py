@@ -261,9 +261,10 @@ class ControlLoop:
         """To read, and only until something else runs: a restore replaces it."""
         return self._registry
 
-    async def ask_edges(self, kind: str, argument: str) -> list[Told]:
-        """See controlplane/questions."""
-        return await self.questions.ask(self._edges.values(), kind, argument)
+    async def ask_edges(self, kind: str, argument: str, edge: str = "") -> list[Told]:
+        """See controlplane/questions; only that edge, if it is named."""
+        edges = [s for s in self._edges.values() if not edge or (s.hello and s.hello.edge == edge)]
+        return await self.questions.ask(edges, kind, argument)
 
     def note(self, what: str, fields: Mapping[str, object]) -> None:
         """Something that people may want to know has happened."""

@@ -11,6 +11,7 @@ from controlplane import (
     service_edge,
     service_explain,
     service_steer,
+    service_whatif,
 )
 from controlplane.seat import Seat
 from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, steer_pb2_grpc
@@ -21,6 +22,7 @@ NAMES = (
     service_admin.NAME,
     service_explain.NAME,
     service_config.NAME,
+    service_whatif.NAME,
     service_steer.NAME,
 )
 
@@ -33,3 +35,4 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     service_explain.register(service_explain.ExplainService(seat), server)
     steer_pb2_grpc.add_SteerServiceServicer_to_server(service_steer.SteerService(seat), server)
     service_config.register(service_config.ConfigService(seat), server)
+    service_whatif.register(seat, server)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from edge.core import models, problems
 from edge.core.decisions import Notes
@@ -44,6 +45,8 @@ class Permit:
     placement: Placement
     tokens: int = 0
     """Of the answer, so far."""
+    prompt_tokens: int = 0
+    """Of the prompt, where the engine has said so."""
     counted: int = 0
     """Of these, told to dispatch."""
     refused: bool = False
@@ -97,9 +100,16 @@ class Admission:
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
         self._finished: Counter[tuple[str, str]] = Counter()  # tokens of attempts that are over
         self._borrowed = 0
-        self._released = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
+
+    def at_once(self, pool: str, ticket: Ticket, notes: Notes) -> Permit | None:
+        """The straight way of a new request, open most of the time; None: `acquire`."""
+        placement = self._dispatch.admit(pool, ticket, clock.now_s())
+        if placement is None:
+            return None
+        notes.forecast = self._dispatch.pool(pool).queue.forecast
+        return self._permit(placement)
 
     async def acquire(
         self, pool: str, ticket: Ticket, notes: Notes, *, again: bool = False
@@ -110,9 +120,6 @@ class Admission:
         will be. One whose answer was cut waits even where no replica is open.
         """
         now_s = clock.now_s()
-        if not again and (placement := self._dispatch.admit(pool, ticket, now_s)):
-            notes.forecast = self._dispatch.pool(pool).queue.forecast
-            return self._permit(placement)  # most of the time
         if not ticket.was_cut and not self._dispatch.has_open(pool, ticket.adapter):
             raise RefusedError(self._no_replica(pool, ticket))
         if again:
@@ -149,12 +156,10 @@ class Admission:
         self._running[permit.route.replica].discard(permit)
         if permit.borrowed:
             self._borrowed -= 1
-            self._released.set()
             return
         self._finished[permit.source] += permit.tokens - permit.counted
         now_s, refused = clock.now_s(), permit.refused
         self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
-        self._released.set()
         if self._waiting:
             self.pump()
 
@@ -184,11 +189,9 @@ class Admission:
             else:
                 future.set_result(placement)
 
-    async def idle(self) -> None:
-        """Wait until nothing waits or runs."""
-        while self._borrowed or any(self._dispatch.totals()):
-            self._released.clear()
-            await self._released.wait()
+    def running(self) -> Iterator[Permit]:
+        """All attempts under way."""
+        return chain.from_iterable(self._running.values())
 
     async def pump_forever(self) -> None:
         """Notice doubts that expired, and count what streams."""
@@ -242,7 +245,6 @@ class Admission:
             raise
         finally:
             timer.cancel()
-            self._released.set()
             del self._waiting[ticket.number]
 
     def _refuse_orphans(self) -> None:

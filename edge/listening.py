@@ -1,4 +1,4 @@
-"""Taking the addresses: the public one, and the operators'.
+"""Taking the public address; the operators' is the status page's (trimtab/runtime/page).
 
 Rules: a socket that the manager holds for us goes before our own (trimtab/runtime/activation); an
 address that can't be had is one sentence.
@@ -7,10 +7,7 @@ address that can't be had is one sentence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from aiohttp import web
+import socket
 
 from edge.config import EdgeConfig
 from edge.http.server import Server
@@ -20,6 +17,12 @@ from trimtab.runtime.service import ConfigError
 
 BACKLOG = 1_024
 HANDSHAKE_LIMIT_S = 10.0  # a caller that never ends its TLS handshake
+SOCKET_OPTIONS = (  # what a listener has its connections inherit: a host that vanished while its
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),  # answer is made is noticed after a minute
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 
 async def public(server: Server, config: EdgeConfig, tls: ListenerTls | None) -> asyncio.Server:
@@ -27,7 +30,7 @@ async def public(server: Server, config: EdgeConfig, tls: ListenerTls | None) ->
     handed = activation.inherited()
     place = {"sock": handed} if handed else {"host": config.host, "port": config.port}
     try:
-        return await asyncio.get_running_loop().create_server(
+        listening = await asyncio.get_running_loop().create_server(
             server,
             **place,
             backlog=BACKLOG,
@@ -37,23 +40,9 @@ async def public(server: Server, config: EdgeConfig, tls: ListenerTls | None) ->
             ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
         )
     except OSError as error:
-        raise ConfigError(_cannot_listen(config.host, config.port, error)) from error
-
-
-@asynccontextmanager
-async def admin(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    """Serve operators for the length of the block. Raises ConfigError."""
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ConfigError(_cannot_listen(host, port, error)) from error
-        yield
-    finally:
-        await runner.cleanup()
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    return f"cannot listen on {host}:{port}: {error.strerror or error}"
+        where = f"cannot listen on {config.host}:{config.port}"
+        raise ConfigError(f"{where}: {error.strerror or error}") from error
+    for taken in listening.sockets:
+        for option in SOCKET_OPTIONS if taken.family != socket.AF_UNIX else ():
+            taken.setsockopt(*option)
+    return listening

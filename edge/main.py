@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pathlib
 import random
 import sys
@@ -12,6 +11,7 @@ from contextlib import AsyncExitStack
 
 from edge import answers, listening, questions, ways
 from edge.admission import Admission
+from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
@@ -20,9 +20,10 @@ from edge.http.server import serving
 from edge.proxy import Proxy
 from edge.server import Endpoint, admin_app
 from trimtab.policy.autonomy import Mode
-from trimtab.runtime import log, service
+from trimtab.runtime import log, page, service
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.notify import notify, stay_alive
+from trimtab.runtime.page import Page
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
@@ -45,15 +46,13 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
-        feed.tellers = questions.tellers(proxy.decisions, dispatch)
+        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
-        tls = _tls(config)
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
-        public = await listening.public(callers, config, tls)
-        operators = admin_app(endpoint, metrics, proxy.decisions)
-        await stack.enter_async_context(
-            listening.admin(operators, config.admin_host, config.admin_port)
-        )
+        public = await listening.public(callers, config, tls := _tls(config))
+        beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
+        operators = admin_app(endpoint, metrics, proxy.decisions), *config.admin_address
+        await stack.enter_async_context(page.serving(*operators, Page(beliefs)))
         async with TaskRunner() as runner:
             runner.forever("watchdog", stay_alive())
             runner.forever("feed", feed.run())
@@ -76,7 +75,7 @@ async def serve(config: EdgeConfig) -> None:
             endpoint.draining = True
             notify(stopping=True, more_s=config.drain_s + STOP_MARGIN_S)
             public.close()
-            await _drain(admission, config.drain_s)
+            await callers.retire(config.drain_s)
             await proxy.tunnels.close()
 
 
@@ -99,12 +98,6 @@ async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> No
             notify(status=status)
             told = status
         await asyncio.sleep(STATUS_PERIOD_S)
-
-
-async def _drain(admission: Admission, within_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await admission.idle()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

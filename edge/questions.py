@@ -7,8 +7,11 @@ answer at once; what it raises as ValueError is for people; no prompt, answer or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
+from edge import recall
 from edge.core import decisions, openai, told
+from edge.core.arrivals import Arrivals
 from edge.core.decisions import LATEST_MAX, Decisions
 from edge.core.dispatch import Dispatch
 from trimtab.codec import encode
@@ -19,7 +22,7 @@ PART_BYTES = 1024 * 1024
 Teller = Callable[[str], bytes]
 
 
-def tellers(kept: Decisions, dispatch: Dispatch) -> dict[str, Teller]:
+def tellers(kept: Decisions, arrivals: Arrivals, dispatch: Dispatch) -> dict[str, Teller]:
     """What an edge can tell, by the kind of question."""
 
     def decision(request_id: str) -> bytes:
@@ -35,7 +38,12 @@ def tellers(kept: Decisions, dispatch: Dispatch) -> dict[str, Teller]:
         now_s = clock.now_s()
         return _bytes(told.replica(name, told.lately(kept.newest(LATEST_MAX), now_s), now_s))
 
-    return {"decision": decision, "tenant": tenant, "replica": replica}
+    return {
+        "decision": decision,
+        "tenant": tenant,
+        "replica": replica,
+        "arrivals": partial(recall.arrivals, arrivals),
+    }
 
 
 def _bytes(value: object) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -51,7 +50,7 @@ class Connection(asyncio.Protocol):
         """Whose body is not whole."""
         self._running: Request | None = None
         self._task: asyncio.Task[None] | None = None
-        self._ahead: deque[Request] = deque()
+        self._ahead: list[Request] = []
         self._flaw: Problem | None = None
         """What ends the connection after what came before it was answered."""
         self._deaf = False
@@ -71,7 +70,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed."""
-        self._server.connections.discard(self)
+        self._server.lost(self)
         self._leave()
         del self._parser  # it knows us: nobody should have to look for the circle
         if self._heir is not None:
@@ -168,6 +167,11 @@ class Connection(asyncio.Protocol):
         heir.connection_made(self._transport)
         heir.data_received(framing.head("GET", self._target, "1.1", self._fields))
 
+    def retire(self) -> None:
+        """End it, unless something is asked: a new one's first request is on its way."""
+        if self._running is None and self._heir is None and self._has_asked and not self._in_head:
+            self._end(lingers=False)
+
     def abort(self) -> None:
         """End it now, with whatever runs."""
         self._transport.abort()
@@ -184,6 +188,8 @@ class Connection(asyncio.Protocol):
         request = Request(method, self._target.decode("latin-1"), headers, body, writer)
         request.hand_over = self.hand_over if upgrades else None
         self._coming, self._has_asked = request, True
+        if not upgrades:
+            self._fields = []  # else an heir reads them again
         if self._running is None:
             self._begin(request)
         else:
@@ -219,10 +225,10 @@ class Connection(asyncio.Protocol):
         """What comes after an answer."""
         self._running = self._task = None
         last.body.drop()
-        if not last.writer.keeps:
+        if not last.writer.keeps or (self._server.retiring and not self._ahead):
             self._end(lingers=not last.body.is_whole)
         elif self._ahead:
-            self._begin(self._ahead.popleft())
+            self._begin(self._ahead.pop(0))
         elif self._flaw is not None:
             self._refuse(self._flaw)
         else:

@@ -82,6 +82,7 @@ class Edge:
     ) -> None:
         self.name = name
         self.hedges = False
+        self.pump_period_s, self.period_s = PUMP_PERIOD_S, REPORT_PERIOD_S
         self._loop = loop
         self._network = network
         self._replicas = replicas
@@ -100,9 +101,9 @@ class Edge:
         self.is_up = True
         self._boot(controlplane)
         self._connect(self._life)
-        self._report_at_s = self._loop.now_s + REPORT_PERIOD_S * self._dice.random()
+        self._report_at_s = self._loop.now_s + self.period_s * self._dice.random()
         self._loop.at(self._report_at_s, self._report, self._life)
-        self._loop.after(PUMP_PERIOD_S * self._dice.random(), self._pump_again, self._life)
+        self._loop.after(self.pump_period_s * self._dice.random(), self._pump_again, self._life)
 
     def stop(self) -> None:
         """The process is gone; its callers' connections are cut."""
@@ -149,6 +150,7 @@ class Edge:
             work=self.dispatch.work(POOL, prompt_tokens, None),
             prompt_tokens=prompt_tokens,
             tenant=call.job.tenant,
+            urgency=call.job.urgency,
         )
         ride = Ride(call, ticket)
         call.cancel = lambda: self._leave(ride)
@@ -197,6 +199,9 @@ class Edge:
 
     def _acquire(self, ride: Ride, *, again: bool) -> None:
         now_s, ticket = self._loop.now_s, ride.ticket
+        if not again and (placement := self.dispatch.admit(POOL, ticket, now_s)):
+            self._place(placement, ride)
+            return
         if not self.dispatch.has_open(POOL):
             self._refuse(ride, problems.no_replica(POOL, len(self.table.routes(POOL))))
             return
@@ -216,9 +221,11 @@ class Edge:
     def _pump(self) -> None:
         now_s = self._loop.now_s
         for placement in self.dispatch.place(now_s):
-            ride = self._waiting.pop(placement.ticket.number)
-            ride.placement, ride.counted = placement, 0
-            self._send(ride, placement.route.replica)
+            self._place(placement, self._waiting.pop(placement.ticket.number))
+
+    def _place(self, placement: Placement, ride: Ride) -> None:
+        ride.placement, ride.counted = placement, 0
+        self._send(ride, placement.route.replica)
 
     def _expire(self, ride: Ride, life: int) -> None:
         if life != self._life or ride.ticket.number not in self._waiting:
@@ -247,11 +254,11 @@ class Edge:
 
     def _pump_again(self, life: int) -> None:
         if life == self._life:
-            self._enter(self._silence.passed(PUMP_PERIOD_S))
+            self._enter(self._silence.passed(self.pump_period_s))
             self._count_tokens()
             if self._waiting:
                 self._pump()
-            self._loop.after(PUMP_PERIOD_S, self._pump_again, life)
+            self._loop.after(self.pump_period_s, self._pump_again, life)
 
     def _count_tokens(self) -> None:
         tokens, self._finished = self._finished, defaultdict(int)
@@ -259,7 +266,7 @@ class Edge:
             if rides:
                 generated = self._replicas[replica].engine.generated
                 tokens[POOL, replica] += _new_tokens(rides, generated)
-        self.dispatch.streamed(tokens, PUMP_PERIOD_S, self._loop.now_s)
+        self.dispatch.streamed(tokens, self.pump_period_s, self._loop.now_s)
 
     # As edge/course.py and edge/attempt.py
 
@@ -461,7 +468,7 @@ class Edge:
             uses, pools = self.dispatch.report_replicas(now_s), self.dispatch.report_pools(now_s)
             report = EdgeReport(self._seq, uses, pools)
             self._stream.up(self._controlplane.edge_said, self._peer, report)
-        self._reported_s, self._report_at_s = now_s, now_s + REPORT_PERIOD_S
+        self._reported_s, self._report_at_s = now_s, now_s + self.period_s
         self._loop.at(self._report_at_s, self._report, life)
 
 
