@@ -450,6 +450,7 @@ class Credit:
     waiting: int | None = None
     report_age_ms: int | None = None
     limit_slots: int = 0
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
