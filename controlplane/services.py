@@ -8,6 +8,7 @@ from controlplane import (
     service_admin,
     service_agent,
     service_config,
+    service_doctor,
     service_edge,
     service_explain,
 )
@@ -20,6 +21,7 @@ NAMES = (
     service_admin.NAME,
     service_explain.NAME,
     service_config.NAME,
+    service_doctor.NAME,
 )
 
 
@@ -30,3 +32,4 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
     service_explain.register(service_explain.ExplainService(seat), server)
     service_config.register(service_config.ConfigService(seat), server)
+    service_doctor.register(service_doctor.DoctorService(seat), server)

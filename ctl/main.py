@@ -68,6 +68,7 @@ COMMANDS = {
     "cordon": "commands_intent:cordon",
     "uncordon": "commands_intent:uncordon",
     "drain": "commands_intent:drain",
+    "doctor": "commands_doctor:doctor",
     "config": "commands_config:config",
     "node": "commands_node:node",
     "snapshot": "commands_snapshot:snapshot",

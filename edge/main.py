@@ -45,9 +45,9 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
-        feed.tellers = questions.tellers(proxy.decisions, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
+        feed.tellers = questions.tellers(proxy.decisions, dispatch, tls)
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
         public = await listening.public(callers, config, tls)
         operators = admin_app(endpoint, metrics, proxy.decisions)

@@ -13,13 +13,17 @@ from edge.core.decisions import LATEST_MAX, Decisions
 from edge.core.dispatch import Dispatch
 from trimtab.codec import encode
 from trimtab.runtime import clock
+from trimtab.runtime.listener_tls import ListenerTls
+from trimtab.runtime.own_facts import own_facts
 from trimtab.v1.question_pb2 import EdgeAnswer, EdgeQuestion
 
 PART_BYTES = 1024 * 1024
 Teller = Callable[[str], bytes]
 
 
-def tellers(kept: Decisions, dispatch: Dispatch) -> dict[str, Teller]:
+def tellers(
+    kept: Decisions, dispatch: Dispatch, tls: ListenerTls | None = None
+) -> dict[str, Teller]:
     """What an edge can tell, by the kind of question."""
 
     def decision(request_id: str) -> bytes:
@@ -35,7 +39,10 @@ def tellers(kept: Decisions, dispatch: Dispatch) -> dict[str, Teller]:
         now_s = clock.now_s()
         return _bytes(told.replica(name, told.lately(kept.newest(LATEST_MAX), now_s), now_s))
 
-    return {"decision": decision, "tenant": tenant, "replica": replica}
+    def process(_: str) -> bytes:
+        return _bytes(own_facts(tls.expires_s if tls else None))
+
+    return {"decision": decision, "tenant": tenant, "replica": replica, "process": process}
 
 
 def _bytes(value: object) -> bytes:

@@ -15,10 +15,18 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab import codec, model, views
-from trimtab.v1 import admin_pb2, agent_pb2, config_pb2, edge_pb2, explain_pb2, types_pb2
+from trimtab import codec, facts, model, views
+from trimtab.v1 import (
+    admin_pb2,
+    agent_pb2,
+    config_pb2,
+    doctor_pb2,
+    edge_pb2,
+    explain_pb2,
+    types_pb2,
+)
 
-MODULES = (types_pb2, agent_pb2, edge_pb2, admin_pb2, explain_pb2, config_pb2)
+MODULES = (types_pb2, agent_pb2, edge_pb2, admin_pb2, explain_pb2, config_pb2, doctor_pb2)
 ENVELOPES: dict[str, Any] = {
     "AgentMessage": agent_pb2.AgentMessage,
     "AgentDirective": agent_pb2.AgentDirective,
@@ -34,7 +42,7 @@ MESSAGES: dict[str, type[Message]] = {
 }
 CLASSES: dict[str, Any] = {
     name: cls
-    for name, cls in (vars(model) | vars(views)).items()
+    for name, cls in (vars(model) | vars(views) | vars(facts)).items()
     if isinstance(cls, type) and dataclasses.is_dataclass(cls) and name not in ENVELOPES
 }
 ENUMS = {
