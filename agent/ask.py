@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         prog="trimtab-agent", description="Asks the agent of this node about one of its engines."
     )
     parser.add_argument("word", choices=("drain", "resume"), help="let it run empty; serve again")
-    parser.add_argument("replica", help="its name")
+    parser.add_argument("replica", help="its name, or its port as :8000")
     parser.add_argument(
         "--deadline", type=_seconds, default=DEADLINE_S, metavar="14m", help="default 14m"
     )

@@ -34,6 +34,7 @@ class Ask(msgspec.Struct, forbid_unknown_fields=True):
     """What is wanted."""
 
     replica: str
+    """Its name, or its port as :8000."""
     drain: bool = True
     """False: serve again."""
 
@@ -79,7 +80,8 @@ class Local:
         except ValueError as error:  # msgspec's are, too
             yield Answer(error=f"not a question: {error}")
             return
-        watch = self._watches.get(ask.replica)
+        named = [watch for name, watch in self._watches.items() if ask.replica in {name, watch.at}]
+        watch = named[0] if named else None
         if watch is None:
             known = ", ".join(sorted(self._watches))
             yield Answer(error=f"no replica {ask.replica} on this node; there is {known}")

@@ -64,6 +64,8 @@ class EngineWatch:
 
     def __init__(self, config: EngineConfig, client: Client) -> None:
         self._config = config
+        self.at = f":{config.port}"
+        """Its port, as people on this node name it."""
         self._client = client
         self._page: Result | None = None
         self._health: Result | None = None

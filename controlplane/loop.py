@@ -270,9 +270,10 @@ class ControlLoop:
         """How long a read and a write take, seconds. Raises StoreError."""
         return await self._saver.probe()
 
-    async def ask_edges(self, kind: str, argument: str) -> list[Told]:
-        """See controlplane/questions."""
-        return await self.questions.ask(self._edges.values(), kind, argument)
+    async def ask_edges(self, kind: str, argument: str, edge: str = "") -> list[Told]:
+        """See controlplane/questions; only that edge, if it is named."""
+        edges = [s for s in self._edges.values() if not edge or (s.hello and s.hello.edge == edge)]
+        return await self.questions.ask(edges, kind, argument)
 
     def note(self, what: str, fields: Mapping[str, object]) -> None:
         """Something that people may want to know has happened."""

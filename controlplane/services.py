@@ -11,6 +11,7 @@ from controlplane import (
     service_doctor,
     service_edge,
     service_explain,
+    service_whatif,
 )
 from controlplane.seat import Seat
 from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc
@@ -22,6 +23,7 @@ NAMES = (
     service_explain.NAME,
     service_config.NAME,
     service_doctor.NAME,
+    service_whatif.NAME,
 )
 
 
@@ -33,3 +35,4 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     service_explain.register(service_explain.ExplainService(seat), server)
     service_config.register(service_config.ConfigService(seat), server)
     service_doctor.register(service_doctor.DoctorService(seat), server)
+    service_whatif.register(seat, server)

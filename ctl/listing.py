@@ -34,12 +34,8 @@ class Listing:
 
     def check(self, fleet: Fleet) -> None:
         """CtlError when the fleet has nothing of the name asked for."""
-        view = VIEWS[self.noun]
-        known = names(view, fleet)
-        if self.name and self.name not in known:
-            hint = nouns.closest(self.name, known) or f" See: ctl get {self.noun}"
-            what = f'there is no {view.kind.lower()} "{self.name}".{hint}'
-            raise CtlError(Exit.NOT_FOUND, what)
+        if self.name:
+            check(self.noun, fleet, self.name)
 
     def text(self, fleet: Fleet) -> str:
         """The selected part in the format asked for."""
@@ -48,6 +44,15 @@ class Listing:
             return render.data(view, fleet, self.form)
         wide = self.form is Format.WIDE
         return self.screen.table(render.table(view, fleet, wide=wide))
+
+
+def check(noun: str, fleet: Fleet, name: str) -> None:
+    """CtlError when the fleet has nothing of that kind and name."""
+    view = VIEWS[noun]
+    known = names(view, fleet)
+    if name not in known:
+        hint = nouns.closest(name, known) or f" See: ctl get {noun}"
+        raise CtlError(Exit.NOT_FOUND, f'there is no {view.kind.lower()} "{name}".{hint}')
 
 
 async def look(plane: Client, listing: Listing) -> Exit:

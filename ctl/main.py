@@ -61,7 +61,9 @@ def meant(word: str, rest: list[str]) -> str:
 
 COMMANDS = {
     "status": "commands_status:status",
+    "top": "commands_describe:top",
     "get": "commands_get:get",
+    "describe": "commands_describe:describe",
     "explain": "commands_explain:explain",
     "why": "commands_explain:explain",
     "events": "commands_explain:events",
@@ -69,6 +71,7 @@ COMMANDS = {
     "uncordon": "commands_intent:uncordon",
     "drain": "commands_intent:drain",
     "doctor": "commands_doctor:doctor",
+    "simulate": "commands_simulate:simulate",
     "config": "commands_config:config",
     "node": "commands_node:node",
     "snapshot": "commands_snapshot:snapshot",

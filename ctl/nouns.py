@@ -7,8 +7,8 @@ import difflib
 NOUNS: dict[str, tuple[str, ...]] = {
     "replicas": ("replica", "re"),
     "edges": ("edge", "ed"),
-    "agents": ("agent", "ag"),
-    "pools": ("pool", "po"),
+    "agents": ("agent", "ag", "node", "nodes"),
+    "pools": ("pool", "po", "model", "models", "mo"),
 }
 
 

@@ -47,7 +47,7 @@ class Status:
 def table(noun: Noun[Any], fleet: Fleet, *, wide: bool) -> Table:
     """A noun's items for people."""
     items = noun.items(fleet)
-    return _table([c for c in noun.columns if c.shown(items, wide)], items)
+    return rows([c for c in noun.columns if c.shown(items, wide)], items)
 
 
 def data(noun: Noun[Any], fleet: Fleet, form: Format) -> str:
@@ -102,7 +102,7 @@ def status(fleet: Fleet) -> Status:
         f"{who}, software {text(fleet.controlplane_version)}",
     )
     problems = tuple(f"  ! {text(problem)}" for problem in verdict.problems)
-    return Status(head, _table(_STATUS, fleet.pools), problems)
+    return Status(head, rows(_STATUS, fleet.pools), problems)
 
 
 def verdict(fleet: Fleet) -> dict[str, Any]:
@@ -146,7 +146,8 @@ def account(found: Account) -> str:
     return json.dumps({"apiVersion": API_VERSION, "kind": "Account", **fields}, indent=2) + "\n"
 
 
-def _table(columns: Sequence[Column[Any]], items: Sequence[Any]) -> Table:
+def rows(columns: Sequence[Column[Any]], items: Sequence[Any]) -> Table:
+    """These columns of these items."""
     return Table(
         titles=tuple(c.title for c in columns),
         rows=tuple(tuple(c.cell(one) for c in columns) for one in items),

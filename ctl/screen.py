@@ -61,9 +61,9 @@ class Screen:
         colour = self.tty and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         return _lined_up(table, colour=colour)
 
-    def board(self) -> Board:
-        """A place on the terminal that is drawn over and over."""
-        return Board(self._out)
+    def board(self, *, full: bool = False) -> Board:
+        """A place on the terminal that is drawn over and over, or all of it."""
+        return Board(self._out, full=full)
 
     def _readable(self, words: str) -> str:
         if self._utf8:
@@ -74,11 +74,13 @@ class Screen:
 class Board:
     """Text that replaces itself; too wide for the terminal is folded, so nothing is hidden."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, *, full: bool = False) -> None:
         from rich.console import Console  # noqa: PLC0415  only a watch on a terminal needs it
         from rich.live import Live  # noqa: PLC0415
 
-        self._live: Live = Live(console=Console(file=out, highlight=False), auto_refresh=False)
+        self._live: Live = Live(
+            console=Console(file=out, highlight=False), auto_refresh=False, screen=full
+        )
 
     def __enter__(self) -> Self:
         self._live.start()

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from edge.core import models, problems
 from edge.core.decisions import Notes
@@ -96,7 +97,6 @@ class Admission:
         self._running: defaultdict[str, set[Permit]] = defaultdict(set)
         self._finished: Counter[tuple[str, str]] = Counter()  # tokens of attempts that are over
         self._borrowed = 0
-        self._released = asyncio.Event()
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
 
@@ -109,6 +109,9 @@ class Admission:
         will be. One whose answer was cut waits even where no replica is open.
         """
         now_s = clock.now_s()
+        if not again and (placement := self._dispatch.admit(pool, ticket, now_s)):
+            notes.forecast = self._dispatch.pool(pool).queue.forecast
+            return self._permit(placement)  # most of the time
         if not ticket.was_cut and not self._dispatch.has_open(pool, ticket.adapter):
             raise RefusedError(self._no_replica(pool, ticket))
         if again:
@@ -145,13 +148,12 @@ class Admission:
         self._running[permit.route.replica].discard(permit)
         if permit.borrowed:
             self._borrowed -= 1
-            self._released.set()
             return
         self._finished[permit.source] += permit.tokens - permit.counted
         now_s, refused = clock.now_s(), permit.refused
         self._dispatch.finish(permit.placement, outcome, now_s, permit.tokens, refused=refused)
-        self._released.set()
-        self.pump()
+        if self._waiting:
+            self.pump()
 
     def apply(self, update: EdgeUpdate) -> str:
         """Take a push; the reason when it is refused. Attempts on lost replicas are interrupted."""
@@ -179,12 +181,6 @@ class Admission:
             else:
                 future.set_result(placement)
 
-    async def idle(self) -> None:
-        """Wait until nothing waits or runs."""
-        while self._borrowed or any(self._dispatch.totals()):
-            self._released.clear()
-            await self._released.wait()
-
     async def pump_forever(self) -> None:
         """Notice doubts that expired, and count what streams."""
         counted_s = clock.now_s()
@@ -208,16 +204,19 @@ class Admission:
 
     def _permit(self, placement: Placement, *, is_hedge: bool = False) -> Permit:
         permit = Permit(placement, is_hedge=is_hedge)
-        permit.on_began = lambda: self._dispatch.began(placement, clock.now_s())
+        permit.on_began = partial(self._began, placement)
         self._running[permit.route.replica].add(permit)
         return permit
+
+    def _began(self, placement: Placement) -> None:
+        self._dispatch.began(placement, clock.now_s())
 
     async def _place(self, pool: str, ticket: Ticket, now_s: float) -> Placement:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Placement] = loop.create_future()
         self._waiting[ticket.number] = future
         self.pump()
-        if future.done():  # most of the time
+        if future.done():
             del self._waiting[ticket.number]
             return future.result()
         within_s = self._dispatch.gives_up_s(pool, ticket) - now_s
@@ -234,7 +233,6 @@ class Admission:
             raise
         finally:
             timer.cancel()
-            self._released.set()
             del self._waiting[ticket.number]
 
     def _refuse_orphans(self) -> None:

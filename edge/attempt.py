@@ -1,22 +1,22 @@
 """One attempt of one request on one replica: send it, relay the answer, say how it ended.
 
 Rules: nothing reaches the caller before the first data event; a stream is whole only when its
-dialect's end follows data, with no error and no abort in between; one watchdog guards every wait,
-and is pulled early when the control plane says that the replica is lost. An attempt that goes on
-with an answer begins in the middle of the caller's stream; it counts as begun only by data of its
-own.
+dialect's end follows data, with no error and no abort in between; one alarm guards every wait, and
+rings early when the control plane says that the replica is lost. Plain data goes to the caller in
+the moment in which it comes, and wakes nobody. An attempt that goes on with an answer begins in the
+middle of the caller's stream; it counts as begun only by data of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from types import TracebackType
+from typing import NamedTuple
 
 import msgspec
 
 from edge.admission import Permit
+from edge.alarm import Alarm, RangError
 from edge.client import ClientStream
 from edge.core import dialects, naming, openai, sse
 from edge.core.openai import Call
@@ -31,16 +31,14 @@ COUNT_TIMEOUT_S = 5.0
 TAIL_S = 1.0  # how long to wait for the end of a stream after [DONE], to keep its connection
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(NamedTuple):
     """A finished answer: a body for a plain call, nothing more to send for a stream."""
 
     body: bytes = b""
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """The engine's own verdict on the request itself (4xx): passes through as it is."""
 
     failure: Failure
@@ -58,96 +56,51 @@ def failure(result: Result) -> Failure | None:
     return result.failure if isinstance(result, Rejected) else result
 
 
-class Watchdog:
-    """A deadline that moves on with every sign of life; a missed one is the fault that it means.
+class Errand(NamedTuple):
+    """What one attempt has to do."""
 
-    asyncio.timeout, but a sign of life costs no more than a number.
-    """
-
-    def __init__(self, permit: Permit, idle_s: float) -> None:
-        self._permit = permit
-        self._idle_s = idle_s
-        self._loop = asyncio.get_running_loop()
-        self._expired = False
-        self.waits_for_client = False
-
-    def within(self, seconds: float) -> None:
-        """The next sign of life must come within this time; too late once time was up."""
-        self._due_s = self._loop.time() + seconds
-        if self._due_s < self._looks_s and not self._expired:
-            self._timer.cancel()
-            self._look_at(self._due_s)
-
-    def now(self) -> None:
-        """Stop waiting."""
-        self.within(0.0)
-
-    def _look_at(self, due_s: float) -> None:
-        self._looks_s = due_s
-        self._timer = self._loop.call_at(due_s, self._look)
-
-    def _look(self) -> None:
-        if self._due_s > self._looks_s:  # there were signs of life meanwhile
-            self._look_at(self._due_s)
-        else:
-            self._expired = True
-            self._task.cancel()
-
-    async def __aenter__(self) -> Watchdog:
-        if self._permit.lost:
-            raise UpstreamError(Failure(Fault.LOST))
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("only a task can be cancelled")
-        self._task, self._cancels = task, task.cancelling()
-        self._due_s = self._loop.time() + self._idle_s
-        self._look_at(self._due_s)
-        self._permit.on_lost = self.now
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._timer.cancel()
-        self._permit.on_lost = None
-        own = self._expired and self._task.uncancel() <= self._cancels
-        if own and kind is asyncio.CancelledError:
-            raise UpstreamError(Failure(self._fault(), message=f"{self._idle_s:g} s")) from error
-
-    def _fault(self) -> Fault:
-        if self._permit.lost:
-            return Fault.LOST
-        return Fault.CLIENT_GONE if self.waits_for_client else Fault.SILENT
+    permit: Permit
+    call: Call
+    headers: Mapping[str, str]
+    stream: ClientStream | None
+    """For a streamed call."""
+    idle_s: float
+    """The longest wait for a sign of life."""
 
 
-async def run(
-    upstream: Upstream,
-    permit: Permit,
-    call: Call,
-    headers: Mapping[str, str],
-    stream: ClientStream | None,
-    idle_s: float,
-) -> Result:
-    """Do it; `stream` for a streamed call, `idle_s` is the longest wait for a sign of life."""
-    body = call.body_for(permit.served_as)
+async def run(upstream: Upstream, errand: Errand) -> Result:
+    """Do it."""
+    permit, stream, idle_s = errand.permit, errand.stream, errand.idle_s
+    relay = None if stream is None else _Relay(permit, errand.call, stream, idle_s)
     try:
-        async with (
-            Watchdog(permit, idle_s) as watchdog,
-            upstream.post(permit.route, call.path, body, headers, method=call.method) as answer,
-        ):
-            if answer.status != 200:
-                return _verdict(answer, await answer.read())
-            if stream is None:
-                return _whole(answer, await answer.read(), call, permit)
-            passage = Passage(call, stream.rest, started=stream.started)
-            return await _relay(answer, stream, passage, watchdog, permit, idle_s)
+        with Alarm(idle_s) as alarm:
+            permit.on_lost = alarm.now
+            return await _ask(upstream, errand, relay, alarm)
+    except RangError:
+        waited = relay is not None and relay.waits_for_client
+        fault = Fault.CLIENT_GONE if waited else Fault.SILENT
+        failure = Failure(Fault.LOST if permit.lost else fault, message=f"{idle_s:g} s")
+        return Whole() if permit.whole else failure
     except UpstreamError as error:
         return Whole() if permit.whole else error.failure
     except (sse.OversizedEventError, msgspec.DecodeError, UnicodeDecodeError):
         return Failure(Fault.MALFORMED)
+    finally:
+        permit.on_lost = None
+
+
+async def _ask(upstream: Upstream, errand: Errand, relay: _Relay | None, alarm: Alarm) -> Result:
+    permit, call = errand.permit, errand.call
+    if permit.lost:
+        raise UpstreamError(Failure(Fault.LOST))
+    body = call.body_for(permit.served_as)
+    way = upstream.post(permit.route, call.path, body, errand.headers, method=call.method)
+    async with way as answer:
+        if answer.status != 200:
+            return _verdict(answer, await answer.read())
+        if relay is None:
+            return _whole(answer, await answer.read(), call, permit)
+        return await relay.run(answer, alarm)
 
 
 async def count_tokens(upstream: Upstream, permit: Permit, text: str) -> int | None:
@@ -172,32 +125,62 @@ def _verdict(answer: Answer, body: bytes) -> Result:
 
 
 def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
-    entry, usage = call.entry, dialects.usage(body)
-    if entry.cost is Cost.ANSWER and dialects.aborted(entry.dialect, body):
+    entry, said = call.entry, dialects.said(body)
+    usage = said.usage or dialects.NOTHING
+    if entry.cost is Cost.ANSWER and dialects.aborted(entry.dialect, body, said):
         return Failure(Fault.ABORTED)
-    if entry.dialect is Dialect.RESPONSES and (made := dialects.response_id(body)):
-        permit.on_made(made)
+    if entry.dialect is Dialect.RESPONSES and said.id:
+        permit.on_made(said.id)
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
+    passed = entry.cost is Cost.PASS
     prompt_tokens = usage.prompt_tokens or call.prompt_tokens
-    permit.tokens = pass_work(prompt_tokens) if entry.cost is Cost.PASS else usage.made_tokens
-    return Whole(naming.whole(body, call.answers_as), answer.content_type)
+    permit.tokens = pass_work(prompt_tokens) if passed else usage.made_tokens
+    return Whole(naming.whole(body, said.model, call.answers_as), answer.content_type)
 
 
-async def _relay(
-    answer: Answer,
-    stream: ClientStream,
-    passage: Passage,
-    watchdog: Watchdog,
-    permit: Permit,
-    idle_s: float,
-) -> Result:
-    scanner = sse.Scanner(passage.read, singly=passage.singly)
-    async for chunk in answer.chunks():
-        if passage.last is not None:
-            continue  # nothing but the end of the HTTP body follows
-        watchdog.within(idle_s)
-        events = scanner.feed(chunk)
-        permit.tokens += sum([event.number for event in events])  # an event a token, nearly
+class _Relay:
+    """Takes an answer's events to the caller, as they come."""
+
+    def __init__(self, permit: Permit, call: Call, stream: ClientStream, idle_s: float) -> None:
+        self._permit = permit
+        self._stream = stream
+        self._idle_s = idle_s
+        self._passage = passage = Passage(call, stream.rest, started=stream.started)
+        self._scanner = sse.Scanner(passage.read, singly=passage.singly)
+        self._alarm: Alarm
+        self.waits_for_client = False
+
+    async def run(self, answer: Answer, alarm: Alarm) -> Result:
+        """All of it."""
+        self._alarm, passage = alarm, self._passage
+        while chunk := await answer.some(self._take):
+            if passage.last is None:  # else nothing but the end of the HTTP body follows
+                alarm.within(self._idle_s)
+                await self._pass(chunk)
+                if passage.last is not None:
+                    if failure := _failure(passage):
+                        return failure
+                    await self._stream.send(passage.end())
+                    self._permit.whole = True
+                    alarm.within(TAIL_S)
+        return Whole() if passage.last is not None else Failure(Fault.CUT)
+
+    def _take(self, chunk: bytes) -> bool:
+        """Pass on at once what needs no look and no wait, as nearly all; else False."""
+        events, rest = self._scanner.cut(chunk)
+        plain = self._passage.plain(events)
+        if plain is None or self._stream.is_full:
+            return False
+        self._stream.flow(plain)
+        self._scanner.rest = rest
+        self._permit.tokens += plain.number  # an event a token, nearly
+        self._alarm.within(self._idle_s)
+        return True
+
+    async def _pass(self, chunk: bytes) -> None:
+        permit, passage = self._permit, self._passage
+        events = self._scanner.feed(chunk)
+        permit.tokens += sum([event.number for event in events])
         began = passage.began
         passing = passage.feed(events)
         if passage.answer_id and not began:
@@ -205,17 +188,11 @@ async def _relay(
         if passage.began and not began:
             permit.on_began()
         if passing:
-            watchdog.waits_for_client = True
-            await stream.send(passing)
-            watchdog.waits_for_client = False
+            self.waits_for_client = True
+            await self._stream.send(passing)
+            self.waits_for_client = False
         if passage.last is not None:
             permit.tokens = max(permit.counted, passage.tokens or permit.tokens)
-            if failure := _failure(passage):
-                return failure
-            await stream.send(passage.end())
-            permit.whole = True
-            watchdog.within(TAIL_S)
-    return Whole() if passage.last is not None else Failure(Fault.CUT)
 
 
 def _failure(passage: Passage) -> Failure | None:

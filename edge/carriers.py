@@ -16,6 +16,7 @@ from yarl import URL
 from edge.admission import RefusedError
 from edge.core.problems import Problem
 from edge.core.splice import Pieces
+from edge.engine_connection import Take
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
@@ -117,11 +118,15 @@ class _CarriedAnswer(Answer):
         self.status = response.status
         self.content_type = response.headers.get("content-type", "application/json")
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes; raises UpstreamError when it is cut."""
+    @property
+    def is_read(self) -> bool:
+        """Whether it is whole, and nothing of it left to read."""
+        return self._content.at_eof()
+
+    async def some(self, take: Take | None = None) -> bytes:
+        """What has come of the body, empty at its end; raises UpstreamError when it is cut."""
         try:
-            while chunk := await self._content.readany():
-                yield chunk
+            return await self._content.readany()
         except (aiohttp.ClientError, ConnectionError) as error:
             raise _blame(error, self._cargo, Fault.CUT) from error
 

@@ -17,6 +17,7 @@ from edge.core import continuation, envelopes, sse
 from edge.core.continuation import Rest, Transcript
 from edge.core.openai import Call
 from edge.core.problems import Problem
+from edge.core.shape import Plain
 from edge.core.surface import Dialect
 from edge.http.request import Request
 from edge.http.response import Response
@@ -57,26 +58,40 @@ class ClientStream:
         """Whether the status is out."""
         return self._response.is_out
 
-    def write(self, data: bytes) -> bool:
-        """Pass data on; the first brings the status.
+    @property
+    def is_full(self) -> bool:
+        """Whether the caller does not take what it has: then wait for `drain` before the next."""
+        return self._writer.is_full
 
-        False when the caller does not take it: then wait for `drain` before the next.
-        """
+    def flow(self, plain: Plain) -> None:
+        """Pass on more of a stream that has begun."""
+        self._quiet = False
+        if self.transcript is not None:
+            self.transcript.said(plain.said, plain.number)
+        if self._recording is not None:
+            self._recording.sent(plain.passing)
+        self._writer.write(plain.passing)
+
+    def write(self, data: bytes) -> None:
+        """Pass data on; the first brings the status."""
         if self.started_s is None:
             self.started_s = clock.now_s()
         self._quiet = False
         if self.transcript is not None:
             self.transcript.sent(data)
         self._put(data)
-        return not self._writer.is_full
 
     async def drain(self) -> None:
         """Wait until the caller has read enough."""
         await self._writer.drain()
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | Plain) -> None:
         """Pass data on, no faster than the caller reads."""
-        if not self.write(data):
+        if isinstance(data, Plain):
+            self.flow(data)
+        else:
+            self.write(data)
+        if self.is_full:
             await self.drain()
 
     def mark(self, headers: Mapping[str, str]) -> None:

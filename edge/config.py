@@ -85,6 +85,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         state_dir=state,
         upstream_key=_upstream_key(base),
         identity=identity,
+        drain_s=base.edge.drain_s,
         tls=base.edge.tls,
         fallbacks={
             pool.name: _target(pool.fallback) for pool in base.pools if pool.fallback is not None

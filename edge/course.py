@@ -9,7 +9,6 @@ once with the attempt's outcome.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,8 @@ import msgspec
 
 from edge import attempt
 from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
-from edge.attempt import Rejected, Result, Whole
+from edge.alarm import Alarm, RangError
+from edge.attempt import Errand, Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
 from edge.core import continuation, headers, models, problems, sse, surface
 from edge.core.decisions import Attempt, Notes
@@ -50,6 +50,8 @@ from trimtab.runtime.telemetry import EdgeMetrics
 GONE = Failure(Fault.CLIENT_GONE)
 """What a cancelled caller leaves behind."""
 OUTRUN = Failure(Fault.OUTRUN)
+FINE = frozenset({Outcome.OK, Outcome.CLIENT})
+NAMES = {outcome: outcome.name.lower() for outcome in Outcome}
 
 
 class Passing(Protocol):
@@ -63,14 +65,7 @@ class Passing(Protocol):
     def response(self) -> Response | None:
         """The whole answer, if it was made on the way."""
 
-    async def attempt(
-        self,
-        permit: Permit,
-        call: Call,
-        headers: Mapping[str, str],
-        stream: ClientStream | None,
-        idle_s: float,
-    ) -> Result:
+    async def attempt(self, errand: Errand) -> Result:
         """One attempt, as in edge/attempt."""
 
 
@@ -167,24 +162,19 @@ class Course:
             return await self._in_time(job)
 
     async def _in_time(self, job: Job) -> Response:
-        within_s = max(0.0, job.due_s - clock.now_s()) if job.deadline else None
-        timer = asyncio.timeout(within_s)
         try:
-            async with timer:
-                return await self._somewhere(job)
+            with Alarm(max(0.0, job.due_s - clock.now_s())):
+                try:
+                    return await self._follow(job)
+                except RefusedError as error:
+                    return await self._answer(job, await self._fallbacks.answer(job, error))
         except RefusedError as error:
             raise _refusal(job, error.problem) from error
-        except TimeoutError:
-            if job.deadline is None or not timer.expired():
+        except RangError:
+            if job.deadline is None:
                 raise
             problem = problems.too_late(job.deadline, started=job.started)
             raise _refusal(job, problem) from None
-
-    async def _somewhere(self, job: Job) -> Response:
-        try:
-            return await self._follow(job)
-        except RefusedError as error:
-            return await self._answer(job, await self._fallbacks.answer(job, error))
 
     async def _follow(self, job: Job) -> Response:
         while True:
@@ -230,7 +220,9 @@ class Course:
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
             raise RefusedError(problem)
-        return await self._hedger.run(job, permit, partial(self._run, job))
+        if job.stream is not None and job.pool.hedge:
+            return await self._hedger.run(job, permit, partial(self._run, job))
+        return await self._run(job, permit)
 
     async def _run(self, job: Job, permit: Permit) -> tuple[Result, str]:
         failure: Failure | None = GONE
@@ -247,9 +239,9 @@ class Course:
             if failure is GONE:
                 failure = OUTRUN if permit.outrun else job.left(clock.now_s())
             failure = None if permit.whole else failure  # who leaves now has all
-            outcome = classify(failure)
+            outcome = classify(failure) if failure else Outcome.OK
             self._admission.release(permit, outcome)
-            self._metrics.attempts.labels(permit.route.replica, outcome.name.lower()).inc()
+            self._metrics.attempts.labels(permit.route.replica, NAMES[outcome]).inc()
             self._note(job, permit, outcome, failure)
 
     async def _admit(self, job: Job, *, again: bool) -> Permit:
@@ -278,7 +270,7 @@ class Course:
             tokens=permit.tokens,
         )
         job.notes.attempts.append(ended)
-        if outcome not in {Outcome.OK, Outcome.CLIENT}:
+        if outcome not in FINE:
             self._failures.tell(job.request_id, ended)
 
     async def _send(self, job: Job, permit: Permit) -> Result:
@@ -294,12 +286,13 @@ class Course:
                 await stream.send(sse.DONE)
                 return Whole()
             call = msgspec.structs.replace(call, body=rest.body)
+        errand = Errand(permit, call, to_engine, stream, job.idle_s)
         if job.passing is not None:
-            return await job.passing.attempt(permit, call, to_engine, stream, job.idle_s)
-        return await attempt.run(self._upstream, permit, call, to_engine, stream, job.idle_s)
+            return await job.passing.attempt(errand)
+        return await attempt.run(self._upstream, errand)
 
     def _poison(self, job: Job) -> Problem | None:
-        if job.passing is not None:
+        if job.passing is not None or self._quarantine.is_empty:
             return None  # who has it only in part can't know it again
         return self._quarantine.refusal(job.ticket.tenant, job.call)
 

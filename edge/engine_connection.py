@@ -1,15 +1,16 @@
 """One connection to an engine: a request at a time, its answer as it comes.
 
 Rules: what comes is parsed by llhttp, strictly, and taken in at most READ_BUFFER_BYTES ahead of its
-reader; what is no body has an end (OVERHEAD_LIMIT_BYTES); interim answers (1xx) are skipped. A
-connection goes on only after an answer that ended by itself, with nothing behind it and all of the
-request taken: whatever else happens, and any byte that nobody asked for, ends it.
+reader, who may take it in the moment it comes; what is no body has an end (OVERHEAD_LIMIT_BYTES);
+interim answers (1xx) are skipped. A connection goes on only after an answer that ended by itself,
+with nothing behind it and all of the request taken: whatever else happens, and any byte that nobody
+asked for, ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import httptools
@@ -30,6 +31,9 @@ class UpstreamError(Exception):
         self.failure = failure
 
 
+Take = Callable[[bytes], bool]
+
+
 class Connection(asyncio.Protocol):
     """A protocol for asyncio on one side; `send`, `head`, `read`, `finish` on the other."""
 
@@ -38,6 +42,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._wake: asyncio.Future[None] | None = None
+        self._take: Take | None = None
         self._paused = self._write_paused = False
         self._may_go_on = True
         """False once it can't have another request."""
@@ -91,28 +96,40 @@ class Connection(asyncio.Protocol):
         """That of a name in small letters, of several a list; empty if there is none."""
         return self._headers.get(name, b"").decode("latin-1")
 
-    async def read(self) -> bytes:
+    async def read(self, take: Take | None = None) -> bytes:
         """What has come of the body, at least something; empty at its end.
 
-        Raises UpstreamError when it is cut, after what came before.
+        What comes while there is nothing is given to `take` first; what it takes is gone. Raises
+        UpstreamError when the body is cut, after what came before.
         """
         while not self._parts:
             if self.ended:
                 return b""
             if self._fault is not None:
                 raise UpstreamError(Failure(self._fault))
-            await self._wait()
-        parts = self._parts
-        self._parts, self._parts_bytes = [], 0
+            self._take = take
+            try:
+                await self._wait()
+            finally:
+                self._take = None
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+        return self._pop()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the answer is whole, and nothing of it left to read."""
+        return self.ended and not self._parts
+
+    def _pop(self) -> bytes:
+        parts = self._parts
+        self._parts, self._parts_bytes = [], 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def finish(self) -> bool:
         """The asker has what it wanted; whether the connection is usable. Else it is closed."""
-        whole = self.ended and not self._parts
-        if whole and self._may_go_on and not self._transport.get_write_buffer_size():
+        if self.is_read and self._may_go_on and not self._transport.get_write_buffer_size():
             self._busy = False
             return True
         self.abort()
@@ -159,7 +176,11 @@ class Connection(asyncio.Protocol):
             self._malformed()
         if self._parts_bytes > before_bytes:
             self._overhead_bytes = 0
-            if self._parts_bytes > READ_BUFFER_BYTES and not (self._paused or self.ended):
+            if self._take is not None and self._take(b"".join(self._parts)):
+                self._parts, self._parts_bytes = [], 0
+                if self._goes_on:
+                    return
+            elif self._parts_bytes > READ_BUFFER_BYTES and not (self._paused or self.ended):
                 self._paused = True
                 self._transport.pause_reading()
         else:
@@ -167,6 +188,11 @@ class Connection(asyncio.Protocol):
             if self._overhead_bytes > OVERHEAD_LIMIT_BYTES:
                 self._malformed()
         self._rouse()
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether more of the answer is to come."""
+        return not self.ended and self._fault is None
 
     def pause_writing(self) -> None:
         """The engine reads slower than we send."""
@@ -214,9 +240,9 @@ class Connection(asyncio.Protocol):
             self._interim = True
             return
         self.status, self._has_head = status, True
-        coding = self.header(b"transfer-encoding").lower()
-        bounded = "chunked" in coding or status in {204, 304}
-        self._until_close = not bounded and (bool(coding) or not self.header(b"content-length"))
+        coding = self._headers.get(b"transfer-encoding", b"").lower()
+        bounded = b"chunked" in coding or status in {204, 304}
+        self._until_close = not bounded and (bool(coding) or b"content-length" not in self._headers)
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""

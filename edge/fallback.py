@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from edge import attempt, upstream
 from edge.admission import Permit, RefusedError
-from edge.attempt import Result, Whole
+from edge.attempt import Errand, Result, Whole
 from edge.core import outside, problems
 from edge.core.decisions import Attempt
 from edge.core.dispatch import Placement
@@ -80,7 +80,8 @@ class Fallbacks:
         result: Result | None = None
         self._running[pool] += 1
         try:
-            result = await attempt.run(api, permit, call, headers, job.stream, job.idle_s)
+            errand = Errand(permit, call, headers, job.stream, job.idle_s)
+            result = await attempt.run(api, errand)
         finally:
             failure = attempt.failure(result) if result is not None else job.left(clock.now_s())
             self._running[pool] -= 1

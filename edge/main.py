@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pathlib
 import random
 import sys
@@ -37,7 +36,7 @@ async def serve(config: EdgeConfig) -> None:
     """Run until told to stop."""
     stop = service.stop_event()
     table = RoutingTable()
-    dispatch = Dispatch(table, random.SystemRandom())
+    dispatch = Dispatch(table, random.Random())  # noqa: S311 - where a request goes is no secret
     admission = Admission(table, dispatch)
     metrics = EdgeMetrics()
     feed = Feed(config, table, dispatch, admission, metrics)
@@ -47,7 +46,7 @@ async def serve(config: EdgeConfig) -> None:
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         tls = _tls(config)
-        feed.tellers = questions.tellers(proxy.decisions, dispatch, tls)
+        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch, tls)
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
         public = await listening.public(callers, config, tls)
         operators = admin_app(endpoint, metrics, proxy.decisions)
@@ -76,7 +75,7 @@ async def serve(config: EdgeConfig) -> None:
             endpoint.draining = True
             notify(stopping=True, more_s=config.drain_s + STOP_MARGIN_S)
             public.close()
-            await _drain(admission, config.drain_s)
+            await callers.retire(config.drain_s)
             await proxy.tunnels.close()
 
 
@@ -99,12 +98,6 @@ async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> No
             notify(status=status)
             told = status
         await asyncio.sleep(STATUS_PERIOD_S)
-
-
-async def _drain(admission: Admission, within_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await admission.idle()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

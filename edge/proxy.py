@@ -14,7 +14,8 @@ from functools import partial
 from edge import bodies
 from edge.admission import Admission, RefusedError
 from edge.client import ClientStream
-from edge.core import envelopes, headers, models, multipart, openai, problems, surface
+from edge.core import arrivals, envelopes, headers, models, multipart, openai, problems
+from edge.core.arrivals import Arrivals
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
@@ -60,6 +61,7 @@ class Proxy:
         self._course = Course(table, dispatch, admission, ways, self._makers, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
+        self.arrivals = Arrivals(clock.now_s())
         self._once = Once(metrics)
         self.tunnels = Tunnels()
 
@@ -85,15 +87,13 @@ class Proxy:
         call, target, only = self._bind(call, request.caller)
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
-        return await self._once.serve(
-            *(request, call, request.caller.sha256),
-            lambda: self._answer(request, call, target, only),
-        )
 
-    async def _answer(self, request: Request, call: Call, target: Target, only: str) -> Response:
-        job = self._job(request, call, target, clock.now_s())
-        job.ticket = job.ticket._replace(only=only)
-        return await self._run(job)
+        async def answer() -> Response:
+            return await self._run(self._job(request, call, target, clock.now_s(), only))
+
+        if "idempotency-key" not in request.headers:
+            return await answer()
+        return await self._once.serve(request, call, request.caller.sha256, answer)
 
     async def _carry(self, request: Request, found: Found) -> Job:
         """Begin to read a form with a file."""
@@ -187,6 +187,10 @@ class Proxy:
             prompt_tokens=job.call.prompt_tokens,
         )
         self.decisions.add(record)
+        cost = job.call.entry.cost
+        if job.passing is None and cost is not Cost.CHEAP:  # nobody knows the others' tokens
+            retry = arrivals.retry(job.caller)
+            self.arrivals.add(record, retry, is_pass=cost is Cost.PASS)
 
     async def _read(self, request: Request, found: Found) -> Call:
         body = await bodies.read(request, self._table.policy.body_limit_bytes)
@@ -219,7 +223,9 @@ class Proxy:
             raise RefusedError(target)
         return target
 
-    def _job(self, request: Request, call: Call, target: Target, now_s: float) -> Job:
+    def _job(
+        self, request: Request, call: Call, target: Target, now_s: float, only: str = ""
+    ) -> Job:
         policy, caller, pool = self._table.policy, request.caller, target.pool
         patience_s = openai.patience_s(request.headers)
         within = deadline(
@@ -238,14 +244,15 @@ class Proxy:
             urgency=caller.urgency,
             affinity=openai.affinity_key(request.headers, call, caller.name),
             adapter=target.adapter,
+            only=only,
         )
         journey = request.journey
         # a plain answer is silent until it is whole, so only the whole can be bounded
-        stream, idle_s = None, within.within_s
+        stream, idle_s = None, math.inf
         if call.stream:
             idle_s = (pool.idle_timeout_ms or policy.idle_timeout_ms) / 1000
             stream = ClientStream(request, call.entry.dialect, journey.request_id)
-            if not pool.no_failover and call.path in {surface.CHAT, surface.TEXT}:
+            if not pool.no_failover and call.path in openai.COMPLETIONS:
                 stream.transcript = Transcript()
         return Job(call, target, caller, ticket, idle_s, stream, journey, request.headers, within)
 

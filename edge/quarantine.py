@@ -28,9 +28,14 @@ class Quarantine:
         self._guard = Guard()
         self._secret = secrets.token_bytes(32)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing may be refused."""
+        return not len(self._guard)
+
     def refusal(self, tenant: str, call: Call) -> Problem | None:
         """Why a request may not run."""
-        if not len(self._guard):
+        if self.is_empty:
             return None
         incident = self._guard.incident(self._prompt(tenant, call), clock.now_s())
         return problems.quarantined(incident) if incident else None

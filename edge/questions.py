@@ -7,8 +7,11 @@ answer at once; what it raises as ValueError is for people; no prompt, answer or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
+from edge import recall
 from edge.core import decisions, openai, told
+from edge.core.arrivals import Arrivals
 from edge.core.decisions import LATEST_MAX, Decisions
 from edge.core.dispatch import Dispatch
 from trimtab.codec import encode
@@ -22,7 +25,7 @@ Teller = Callable[[str], bytes]
 
 
 def tellers(
-    kept: Decisions, dispatch: Dispatch, tls: ListenerTls | None = None
+    kept: Decisions, arrivals: Arrivals, dispatch: Dispatch, tls: ListenerTls | None = None
 ) -> dict[str, Teller]:
     """What an edge can tell, by the kind of question."""
 
@@ -39,10 +42,13 @@ def tellers(
         now_s = clock.now_s()
         return _bytes(told.replica(name, told.lately(kept.newest(LATEST_MAX), now_s), now_s))
 
-    def process(_: str) -> bytes:
-        return _bytes(own_facts(tls.expires_s if tls else None))
-
-    return {"decision": decision, "tenant": tenant, "replica": replica, "process": process}
+    return {
+        "decision": decision,
+        "tenant": tenant,
+        "replica": replica,
+        "arrivals": partial(recall.arrivals, arrivals),
+        "process": lambda _: _bytes(own_facts(tls.expires_s if tls else None)),
+    }
 
 
 def _bytes(value: object) -> bytes:

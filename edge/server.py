@@ -82,8 +82,6 @@ class Endpoint:
             if isinstance(found, Problem):
                 return respond(found, request_id, dialect)
             if not found.entry.open:
-                if self.draining:
-                    return respond(problems.stopping(), request_id, dialect)
                 self._proxy.authorize(request)
             handler = self._own.get(found.entry.path, self._proxy.serve)
             return await handler(request, found, request_id)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -20,11 +20,9 @@ import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from edge.admission import Permit, RefusedError
-from edge.attempt import Result, Whole
+from edge.attempt import Errand, Result, Whole
 from edge.carriers import Carriers
-from edge.client import ClientStream
 from edge.core import problems, realtime
-from edge.core.openai import Call
 from edge.core.problems import Problem
 from edge.core.realtime import Frame, Verdict
 from edge.core.surface import REALTIME
@@ -89,15 +87,9 @@ class Tunnel:
         self._first = message.data
         return frame.model
 
-    async def attempt(
-        self,
-        permit: Permit,
-        _call: Call,
-        headers: Mapping[str, str],
-        _stream: ClientStream | None,
-        idle_s: float,
-    ) -> Result:
+    async def attempt(self, errand: Errand) -> Result:
         """Be the session, on this replica, to its end."""
+        permit, headers = errand.permit, errand.headers
         path = f"{REALTIME}?model={quote(permit.served_as, safe='')}"
         try:
             there = await self._carriers.socket(permit.route, path, headers, FRAME_LIMIT_BYTES)
@@ -109,7 +101,7 @@ class Tunnel:
             here = await self._accept()
             self._stands = True
             self._began_s = self._heard_s = clock.now_s()
-            return await self._join(here, there, permit, idle_s)
+            return await self._join(here, there, permit, errand.idle_s)
         except asyncio.CancelledError:
             # aiohttp cancels whoever serves a closed connection: after a goodbye that is the end
             task = asyncio.current_task()

@@ -8,15 +8,14 @@ who stops in the middle fails by himself; the replica is not blamed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from edge import attempt
-from edge.admission import Permit, RefusedError
-from edge.attempt import Result
-from edge.client import ClientStream
+from edge.admission import RefusedError
+from edge.attempt import Errand, Result
 from edge.core import problems
 from edge.core.multipart import Form, Hole, MalformedError, Piece
-from edge.core.openai import PRIVILEGED_FIELDS, Call
+from edge.core.openai import PRIVILEGED_FIELDS
 from edge.core.problems import Problem
 from edge.upstream import Upstream
 
@@ -117,13 +116,6 @@ class Carried:
         """Whether another replica can be tried."""
         return self._upload.can_replay
 
-    async def attempt(
-        self,
-        permit: Permit,
-        call: Call,
-        headers: Mapping[str, str],
-        stream: ClientStream | None,
-        idle_s: float,
-    ) -> Result:
+    async def attempt(self, errand: Errand) -> Result:
         """Send it, relay the answer."""
-        return await attempt.run(self._carrier, permit, call, headers, stream, idle_s)
+        return await attempt.run(self._carrier, errand)

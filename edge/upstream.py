@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from edge.core.splice import Pieces
-from edge.engine_connection import PIECE_BYTES, Connection, UpstreamError
+from edge.engine_connection import PIECE_BYTES, Connection, Take, UpstreamError
 from trimtab.model import Route
 from trimtab.policy.classify import Failure, Fault
 from trimtab.runtime import clock
@@ -59,29 +59,38 @@ class Answer:
         self.status = connection.status
         self.content_type = connection.header(b"content-type") or "application/json"
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, all that is there at once; raises UpstreamError when it is cut."""
-        while chunk := await self._connection.read():
-            yield chunk
+    @property
+    def is_read(self) -> bool:
+        """Whether it is whole, and nothing of it left to read."""
+        return self._connection.is_read
+
+    async def some(self, take: Take | None = None) -> bytes:
+        """What has come of the body, empty at its end; raises UpstreamError when it is cut.
+
+        What comes while there is nothing is given to `take` first; what it takes is gone.
+        """
+        return await self._connection.read(take)
 
     async def read(self) -> bytes:
         """The whole body; raises UpstreamError when it is cut or has no end."""
-        parts, size_bytes = [], 0
-        async for chunk in self.chunks():
-            parts.append(chunk)
-            size_bytes += len(chunk)
+        body = await self.some()
+        if self.is_read:  # most of the time
+            return body
+        parts, size_bytes = [body], len(body)
+        while body := await self.some():
+            parts.append(body)
+            size_bytes += len(body)
             if size_bytes > ANSWER_LIMIT_BYTES:
                 raise UpstreamError(Failure(Fault.MALFORMED))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return b"".join(parts)
 
 
 class Upstream:
     """Sends requests to replicas."""
 
     def __init__(self, key: str) -> None:
-        self._headers = {"content-type": "application/json"}
-        if key:
-            self._headers["authorization"] = f"Bearer {key}"
+        fixed = {"content-type": "application/json"}
+        self._fixed = _lines(fixed | ({"authorization": f"Bearer {key}"} if key else {}))
         self._idle: dict[Origin, list[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -95,13 +104,9 @@ class Upstream:
         method: str = "POST",
     ) -> AbstractAsyncContextManager[Answer]:
         """Send and wait for the head; leaving the block early aborts the request in the engine."""
-        origin, opening = _opening(method, route.url, path)
+        origin, opening = _opening(method, route.url, path, self._fixed)
         size_bytes = sum(map(len, body))
-        lines = [opening, f"content-length: {size_bytes}\r\n"]
-        lines += [f"{name}: {value}\r\n" for name, value in {**self._headers, **headers}.items()]
-        head = "".join([*lines, "\r\n"])
-        if head.count("\n") != len(lines) + 2 or head.count("\r") != len(lines) + 2:
-            raise ValueError("a line end in a header")
+        head = f"{opening}content-length: {size_bytes}\r\n{_lines(headers)}\r\n"
         sent = head.encode("utf-8", "surrogateescape")
         return Exchange(self, origin, sent, body, is_large=size_bytes > PIECE_BYTES)
 
@@ -227,9 +232,16 @@ async def connect(key: str) -> AsyncIterator[Upstream]:
             upstream.sweep(0.0)
 
 
+def _lines(headers: Mapping[str, str]) -> str:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+        raise ValueError("a line end in a header")
+    return lines
+
+
 @lru_cache(maxsize=4096)
-def _opening(method: str, url: str, path: str) -> tuple[Origin, str]:
-    """Where to connect to, and how such a request begins: two lines."""
+def _opening(method: str, url: str, path: str, fixed: str) -> tuple[Origin, str]:
+    """Where to connect to, and how such a request begins."""
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
     origin = Origin(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls)
@@ -237,7 +249,7 @@ def _opening(method: str, url: str, path: str) -> tuple[Origin, str]:
     if not _TARGET.fullmatch(target):
         raise ValueError(f"not a path: {target!r}")
     host = parts.netloc.rpartition("@")[2]
-    return origin, f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n"
+    return origin, f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n{fixed}"
 
 
 def _socket(address: Any) -> socket.socket:

@@ -3,6 +3,7 @@
 ./run sim --scenario FILE [--seed N] [--policy P] [--trace]    one run, and how it went
 ./run sim grid [--seeds 200]                                   the grid; 1 if a law is violated
 ./run sim compare [--seeds 3] [--write FILE]                   beside other gateways
+./run sim whatif FILE ...                                      recorded arrivals: docs/what-if.md
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from sim.whatif import main as whatif
 from sim.world import compare, grid, peers, report
 from sim.world.grid import Task
 from sim.world.scenario import Scenario, load
@@ -35,8 +37,11 @@ break. Means of {seeds} seeds. Possible is the smaller of the load and 1.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for."""
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
     try:
+        if words[:1] == ["whatif"]:
+            return whatif.main(words[1:])
+        args = _parser().parse_args(words)
         if args.command == "grid":
             return _grid(args)
         if args.command == "compare":

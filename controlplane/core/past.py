@@ -73,7 +73,7 @@ def tenants(edges: Iterable[Edge], now_s: float) -> list[status.Tenant]:
     for edge in edges:
         for pool in edge.pools.values():
             for use in pool.tenants:
-                who = (pool.pool, use.tenant)
+                who: Hashable = (pool.pool, use.tenant)
                 queued[who] += use.queued
                 oldest_ms[who] = max(oldest_ms[who], *use.ages_ms, 0)
         work.update(edge.work.totals(now_s))

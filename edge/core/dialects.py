@@ -25,6 +25,9 @@ _ENDS = frozenset({b"response.completed", b"response.incomplete"})
 _STATUS_OF = {"overloaded_error": 503, "rate_limit_error": 429, "invalid_request_error": 400}
 
 
+_UNKNOWN = msgspec.Raw(b'"')
+
+
 class Usage(msgspec.Struct):
     """What an answer says that it counts, in any dialect."""
 
@@ -44,10 +47,12 @@ class _Error(msgspec.Struct):
     code: int | str | None = None
 
 
-class _Answer(msgspec.Struct):
+class Said(msgspec.Struct):
     """Of an answer, a stream's last event, or an error, whatever it is."""
 
     id: str = ""
+    """By what a whole answer may be asked for later."""
+    model: msgspec.Raw = msgspec.Raw(b"")
     usage: Usage | None = None
     status: str = ""
     stop_reason: str | None = None
@@ -56,12 +61,16 @@ class _Answer(msgspec.Struct):
     error: _Error | str | None = None
 
 
+_SAID = msgspec.json.Decoder(Said)
+NOTHING = Usage()
+
+
 class _ResponseEvent(msgspec.Struct):
-    response: _Answer = msgspec.field(default_factory=_Answer)
+    response: Said = msgspec.field(default_factory=Said)
 
 
 class _DeltaEvent(msgspec.Struct):
-    delta: _Answer = msgspec.field(default_factory=_Answer)
+    delta: Said = msgspec.field(default_factory=Said)
     usage: Usage | None = None
 
 
@@ -100,27 +109,24 @@ READERS: Mapping[Dialect, Callable[[bytes], Event]] = {
 }
 
 
-def usage(body: bytes) -> Usage:
-    """What a whole answer says that it counts."""
-    return _answer(body).usage or Usage()
+def said(body: bytes) -> Said:
+    """What a whole answer says, read once."""
+    try:
+        return _SAID.decode(body)
+    except msgspec.DecodeError:
+        return Said(model=_UNKNOWN, stop_reason="unknown")
 
 
-def response_id(body: bytes) -> str:
-    """By what a whole answer may be asked for later."""
-    return _answer(body).id
-
-
-def aborted(dialect: Dialect, body: bytes) -> bool:
+def aborted(dialect: Dialect, body: bytes, answer: Said) -> bool:
     """Whether a whole answer is none: the engine gave it up."""
     if dialect is Dialect.OPENAI:
         return sse.aborted(body)
-    answer = _answer(body)
     return answer.status == "cancelled" if dialect is Dialect.RESPONSES else not answer.stop_reason
 
 
 def message(body: bytes) -> str:
     """What an error says."""
-    return _failed(b"", _answer(body)).message
+    return _failed(b"", said(body)).message
 
 
 def _kind(raw: bytes) -> bytes:
@@ -134,22 +140,15 @@ def _data(raw: bytes) -> bytes:
 
 def _other(kind: bytes, raw: bytes) -> Event:
     if kind == b"error":
-        return _failed(raw, _answer(_data(raw)))
+        return _failed(raw, said(_data(raw)))
     return sse.read(raw) if not kind else Event(Kind.DATA, raw)
 
 
-def _response(raw: bytes) -> _Answer:
+def _response(raw: bytes) -> Said:
     return msgspec.json.decode(_data(raw), type=_ResponseEvent).response
 
 
-def _answer(body: bytes) -> _Answer:
-    try:
-        return msgspec.json.decode(body, type=_Answer)
-    except msgspec.DecodeError:
-        return _Answer(stop_reason="unknown")
-
-
-def _failed(raw: bytes, answer: _Answer) -> Event:
+def _failed(raw: bytes, answer: Said) -> Event:
     error = answer.error
     if error is None:  # the Responses API has it outside
         text = bytes(answer.message)

@@ -21,6 +21,7 @@ from edge.core.table import RoutingTable
 from trimtab.model import (
     BreakerState,
     Credit,
+    EdgePolicy,
     Outcome,
     OutcomeCount,
     PoolUse,
@@ -74,19 +75,6 @@ class ReplicaState:
         return min(credit_slots, self.full_at) if now_s < self.full_until_s else credit_slots
 
 
-class _Offer(NamedTuple):
-    """A replica that may get requests, and how many it may have in all."""
-
-    route: Route
-    credit: Credit
-    state: ReplicaState
-    slots: int
-
-    @property
-    def has_room(self) -> bool:
-        return self.state.inflight < self.slots
-
-
 @dataclass(slots=True)
 class PoolState:
     """One pool's accounting at this edge."""
@@ -95,6 +83,8 @@ class PoolState:
     budget: Budget = field(default_factory=Budget)
     requests: int = 0
     shed: int = 0
+    policy: EdgePolicy | None = None
+    """Whose limits the queue has."""
 
 
 class Placement(NamedTuple):
@@ -124,6 +114,21 @@ class Dispatch:
     def work(self, pool: str, prompt_tokens: int, max_tokens: int | None) -> float:
         """What a request will cost, as far as can be told before."""
         return work(prompt_tokens, self.pool(pool).queue.pool.answer_tokens(max_tokens))
+
+    def admit(self, pool: str, ticket: Ticket, now_s: float) -> Placement | None:
+        """The straight way of a new request: nobody waits, and it can run. None: `offer` it."""
+        state = self.pool(pool)
+        if len(state.queue):
+            return None
+        candidates = self._fit(ticket, self._candidates(pool, now_s))
+        replica, at_home = self._choose(state.queue, ticket, candidates)
+        if replica is None or not state.queue.pass_by(ticket, now_s):
+            return None
+        state.requests += 1
+        state.budget.deposit(now_s)
+        health = self._start(replica, now_s)
+        route = self._table.route(replica)
+        return Placement(pool, ticket, route, now_s, candidates, health, at_home)
 
     def offer(self, pool: str, ticket: Ticket, now_s: float) -> Refusal | None:
         """A new request wants in; queued, or refused for want of room."""
@@ -185,15 +190,14 @@ class Dispatch:
         if len(queue) or ticket.only:
             return None
         used = {placement.route.replica, *ticket.tried}
-        offers = [offer for offer in self._open(pool, now_s) if offer.credit.replica not in used]
-        candidates = _fit(ticket, offers, [self._candidate(offer, now_s) for offer in offers])
+        others = [c for c in self._candidates(pool, now_s) if c.replica not in used]
+        candidates = self._fit(ticket, others)
         replica = pick([c for c in candidates if hedge.is_idle(c)], (), self._dice)
         if replica is None:
             return None
         queue.depart(ticket)  # charges for it
         health = self._start(replica, now_s)
-        route = next(r for r in self._table.routes(pool) if r.replica == replica)
-        return Placement(pool, ticket, route, now_s, candidates, health)
+        return Placement(pool, ticket, self._table.route(replica), now_s, candidates, health)
 
     def borrow(self, pool: str, ticket: Ticket, now_s: float) -> Placement | None:
         """The replica for a request that takes none of its slots: the least busy one."""
@@ -266,9 +270,11 @@ class Dispatch:
         if state is None:
             queue = Queue(0, part_of=partial(self._part_of, name))
             state = self._pools[name] = PoolState(queue)
-        policy = self._table.policy
-        state.queue.limit = policy.queue_limit
-        state.queue.budgets.long_s = policy.queue_wait_ms / 1000
+        policy = self._table.snapshot.policy
+        if policy is not state.policy:
+            state.policy = policy
+            state.queue.limit = policy.queue_limit
+            state.queue.budgets.long_s = policy.queue_wait_ms / 1000
         return state
 
     def queues(self) -> Iterator[tuple[str, Queue]]:
@@ -336,19 +342,16 @@ class Dispatch:
         placed = True
         while placed and len(queue):
             placed = False
-            offers = self._open(pool, now_s)
-            if not any(offer.has_room for offer in offers):
-                return
-            candidates = [self._candidate(offer, now_s) for offer in offers]
-            roomy = [offer.route for offer in offers if offer.has_room]
+            candidates = self._candidates(pool, now_s)
+            roomy = [self._table.route(c.replica) for c in candidates if c.has_room]
             free = {name for route in roomy for name in (route.replica, *route.adapters)}
-            for ticket in queue.head(LOOK_AHEAD, now_s, free):
-                fit = _fit(ticket, offers, candidates)
+            for ticket in queue.head(LOOK_AHEAD, now_s, free) if roomy else ():
+                fit = self._fit(ticket, candidates)
                 replica, at_home = self._choose(queue, ticket, fit)
                 if replica is not None:
                     queue.depart(ticket)
                     health = self._start(replica, now_s)
-                    route = next(r for r in self._table.routes(pool) if r.replica == replica)
+                    route = self._table.route(replica)
                     yield Placement(pool, ticket, route, now_s, fit, health, at_home)
                     placed = True
                     break
@@ -392,35 +395,44 @@ class Dispatch:
         return having / slots if slots else 1.0
 
     def _has_room(self, pool: str, adapter: str, now_s: float) -> bool:
-        offers = self._open(pool, now_s)
-        return any(offer.has_room and has(offer.route, adapter) for offer in offers)
+        candidates = self._candidates(pool, now_s)
+        return any(c.has_room and has(self._table.route(c.replica), adapter) for c in candidates)
 
-    def _open(self, pool: str, now_s: float) -> list[_Offer]:
+    def _candidates(self, pool: str, now_s: float) -> list[Candidate]:
         """The replicas that may get requests now; the others are no home for a while."""
         found = []
+        credits_, states = self._table.credits, self._replicas
         for route in self._table.routes(pool):
-            state = self.replica(route.replica)
-            is_open = route.serving is Serving.OPEN and not state.suspicion.active(now_s)
+            name = route.replica
+            state = states.get(name) or self.replica(name)
+            is_open = route.serving is Serving.OPEN and now_s >= state.suspicion.until_s
             if not is_open or route.breaker not in SETTLED:
                 state.unsettled_until_s = now_s + affinity.AWAY_S
-            credit = self._table.credits.get(route.replica)
+            credit = credits_.get(name)
             if is_open and credit is not None:
-                found.append(_Offer(route, credit, state, state.room(credit.slots, now_s)))
+                found.append(self._candidate(credit, state, now_s))
         return found
 
-    def _candidate(self, offer: _Offer, now_s: float) -> Candidate:
-        _, credit, state, slots = offer
-        fresh = credit.report_age_ms is not None and credit.report_age_ms <= REPORT_FRESH_MS
+    def _candidate(self, credit: Credit, state: ReplicaState, now_s: float) -> Candidate:
+        age_ms = credit.report_age_ms
+        fresh = age_ms is not None and age_ms <= REPORT_FRESH_MS
         fresh = fresh and self.mode is not Mode.AUTONOMOUS  # it was, when it was pushed
         return Candidate(
-            replica=credit.replica,
-            slots=slots,
-            inflight=state.inflight,
-            waiting=(credit.waiting or 0) if fresh else 0,
-            penalty_slots=state.suspicion.penalty_slots(now_s),
-            weight=credit.weight or credit.slots,
-            is_settled=now_s >= state.unsettled_until_s,
+            credit.replica,
+            state.room(credit.slots, now_s),
+            state.inflight,
+            (credit.waiting or 0) if fresh else 0,
+            state.suspicion.penalty_slots(now_s) if state.suspicion.aversion_slots else 0.0,
+            credit.weight or credit.slots,
+            now_s >= state.unsettled_until_s,
         )
+
+    def _fit(self, ticket: Ticket, candidates: list[Candidate]) -> list[Candidate]:
+        """Those of the candidates that have what a request needs."""
+        if not ticket.adapter:
+            return candidates
+        route = self._table.route
+        return [c for c in candidates if has(route(c.replica), ticket.adapter)]
 
     def _use(self, name: str, now_s: float) -> ReplicaUse:
         state = self.replica(name)
@@ -437,14 +449,6 @@ class Dispatch:
         state.dispatched = state.refused = state.tokens = 0
         state.outcomes.clear()
         return use
-
-
-def _fit(ticket: Ticket, offers: list[_Offer], candidates: list[Candidate]) -> list[Candidate]:
-    """Those of the candidates that have what a request needs."""
-    if not ticket.adapter:
-        return candidates
-    pairs = zip(offers, candidates, strict=True)
-    return [candidate for offer, candidate in pairs if has(offer.route, ticket.adapter)]
 
 
 def _may_ask(route: Route, ticket: Ticket) -> bool:

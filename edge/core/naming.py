@@ -20,10 +20,13 @@ _MODEL = b'"model":'
 _WITHIN: Mapping[Dialect, str] = {Dialect.RESPONSES: "response", Dialect.ANTHROPIC: "message"}
 
 
-def whole(body: bytes, name: str) -> bytes:
-    """An answer under this name."""
+def whole(body: bytes, model: msgspec.Raw, name: str) -> bytes:
+    """An answer that calls the model so, under this name."""
+    new = msgspec.json.encode(name)
+    if bytes(model) in {new, b""}:
+        return body
     try:
-        return _named(body, msgspec.json.encode(name))
+        return _named(body, new)
     except (msgspec.DecodeError, UnicodeDecodeError):  # no object: it names no model
         return body
 

@@ -34,13 +34,15 @@ SESSION_LIMIT_BYTES = 512
 BEGINNING_MIN_BYTES = 2_048  # a shorter prompt is computed in 14 ms: nothing to save
 BEGINNING_MAX_BYTES = 16_384  # read of a conversation: its system prompt and first question
 HEAD_BYTES = 1_024  # read of any other prompt, which may grow at its end
+JSON = "application/json"
+COMPLETIONS = frozenset({CHAT, TEXT})
 _TRUE = frozenset({b"true", b"1", b'"true"', b'"True"', b'"1"'})  # pydantic's, as vLLM reads it
 _USAGE = b'{"include_usage":true}'
 _NAME = re.compile(rb'"[ \t\r\n]*:')
 
 
 class _Body(msgspec.Struct):
-    model: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    model: str | None = None
     stream: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     max_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     max_completion_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -55,7 +57,34 @@ class _Body(msgspec.Struct):
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     max_output_tokens: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    previous_response_id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    previous_response_id: str | None = None
+
+    @property
+    def privileged(self) -> bool:
+        """Whether it has any of PRIVILEGED_FIELDS."""
+        return not (
+            self.priority is msgspec.UNSET
+            and self.cache_salt is msgspec.UNSET
+            and self.kv_transfer_params is msgspec.UNSET
+            and self.vllm_xargs is msgspec.UNSET
+            and self.request_id is msgspec.UNSET
+        )
+
+    @property
+    def prompt_raw(self) -> msgspec.Raw | msgspec.UnsetType:
+        """The prompt, whatever it is called."""
+        if self.messages is not msgspec.UNSET:
+            return self.messages
+        return self.input if self.prompt is msgspec.UNSET else self.prompt
+
+    @property
+    def most_tokens(self) -> int | None:
+        """What the answer may have."""
+        most = whole_number(self.max_completion_tokens) or whole_number(self.max_tokens)
+        return most or whole_number(self.max_output_tokens) or None
+
+
+_BODY = msgspec.json.Decoder(_Body)
 
 
 class _Count(msgspec.Struct):
@@ -107,30 +136,26 @@ class Call(msgspec.Struct, frozen=True):
 
 def parse(found: Found, content_type: str, body: bytes) -> Call | Problem:
     """Read what routing needs."""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+    if content_type != JSON and content_type.partition(";")[0].strip().lower() != JSON:
         return problems.bad_content_type(content_type)
     if len(body) > LARGE_BODY_BYTES and any(islice(_NAME.finditer(body), FIELDS_LIMIT, None)):
         return problems.bad_json(f"more than {FIELDS_LIMIT} names in it")
     try:
-        fields = msgspec.json.decode(body, type=_Body)
-        model, previous = _text(fields.model), _text(fields.previous_response_id)
+        fields = _BODY.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return problems.bad_json(str(error))
     entry = found.entry
     stream = entry.streams and _is_true(fields.stream)
-    tells_usage = stream and entry.path in {CHAT, TEXT}
-    most = (fields.max_completion_tokens, fields.max_tokens, fields.max_output_tokens)
+    tells_usage = stream and entry.path in COMPLETIONS
     session = _head(fields.prompt_cache_key, SESSION_LIMIT_BYTES)
     named = session.startswith(b'"') and session != b'""'
-    prompts = (fields.messages, fields.prompt, fields.input)
-    prompt = next((raw for raw in prompts if raw is not msgspec.UNSET), msgspec.UNSET)
     return Call(
-        *(entry, found.path, body, model, stream),
-        privileged=any(getattr(fields, name) is not msgspec.UNSET for name in PRIVILEGED_FIELDS),
-        max_tokens=next(filter(None, map(whole_number, most)), None),
+        *(entry, found.path, body, fields.model, stream),
+        privileged=fields.privileged,
+        max_tokens=fields.most_tokens,
         session=session if named else b"",
-        beginning_key=_beginning_key(prompt) if entry.cost is Cost.ANSWER else b"",
-        previous=(previous or "") if entry.path == surface.RESPONSES else "",
+        beginning_key=_beginning_key(fields.prompt_raw) if entry.cost is Cost.ANSWER else b"",
+        previous=(fields.previous_response_id or "") if entry.path == surface.RESPONSES else "",
         add_usage=_add_usage(fields.stream_options) if tells_usage else b"",
     )
 
@@ -177,8 +202,11 @@ def key_hash(key: str) -> bytes:
 
 def affinity_key(headers: Mapping[str, str], call: Call, tenant: str) -> bytes:
     """What requests have in common that should meet on one replica; empty if nothing is known."""
-    named = next((headers[name] for name in SESSION_HEADERS if headers.get(name)), "")
-    session = named.encode(errors="replace")[:SESSION_LIMIT_BYTES] or call.session
+    session = call.session
+    for name in SESSION_HEADERS:
+        if named := headers.get(name):
+            session = named.encode(errors="replace")[:SESSION_LIMIT_BYTES]
+            break
     # a session's name means something to one tenant only, the same prompt is the same for all
     return affinity.key(tenant.encode(), session) if session else call.beginning_key
 
@@ -187,7 +215,7 @@ def patience_s(headers: Mapping[str, str]) -> float | None:
     """How long the caller's SDK says it will wait; None when it does not say."""
     for name in DEADLINE_HEADERS:
         try:
-            seconds = float(headers.get(name, ""))
+            seconds = float(headers.get(name) or 0.0)
         except ValueError:
             continue
         if seconds > 0.0:
@@ -242,9 +270,3 @@ def _beginning_key(prompt: msgspec.Raw | msgspec.UnsetType) -> bytes:
     question = beginning.find(b'"user"')
     end = beginning.find(b"}", question) if question >= 0 else HEAD_BYTES
     return affinity.key(beginning[:end] if end >= 0 else beginning)
-
-
-def _text(raw: msgspec.Raw | msgspec.UnsetType) -> str | None:
-    if raw is msgspec.UNSET or bytes(raw) == b"null":
-        return None
-    return msgspec.json.decode(raw, type=str)

@@ -13,6 +13,7 @@ from edge.core.continuation import Rest
 from edge.core.dialects import READERS
 from edge.core.naming import Namer
 from edge.core.openai import Call
+from edge.core.shape import Plain, Shape
 from edge.core.sse import FINISHED, Event, Kind
 from edge.core.surface import Dialect
 
@@ -30,6 +31,7 @@ class Passage:
         self._namer = Namer(self._dialect, call.answers_as)
         self._hides_usage = bool(call.add_usage)
         self._rest = rest
+        self._shape = Shape()
         self._started = started
         self._held = b""
         self.singly = rest is not None or self._dialect is not Dialect.OPENAI
@@ -43,11 +45,19 @@ class Passage:
         self.last: Event | None = None
         """What ended it."""
 
-    def feed(self, events: list[Event]) -> bytes:
+    def plain(self, data: bytes) -> Plain | None:
+        """Whole events like those before; None: `feed` them."""
+        return self._shape.read(data) if self._flows else None
+
+    def feed(self, events: list[Event]) -> bytes | Plain:
         """What may pass now."""
         first = events[0] if len(events) == 1 and self._flows else None
         if first and first.kind is Kind.DATA and FINISHED not in first.raw:
-            return self._namer.events(first.raw)
+            if plain := self._shape.read(first.raw):
+                return plain
+            named = self._namer.events(first.raw)
+            self._shape.learn(first.raw, named)
+            return named
         passing = bytearray()
         for event in events:
             if event.tokens:

@@ -329,12 +329,6 @@ def not_ready() -> Problem:
     return Problem(503, UNAVAILABLE, "no_replica_available", text, None, 1.0)
 
 
-def stopping() -> Problem:
-    """This edge is going down."""
-    text = "This endpoint is being stopped."
-    return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, 1.0)
-
-
 def internal() -> Problem:
     """A bug of ours."""
     text = "The endpoint failed on this request; this is its own fault, not yours."

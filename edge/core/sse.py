@@ -113,7 +113,7 @@ def read(raw: bytes) -> Event:
 
 def aborted(body: bytes) -> bool:
     """Whether a whole (not streamed) answer says that the engine aborted it."""
-    return bool(_ABORT.search(body)) and _finished_by_abort(body)
+    return b'"abort"' in body and bool(_ABORT.search(body)) and _finished_by_abort(body)
 
 
 def _aborted(raw: bytes) -> bool:
@@ -157,13 +157,22 @@ class Scanner:
     """
 
     def __init__(self, read: Callable[[bytes], Event] = read, *, singly: bool = False) -> None:
-        self._rest = b""
+        self.rest = b""
+        """Of an event that has not ended."""
         self._read = read
         self._singly = singly
 
+    def cut(self, chunk: bytes) -> tuple[bytes, bytes]:
+        """The events that this chunk completes as they are, and the beginning of the next one."""
+        data = self.rest + chunk if self.rest else chunk
+        if data.endswith(b"\n\n"):
+            return data, b""
+        end = data.rfind(b"\n\n") + 2
+        return (data[:end], data[end:]) if end > 1 else (b"", data)
+
     def feed(self, chunk: bytes) -> list[Event]:
         """Events that this chunk completes; raises OversizedEventError."""
-        data = self._rest + chunk if self._rest else chunk
+        data = self.rest + chunk if self.rest else chunk
         end = data.rfind(b"\n\n") + 2
         if not self._singly and b"\r" not in data and (number := _plain(data[:end])):
             events = [Event(Kind.DATA, data[:end], number=number)]
@@ -172,7 +181,7 @@ class Scanner:
             for mark in _END.finditer(data):
                 events.append(self._read(data[end : mark.end()]))
                 end = mark.end()
-        self._rest = data[end:]
-        if len(self._rest) > EVENT_LIMIT_BYTES:
+        self.rest = data[end:]
+        if len(self.rest) > EVENT_LIMIT_BYTES:
             raise OversizedEventError(f"an event of more than {EVENT_LIMIT_BYTES} bytes")
         return events

@@ -35,6 +35,7 @@ class RoutingTable:
         self.targets: Targets = {}
         """What can be asked for, by name."""
         self._routes: dict[str, tuple[Route, ...]] = {}
+        self._by_replica: dict[str, Route] = {}
         self._keys: dict[bytes, ApiKey] = {}
 
     @property
@@ -78,6 +79,10 @@ class RoutingTable:
         """The replicas of a pool."""
         return self._routes.get(pool, ())
 
+    def route(self, replica: str) -> Route:
+        """The way to a replica that is in the table."""
+        return self._by_replica[replica]
+
     def key(self, sha256: bytes) -> ApiKey | None:
         """The key with that hash."""
         return self._keys.get(sha256)
@@ -105,6 +110,7 @@ class RoutingTable:
         self.snapshot = snapshot
         self.targets = models.targets(snapshot)
         self._routes = {pool: tuple(found) for pool, found in routes.items()}
+        self._by_replica = {route.replica: route for route in snapshot.routes}
         self._keys = {key.sha256: key for key in snapshot.keys}
 
 

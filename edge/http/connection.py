@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed."""
-        self._server.connections.discard(self)
+        self._server.lost(self)
         self._leave()
         del self._parser  # it knows us: nobody should have to look for the circle
         if self._heir is not None:
@@ -168,6 +168,11 @@ class Connection(asyncio.Protocol):
         heir.connection_made(self._transport)
         heir.data_received(framing.head("GET", self._target, "1.1", self._fields))
 
+    def retire(self) -> None:
+        """End it, unless something is asked: a new one's first request is on its way."""
+        if self._running is None and self._heir is None and self._has_asked and not self._in_head:
+            self._end(lingers=False)
+
     def abort(self) -> None:
         """End it now, with whatever runs."""
         self._transport.abort()
@@ -218,8 +223,8 @@ class Connection(asyncio.Protocol):
     def _go_on(self, last: Request) -> None:
         """What comes after an answer."""
         self._running = self._task = None
-        if not last.writer.keeps:
-            last.body.drop()
+        last.body.drop()
+        if not last.writer.keeps or self._server.retiring:
             self._end(lingers=not last.body.is_whole)
         elif self._ahead:
             self._begin(self._ahead.popleft())

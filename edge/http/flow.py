@@ -12,27 +12,26 @@ import asyncio
 class Flow:
     """Of one connection."""
 
-    __slots__ = ("_room",)
+    __slots__ = ("_room", "is_full")
 
     def __init__(self) -> None:
-        self._room: asyncio.Event | None = None
-
-    @property
-    def is_full(self) -> bool:
+        self.is_full = False
         """Whether to wait before more is sent."""
-        return self._room is not None
+        self._room: asyncio.Event | None = None  # only for those who wait: most never do
 
     def pause(self) -> None:
         """It does not take it."""
-        self._room = asyncio.Event()
+        self.is_full = True
 
     def resume(self) -> None:
         """It does again."""
+        self.is_full = False
         if self._room is not None:
             self._room.set()
             self._room = None
 
     async def drain(self) -> None:
         """Wait until it does."""
-        while self._room is not None:
+        while self.is_full:
+            self._room = self._room or asyncio.Event()
             await self._room.wait()

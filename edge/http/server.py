@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -23,10 +25,32 @@ class Server:
         self.refuse = refuse
         self.tasks = tasks
         self.connections: set[Connection] = set()
+        self.retiring = False
+        """Whether a connection ends with the answer to what it has asked."""
+        self._empty = asyncio.Event()
 
     def __call__(self) -> Connection:
         """For a new connection."""
         return Connection(self)
+
+    def lost(self, connection: Connection) -> None:
+        """It is closed."""
+        self.connections.discard(connection)
+        if self.retiring and not self.connections:
+            self._empty.set()
+
+    async def retire(self, within_s: float) -> None:
+        """Answer what was asked, for so long at most; who asks nothing is let go at once.
+
+        The listener is closed by then, so callers come back to whoever has the address next.
+        """
+        self.retiring = True
+        for connection in list(self.connections):
+            connection.retire()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._empty.wait()
 
 
 @asynccontextmanager

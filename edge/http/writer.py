@@ -53,8 +53,8 @@ class Writer:
 
     def write(self, data: bytes) -> None:
         """More of a stream."""
-        if data:  # an empty chunk would end it
-            self._put(data if self.is_old else _chunk(data))
+        if data and not self._transport.is_closing():  # an empty chunk would end it
+            self._transport.write(data if self.is_old else b"%x\r\n%b\r\n" % (len(data), data))
 
     def end(self) -> None:
         """The stream is whole."""

@@ -54,6 +54,7 @@ class Agent:
         self._stream: Stream | None = None
         self.lie: Lie = ""
         self.is_up = False
+        self.period_s = PERIOD_S
         self._boot()
 
     # Life
@@ -64,7 +65,7 @@ class Agent:
         self.is_up = True
         self._boot(controlplane)
         self._connect(self._life)
-        self._loop.after(PERIOD_S * self._dice.random(), self._look, self._life)
+        self._loop.after(self.period_s * self._dice.random(), self._look, self._life)
 
     def stop(self, *, silently: bool) -> None:
         """The process is gone; or it stands still, which its peer notices later."""
@@ -162,7 +163,7 @@ class Agent:
             self._track, sample = sampler.sample(self._track, now_s, ())
             self._seq += 1
             self._send(Report(self._seq, (sample,)))
-        self._loop.after(PERIOD_S, self._look, life)
+        self._loop.after(self.period_s, self._look, life)
 
     def _observe(self) -> Observation:
         replica = self._replica

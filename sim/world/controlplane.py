@@ -96,6 +96,7 @@ class ControlPlane:
         self._placement = Placement([Pool(POOL)])
         self._numbers = itertools.count(1)
         self._life = 0
+        self.period_s = TICK_S
         self.term = 0
         self.is_up = False
         self._boot()
@@ -111,7 +112,7 @@ class ControlPlane:
         replicas, wishes = self._records(REPLICAS, ReplicaRecord), self._records(INTENTS, Wish)
         self._handle(Loaded(replicas, wishes))
         self._publish()
-        self._loop.after(TICK_S, self._tick, self._life)
+        self._loop.after(self.period_s, self._tick, self._life)
 
     def kill(self) -> None:
         """The process is gone, with all its streams."""
@@ -245,7 +246,7 @@ class ControlPlane:
         for peer in list(self._edges.values()):
             if peer.subscription.stuck(self._loop.now_s):
                 peer.stream.end()
-        self._loop.after(TICK_S, self._tick, life)
+        self._loop.after(self.period_s, self._tick, life)
 
     def _change(self) -> None:
         if not self._changing:

@@ -82,6 +82,7 @@ class Edge:
     ) -> None:
         self.name = name
         self.hedges = False
+        self.pump_period_s, self.period_s = PUMP_PERIOD_S, REPORT_PERIOD_S
         self._loop = loop
         self._network = network
         self._replicas = replicas
@@ -100,9 +101,9 @@ class Edge:
         self.is_up = True
         self._boot(controlplane)
         self._connect(self._life)
-        self._report_at_s = self._loop.now_s + REPORT_PERIOD_S * self._dice.random()
+        self._report_at_s = self._loop.now_s + self.period_s * self._dice.random()
         self._loop.at(self._report_at_s, self._report, self._life)
-        self._loop.after(PUMP_PERIOD_S * self._dice.random(), self._pump_again, self._life)
+        self._loop.after(self.pump_period_s * self._dice.random(), self._pump_again, self._life)
 
     def stop(self) -> None:
         """The process is gone; its callers' connections are cut."""
@@ -149,6 +150,7 @@ class Edge:
             work=self.dispatch.work(POOL, prompt_tokens, None),
             prompt_tokens=prompt_tokens,
             tenant=call.job.tenant,
+            urgency=call.job.urgency,
         )
         ride = Ride(call, ticket)
         call.cancel = lambda: self._leave(ride)
@@ -247,11 +249,11 @@ class Edge:
 
     def _pump_again(self, life: int) -> None:
         if life == self._life:
-            self._enter(self._silence.passed(PUMP_PERIOD_S))
+            self._enter(self._silence.passed(self.pump_period_s))
             self._count_tokens()
             if self._waiting:
                 self._pump()
-            self._loop.after(PUMP_PERIOD_S, self._pump_again, life)
+            self._loop.after(self.pump_period_s, self._pump_again, life)
 
     def _count_tokens(self) -> None:
         tokens, self._finished = self._finished, defaultdict(int)
@@ -259,7 +261,7 @@ class Edge:
             if rides:
                 generated = self._replicas[replica].engine.generated
                 tokens[POOL, replica] += _new_tokens(rides, generated)
-        self.dispatch.streamed(tokens, PUMP_PERIOD_S, self._loop.now_s)
+        self.dispatch.streamed(tokens, self.pump_period_s, self._loop.now_s)
 
     # As edge/course.py and edge/attempt.py
 
@@ -461,7 +463,7 @@ class Edge:
             uses, pools = self.dispatch.report_replicas(now_s), self.dispatch.report_pools(now_s)
             report = EdgeReport(self._seq, uses, pools)
             self._stream.up(self._controlplane.edge_said, self._peer, report)
-        self._reported_s, self._report_at_s = now_s, now_s + REPORT_PERIOD_S
+        self._reported_s, self._report_at_s = now_s, now_s + self.period_s
         self._loop.at(self._report_at_s, self._report, life)
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
+from trimtab.model import Urgency
+
 
 class Fate(Enum):
     """How a job ended for its user."""
@@ -27,7 +29,7 @@ class Job:
 
     __slots__ = (
         *("number", "source", "tenant", "prompt_tokens", "output_tokens", "hashes", "work"),
-        *("arrived_s", "first_s", "ended_s", "fate", "submissions", "attempts"),
+        *("arrived_s", "first_s", "ended_s", "fate", "submissions", "attempts", "urgency"),
     )
 
     def __init__(self, number: int, source: int, tenant: str, arrived_s: float) -> None:
@@ -44,6 +46,7 @@ class Job:
         self.fate = Fate.PENDING
         self.submissions = 0
         self.attempts = 0  # at engines
+        self.urgency = Urgency.DEFAULT
 
 
 class Reply(Protocol):

@@ -20,7 +20,7 @@ from edge.core.outside import Target
 from edge.core.table import RoutingTable
 from edge.http.request import Request
 from edge.http.response import Response
-from edge.http.server import serving
+from edge.http.server import Server, serving
 from edge.proxy import Proxy
 from edge.server import Endpoint, admin_app
 from trimtab.model import (
@@ -92,6 +92,7 @@ class EdgeUnderTest:
     endpoint: OverheardEndpoint
     proxy: Proxy
     metrics: EdgeMetrics
+    callers: Server
     snapshot: Snapshot = field(default_factory=Snapshot)
     version: int = 0
 
@@ -164,6 +165,7 @@ async def running_edge(
             endpoint=endpoint,
             proxy=proxy,
             metrics=metrics,
+            callers=callers,
         )
         keys = (ApiKey(openai.key_hash(KEY), "test"),)
         known = routes(urls)

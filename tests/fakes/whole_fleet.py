@@ -31,7 +31,7 @@ async def whole_fleet(
         async with running_edge([]) as edge, TaskRunner() as following:
             told = EdgeConfig("e1", "127.0.0.1", 1, "127.0.0.1", 2, target, None)
             feed = Feed(told, edge.table, edge.dispatch, edge.admission, edge.metrics)
-            feed.tellers = tellers(edge.proxy.decisions, edge.dispatch)
+            feed.tellers = tellers(edge.proxy.decisions, edge.proxy.arrivals, edge.dispatch)
             following.forever("feed", feed.run())
             following.forever("listen", feed.listen_forever())
             await until(lambda: edge.table.open_replicas() == len(engines))

@@ -35,12 +35,13 @@ async def test_a_drain_returns_when_the_engine_is_empty(tmp_path: pathlib.Path) 
     async with sim_engine() as engine, aiohttp.ClientSession() as session:
         flags = ("--controlplane", f"unix:{tmp_path}/c.sock", "--node", "n1", "--socket", at)
         agent = await start(*flags, "--engine", engine.url)
-        replica = f"n1-{engine.url.rsplit(':', 1)[1]}"
+        port = f":{engine.url.rsplit(':', 1)[1]}"
+        replica = f"n1-{port[1:]}"
         await until(lambda: bool(control.samples(replica)), 20.0)
         body = {"model": "demo", "prompt": "on", "max_tokens": 150, "stream": True}
         async with session.post(f"{engine.url}/v1/completions", json=body) as answer:
             await answer.content.readline()
-            draining = asyncio.ensure_future(ask("drain", replica, "--socket", at))  # noqa: TID251
+            draining = asyncio.ensure_future(ask("drain", port, "--socket", at))  # noqa: TID251
             await until(lambda: control.samples(replica)[-1].state is EngineState.DRAINING)
             assert not draining.done()
             assert b"[DONE]" in await answer.read()

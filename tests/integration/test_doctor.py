@@ -15,6 +15,7 @@ from controlplane import questions
 from ctl import doctor
 from ctl.client import Client
 from ctl.judges import Level, judge
+from edge.core.arrivals import Arrivals
 from edge.core.decisions import Decisions
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
@@ -39,7 +40,9 @@ async def test_what_each_process_tells_of_itself(tmp_path: pathlib.Path) -> None
         fake_edge(target) as edge,
         TaskRunner() as tasks,
     ):
-        edge.tellers = tellers(Decisions(), Dispatch(RoutingTable(), random.Random(0)))
+        edge.tellers = tellers(
+            Decisions(), Arrivals(0.0), Dispatch(RoutingTable(), random.Random(0))
+        )
         watched = AgentConfig("n1", target, (EngineConfig("r1", engine.url),))
         _ = tasks.once("agent", serve_until(stop, watched))
         await until(lambda: edge.serving("r1") is not None)

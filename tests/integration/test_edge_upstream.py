@@ -92,9 +92,9 @@ async def test_a_request_is_what_was_asked_and_the_next_uses_its_connection() ->
         assert served.connections == 1
     host = served.url.removeprefix("http://")
     assert seen[0].decode() == (
-        f"POST /prefix/v1/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: 2\r\n"
-        "content-type: application/json\r\nauthorization: Bearer secret\r\nx-request-id: 1\r\n"
-        "\r\n{}"
+        f"POST /prefix/v1/completions HTTP/1.1\r\nhost: {host}\r\n"
+        "content-type: application/json\r\nauthorization: Bearer secret\r\n"
+        "content-length: 2\r\nx-request-id: 1\r\n\r\n{}"
     )
     assert seen[1].endswith(b"\r\n\r\n" + b"x" * 3_000_000)
 
@@ -191,7 +191,7 @@ async def test_the_engine_notices_who_leaves_before_the_end() -> None:
     async with engine(stream) as served, upstream.connect("") as engines:
         route = Route("r0", "pool", "node", served.url, "demo")
         async with engines.post(route, "/v1/completions", [b"{}"], {}) as answer:
-            assert await anext(aiter(answer.chunks())) == b"x"
+            assert await answer.some() == b"x"
         async with asyncio.timeout(10.0):
             await gone.wait()
 

@@ -89,7 +89,7 @@ async def test_an_edge_tells_how_a_request_went_and_no_prompt() -> None:
         async with http.post(f"{edge.url}/v1/completions", json=ask) as answer:
             assert answer.status == 200
             request_id = answer.headers["x-request-id"]
-        known = tellers(edge.proxy.decisions, edge.dispatch)
+        known = tellers(edge.proxy.decisions, edge.proxy.arrivals, edge.dispatch)
         record = json.loads(known["decision"](request_id))
         assert "canary" not in str(record)
         assert (record["path"], record["stream"]) == ("/v1/completions", False)

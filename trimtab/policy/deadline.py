@@ -9,11 +9,10 @@ wait in the queue, and the whole of a plain answer, which is silent until it is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """A time after which an answer is worth nothing, and in whose words."""
 
     within_s: float

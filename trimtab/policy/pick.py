@@ -53,7 +53,7 @@ def pick(candidates: Sequence[Candidate], tried: Collection[str], dice: Dice) ->
     free = [c for c in fresh if c.inflight < c.slots]
     if not free:
         return None
-    scores = [c.score for c in free]
+    scores = [(c.inflight + c.waiting + c.penalty_slots) / (c.slots or 1) for c in free]
     worst = min(scores) + TIE_RATIO
     ties = [c.replica for c, score in zip(free, scores, strict=True) if score <= worst]
     return ties[int(dice.random() * len(ties))]

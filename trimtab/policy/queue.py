@@ -137,6 +137,22 @@ class Queue:
         """Take one back at the head; it was admitted before, so the limit does not apply."""
         self._put(ticket, first=True)
 
+    def pass_by(self, ticket: Ticket, now_s: float) -> bool:
+        """Where nobody waits, take in and charge for one that runs at once; False: `offer` it.
+
+        The same as `offer` and `depart`, at a third of their time.
+        """
+        if self._waiting or self.limit < 1 or now_s >= self.gives_up_s(ticket):
+            return False
+        wait_s = self.wait_s(ticket, now_s)
+        self.forecast = Forecast(wait_s, self._budget_s(ticket, wait_s, now_s))
+        tenant, urgency = ticket.tenant, known(ticket.urgency)
+        self.shares.pass_by(tenant)
+        self.pool.admitted(tenant, ticket.urgency, ticket.work)
+        self._debts[urgency] = 0.0
+        self._leave(ticket, urgency)
+        return True
+
     # Out
 
     def head(self, count: int, now_s: float, free: Container[str] = frozenset()) -> list[Ticket]:
@@ -170,6 +186,9 @@ class Queue:
         for other, lines in self._lines.items():
             if lines and other > urgency:
                 self._debts[other] += GUARANTEE
+        self._leave(ticket, urgency)
+
+    def _leave(self, ticket: Ticket, urgency: Urgency) -> None:
         self._departed[urgency] += 1.0
         if sum(self._departed.values()) > DEPARTED_MEMORY:
             self._departed = {other: number / 2 for other, number in self._departed.items()}
@@ -185,7 +204,8 @@ class Queue:
     def wait_s(self, ticket: Ticket, now_s: float) -> float:
         """How long a new request like this would wait; 0 while the pace is unknown."""
         urgency = known(ticket.urgency)
-        pace = (self.pool.work_per_s(now_s) or 0.0) * self._part(urgency)
+        pace = self.pool.work_per_s(now_s) or 0.0
+        pace *= self._part(urgency) if pace else 0.0
         if not pace:
             return 0.0
         before = 0.0

@@ -17,6 +17,7 @@ CAP_S = 10.0
 AVERSION_SLOTS = 4.0
 AVERSION_DECAY_PER_S = 0.7
 FAILURES = frozenset({Outcome.SOFT, Outcome.HARD, Outcome.PATH})
+HARMS = frozenset({Outcome.HARD, Outcome.PATH})
 
 
 @dataclass(slots=True)
@@ -33,10 +34,10 @@ class Suspicion:
         if outcome is Outcome.OK:
             self.until_s = float("-inf")
             self.length_s = 0.0
-        if outcome in FAILURES:
+        elif outcome in FAILURES:
             self.aversion_slots = self.penalty_slots(now_s) + AVERSION_SLOTS
             self._decayed_s = now_s
-        if outcome in {Outcome.HARD, Outcome.PATH} and not self.active(now_s):
+        if outcome in HARMS and not self.active(now_s):
             self.length_s = min(CAP_S, max(FIRST_S, 2.0 * self.length_s))
             self.until_s = now_s + self.length_s
 

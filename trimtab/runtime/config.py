@@ -175,6 +175,8 @@ class EdgeLimits(Section, frozen=True):
     """A replica that sends nothing for this long has failed the request."""
     total_timeout_s: Seconds = 3_600.0
     """Longest time for one request whose caller says no shorter one: long answers take minutes."""
+    drain_s: Seconds = 10.0
+    """An edge that is to end lets the requests it has finish for this long; under systemd: 840."""
     body_limit_bytes: Positive = 64 * 1024 * 1024
     """Largest request body."""
     extra_paths: tuple[ApiPath, ...] = ()

@@ -6,6 +6,7 @@ path from outside), vLLM's own latency buckets, so that edge and engine percenti
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
 from typing import Self
@@ -48,13 +49,30 @@ class _Quick:
 class Counter(_Quick, prometheus_client.Counter):
     """Counts."""
 
+    def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
+        """One more; `amount` is never negative, and nobody gives exemplars."""
+        self._value.inc(amount)
+
 
 class Gauge(_Quick, prometheus_client.Gauge):
     """Goes up and down."""
 
+    def inc(self, amount: float = 1) -> None:
+        """One more."""
+        self._value.inc(amount)
+
+    def dec(self, amount: float = 1) -> None:
+        """One less."""
+        self._value.inc(-amount)
+
 
 class Histogram(_Quick, prometheus_client.Histogram):
     """Counts by size."""
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """One more of this size."""
+        self._sum.inc(amount)
+        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
 
 
 class EdgeMetrics:

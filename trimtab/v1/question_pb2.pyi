@@ -40,6 +40,7 @@ class EdgeQuestion(_message.Message):
     "decision": a request's id; its decision record as JSON (docs/architecture.md), empty if unknown;
     "tenant": its name; a TenantAtEdge. "replica": its name; a ReplicaAtEdge (explain.proto).
     "process": nothing; a ProcessFacts (doctor.proto).
+    "arrivals": JSON of `pool`, `since_ms` (since 1970) and `block`; an ArrivalBlock (whatif.proto).
     """
     argument: _builtins.str
     """What it is asked about."""

@@ -23,11 +23,16 @@ from bench.cluster.net import entered
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
+UNITS = ROOT / "deploy" / "systemd"
 GROUPS = pathlib.Path("/sys/fs/cgroup")
 SYSTEMD = pathlib.Path("/lib/systemd/systemd")
 TOOLS = ("ip", "mount", "nsenter", "systemctl", "systemd-sysusers", "unshare")
 UNSHARED = ("--fork", "--kill-child", "--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup")
-COMMAND = '#!/bin/sh\nexport PYTHONPATH=/srv/trimtab:/srv/packages LD_LIBRARY_PATH=/srv/python/lib\nexec /srv/python/bin/python3 -P -m {} "$@"\n'
+COMMAND = """#!/bin/sh
+export PYTHONPATH=/srv/trimtab:/srv/packages LD_LIBRARY_PATH=/srv/python/lib
+exec /srv/python/bin/python3 -P -m {} "$@"
+"""
+OURS = ("agent", "controlplane", "edge")
 TARGET = "[Unit]\nDescription=The box\nDefaultDependencies=no\n"
 LOG = "/var/log/services"  # there is no journal
 LOGGED = f"[Service]\nStandardOutput=append:{LOG}\nStandardError=append:{LOG}\n"
@@ -48,8 +53,7 @@ class Box:
         self._scratch = pathlib.Path(tempfile.mkdtemp(prefix="tt-box-", dir="/tmp"))
         self._group = _groups() / self._scratch.name
         self._group.mkdir()
-        ours = {f"opt/trimtab/bin/trimtab-{name}": name for name in ("agent", "controlplane", "edge")}
-        commands = {path: COMMAND.format(name) for path, name in ours.items()}
+        commands = {f"opt/trimtab/bin/trimtab-{name}": COMMAND.format(name) for name in OURS}
         own = {
             "etc/systemd/system/box.target": TARGET,
             "etc/systemd/system/service.d/log.conf": LOGGED,
@@ -60,7 +64,7 @@ class Box:
         self._log, self._first = self._scratch / "log", 0
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                ("unshare", *UNSHARED, "sh", str(HERE / "box.sh")),
+                (str(shutil.which("unshare")), *UNSHARED, "sh", str(HERE / "box.sh")),
                 env={
                     "PATH": os.environ["PATH"],
                     "container": "box",
@@ -102,7 +106,7 @@ class Box:
             command, capture_output=True, check=False, text=True, timeout=COMMAND_LIMIT_S
         )
         if check and done.returncode:
-            raise BoxError(f"{' '.join(words)}: {done.stdout}{done.stderr}\n{self.said()}")
+            raise BoxError(f"{' '.join(words)}: {done.stdout}{done.stderr}\n{self.said()[-6_000:]}")
         return done.stdout
 
     def start(self, *units: str) -> None:
@@ -119,23 +123,20 @@ class Box:
         return entered(pathlib.Path("/proc", str(self._first), "ns", "net"))
 
     def said(self) -> str:
-        """The end of what its services wrote; before it has any, what its systemd did."""
+        """What its services wrote; before there are any, what its systemd did."""
         inside = pathlib.Path(f"/proc/{self._first}/root{LOG}")
         wrote = inside if self._first and inside.exists() else self._log
-        return wrote.read_text(errors="replace")[-6_000:]
+        return wrote.read_text(errors="replace")
 
     def close(self) -> None:
         """End everything in it."""
         self._process.kill()
         self._process.wait()
         deadline_s = time.monotonic() + BOOT_LIMIT_S  # noqa: TID251 - no service, but a test's tool
-        for group in sorted(self._group.rglob("*/"), reverse=True):
-            with contextlib.suppress(OSError):
-                group.rmdir()
-        while time.monotonic() < deadline_s:  # noqa: TID251
-            with contextlib.suppress(OSError):
-                self._group.rmdir()
-                break
+        while self._group.exists() and time.monotonic() < deadline_s:  # noqa: TID251
+            for group in (*sorted(self._group.rglob("*/"), reverse=True), self._group):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
             time.sleep(POLL_S)
         shutil.rmtree(self._scratch, ignore_errors=True)
 

@@ -105,7 +105,8 @@ def test_by_what_a_stream_may_be_asked_for_later() -> None:
     ],
 )
 def test_which_whole_answers_are_none(dialect: Dialect, body: object, *, aborted: bool) -> None:
-    assert dialects.aborted(dialect, json.dumps(body).encode()) is aborted
+    raw = json.dumps(body).encode()
+    assert dialects.aborted(dialect, raw, dialects.said(raw)) is aborted
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_which_whole_answers_are_none(dialect: Dialect, body: object, *, aborted
 def test_what_a_whole_answer_counts(
     body: object, prompt_tokens: int | None, made_tokens: int
 ) -> None:
-    usage = dialects.usage(json.dumps(body).encode())
+    usage = dialects.said(json.dumps(body).encode()).usage or dialects.NOTHING
     assert (usage.prompt_tokens, usage.made_tokens) == (prompt_tokens, made_tokens)
 
 

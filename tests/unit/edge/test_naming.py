@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.core import naming
+from edge.core import dialects, naming
 from edge.core.naming import Namer
 from edge.core.surface import Dialect
 
@@ -91,4 +91,6 @@ def test_where_other_dialects_have_it(dialect: Dialect, kind: str, within: str) 
     ],
 )
 def test_whole_answers(body: bytes, expected: bytes) -> None:
-    assert naming.whole(body, "public") == expected.replace(b'"model":"x"', b'"model":"public"')
+    assert naming.whole(body, dialects.said(body).model, "public") == expected.replace(
+        b'"model":"x"', b'"model":"public"'
+    )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edge.core import openai, surface
 from edge.core.openai import Call
 from edge.core.passage import Passage
+from edge.core.shape import Plain
 from edge.core.sse import Kind, Scanner
 from edge.core.surface import Found
 from tests.fakes.recorded import body_of
@@ -35,7 +36,8 @@ def passed(way: Passage, raw: bytes, pieces: int = 1) -> bytes:
     scanner, out = Scanner(way.read), b""
     for at in range(0, len(raw), pieces):
         if way.last is None:
-            out += way.feed(scanner.feed(raw[at : at + pieces]))
+            passing = way.feed(scanner.feed(raw[at : at + pieces]))
+            out += passing.passing if isinstance(passing, Plain) else passing
     return out + way.end() if way.last is not None and way.last.kind is Kind.DONE else out
 
 

@@ -52,7 +52,6 @@ ALL = [
     problems.unknown_response("resp_1"),
     problems.replica_away("resp_1"),
     problems.not_ready(),
-    problems.stopping(),
     problems.internal(),
     problems.attempt_failed(Failure(Fault.CUT), 2, started=True),
     problems.attempt_failed(Failure(Fault.REFUSED), 3, started=False),
