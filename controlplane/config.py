@@ -66,7 +66,7 @@ class ControlConfig:
     """Where root of this host needs no certificate; empty when `listen` is such a socket."""
     tls: TlsConfig | None = None
     metrics: str = ""
-    """HOST:PORT for /metrics; empty: none."""
+    """HOST:PORT for the status page and /metrics; empty: none."""
     node: str = ""
     """This machine's name; after it engines without a name are called."""
     settings: tuple[ConfigSetting, ...] = ()
@@ -94,7 +94,9 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     )
     parser.add_argument("--tls-dir", help="certificates, ca.key among them; see docs/security.md")
     parser.add_argument("--name", help="this control plane's name; default the node's")
-    parser.add_argument("--metrics", help="HOST:PORT for /metrics; default none")
+    parser.add_argument(
+        "--metrics", help="HOST:PORT for the status page and /metrics; default none"
+    )
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     node = base.node or socket.gethostname()

@@ -14,13 +14,14 @@ from google.protobuf.message import DecodeError, Message
 from controlplane.core import explanation, model_account, request_account, tenant_account
 from controlplane.core.bounds import clip
 from controlplane.core.credits import pace
-from controlplane.core.model_account import ModelCase
+from controlplane.core.model_account import SHOWN, ModelCase
 from controlplane.core.tenant_account import TenantCase
 from controlplane.loop import ControlLoop
 from controlplane.questions import Told
 from trimtab.codec import WireError, decode
 from trimtab.runtime import clock
 from trimtab.v1 import explain_pb2
+from trimtab.verdict import in_full_use, is_open
 from trimtab.views import Account, EdgeRecord, Explanation, Fleet, ReplicaAtEdge, TenantAtEdge
 
 T = TypeVar("T")
@@ -101,13 +102,17 @@ async def model(loop: ControlLoop, name: str) -> Account:
     if pool is None:
         known = ", ".join(view.pool for view in fleet.pools[:20]) or "none"
         raise KeyError(f"no pool serves {clip(name)!r}; pools: {known}")
-    members = [view.route.replica for view in fleet.replicas if view.route.pool == pool.pool]
+    views = [view for view in fleet.replicas if view.route.pool == pool.pool]
+    members = [view.route.replica for view in views]
+    odd = [view for view in views if not is_open(view)] + [
+        view for view in views if is_open(view) and not in_full_use(view)
+    ]
     edges = loop.registry.edges.by_name.values()
     uses = [edge.pools[pool.pool] for edge in edges if pool.pool in edge.pools]
     case = ModelCase(
         name=name if name == pool.pool else f"{name} ({pool.pool})",
         pool=pool,
-        replicas=[_explain(loop, member, fleet) for member in members],
+        odd=[_explain(loop, view.route.replica, fleet) for view in odd[:SHOWN]],
         queued_work=sum(tenant.queued_work for use in uses for tenant in use.tenants),
         work_per_s=pace([loop.registry.replicas[member] for member in members], now_s),
     )

@@ -1,4 +1,4 @@
-"""The control plane's /metrics, on an address of its own and only when it is asked for.
+"""The control plane's /metrics and status page, on an address only when it is asked for.
 
 Rules: read off the loop at each scrape, nothing is counted twice; labels are of fixed sets (kinds
 of refusals and streams, `serving`), so no peer can add a series.
@@ -19,9 +19,10 @@ from prometheus_client.registry import Collector
 from controlplane.core.refusals import Kind
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
+from controlplane.watch import Watch
 from trimtab.model import Serving
-from trimtab.runtime import shapes, telemetry
-from trimtab.runtime.service import ConfigError
+from trimtab.runtime import page, shapes, telemetry
+from trimtab.runtime.page import Page
 
 PREFIX = "trimtab_controlplane_"
 
@@ -85,17 +86,5 @@ async def serving(address: str, seat: Seat) -> AsyncIterator[None]:
 
     app = web.Application()
     app.router.add_get("/metrics", scrape)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await _listen(runner, address)
+    async with page.serving(app, *shapes.split_address(address), Page(Watch(seat))):
         yield
-    finally:
-        await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, address: str) -> None:
-    try:
-        await web.TCPSite(runner, *shapes.split_address(address)).start()
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {address}: {error.strerror or error}") from error

@@ -21,7 +21,10 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600}
 LAST_MAX_S = 2 * 3600  # edges keep no more
 
 
-Model = Annotated[str, typer.Argument(help="Whose arrivals; may be left out where there is one.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="Whose arrivals; may be left out where there is one.", metavar="MODEL"),
+]
 Last = Annotated[str, typer.Option("--last", help="Of how long: 10m, 1h; at most 2h.")]
 Replicas = Annotated[str, typer.Option("--replicas", help="How many: 5, +1, -1.")]
 Set = Annotated[

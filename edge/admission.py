@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from edge.core import models, problems
 from edge.core.decisions import Notes
@@ -100,6 +101,14 @@ class Admission:
         self.on_wait: Callable[[], None] = lambda: None
         """Called when a request must wait where none did."""
 
+    def at_once(self, pool: str, ticket: Ticket, notes: Notes) -> Permit | None:
+        """The straight way of a new request, open most of the time; None: `acquire`."""
+        placement = self._dispatch.admit(pool, ticket, clock.now_s())
+        if placement is None:
+            return None
+        notes.forecast = self._dispatch.pool(pool).queue.forecast
+        return self._permit(placement)
+
     async def acquire(
         self, pool: str, ticket: Ticket, notes: Notes, *, again: bool = False
     ) -> Permit:
@@ -109,9 +118,6 @@ class Admission:
         will be. One whose answer was cut waits even where no replica is open.
         """
         now_s = clock.now_s()
-        if not again and (placement := self._dispatch.admit(pool, ticket, now_s)):
-            notes.forecast = self._dispatch.pool(pool).queue.forecast
-            return self._permit(placement)  # most of the time
         if not ticket.was_cut and not self._dispatch.has_open(pool, ticket.adapter):
             raise RefusedError(self._no_replica(pool, ticket))
         if again:
@@ -180,6 +186,10 @@ class Admission:
                 self._dispatch.finish(placement, Outcome.CLIENT, now_s)
             else:
                 future.set_result(placement)
+
+    def running(self) -> Iterator[Permit]:
+        """All attempts under way."""
+        return chain.from_iterable(self._running.values())
 
     async def pump_forever(self) -> None:
         """Notice doubts that expired, and count what streams."""

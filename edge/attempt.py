@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import msgspec
 
@@ -31,14 +30,14 @@ COUNT_TIMEOUT_S = 5.0
 TAIL_S = 1.0  # how long to wait for the end of a stream after [DONE], to keep its connection
 
 
-class Whole(NamedTuple):
+class Whole(msgspec.Struct, frozen=True, gc=False):
     """A finished answer: a body for a plain call, nothing more to send for a stream."""
 
     body: bytes = b""
     content_type: str = "application/json"
 
 
-class Rejected(NamedTuple):
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """The engine's own verdict on the request itself (4xx): passes through as it is."""
 
     failure: Failure
@@ -56,7 +55,7 @@ def failure(result: Result) -> Failure | None:
     return result.failure if isinstance(result, Rejected) else result
 
 
-class Errand(NamedTuple):
+class Errand(msgspec.Struct, frozen=True, gc=False):
     """What one attempt has to do."""
 
     permit: Permit
@@ -73,7 +72,7 @@ async def run(upstream: Upstream, errand: Errand) -> Result:
     permit, stream, idle_s = errand.permit, errand.stream, errand.idle_s
     relay = None if stream is None else _Relay(permit, errand.call, stream, idle_s)
     try:
-        with Alarm(idle_s) as alarm:
+        with upstream.watch.alarm(idle_s) as alarm:
             permit.on_lost = alarm.now
             return await _ask(upstream, errand, relay, alarm)
     except RangError:

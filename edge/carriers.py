@@ -14,6 +14,7 @@ import aiohttp
 from yarl import URL
 
 from edge.admission import RefusedError
+from edge.alarm import Watch
 from edge.core.problems import Problem
 from edge.core.splice import Pieces
 from edge.engine_connection import Take
@@ -75,6 +76,7 @@ class _Carrier(Upstream):
         cargo: Cargo,
         adapter: str,
     ) -> None:
+        self.watch = Watch()
         self._session = session
         self._headers = dict(headers)
         self._cargo = cargo

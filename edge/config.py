@@ -41,6 +41,11 @@ class EdgeConfig:
     extra_paths: tuple[str, ...] = ()
 
     @property
+    def admin_address(self) -> tuple[str, int]:
+        """Where operators look."""
+        return self.admin_host, self.admin_port
+
+    @property
     def listen_url(self) -> str:
         """What clients use."""
         host = "127.0.0.1" if self.host in {"", "0.0.0.0", "::"} else self.host  # noqa: S104
@@ -53,7 +58,9 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     parser.add_argument("--config", type=pathlib.Path, help="configuration file")
     parser.add_argument("--controlplane", help="gRPC targets: unix:/path or host:port, a,b,c")
     parser.add_argument("--listen", help="HOST:PORT for clients")
-    parser.add_argument("--admin", help="HOST:PORT for /metrics, /decisions, /healthz, /readyz")
+    parser.add_argument(
+        "--admin", help="HOST:PORT for the status page, /metrics, /decisions, /readyz"
+    )
     parser.add_argument("--state", type=pathlib.Path, help="where the last snapshot is kept")
     parser.add_argument("--name", help="unique in the fleet; default <node>-<port>")
     parser.add_argument("--tls-dir", help="certificates of `trimtab join`; they also say the name")

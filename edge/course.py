@@ -10,8 +10,7 @@ once with the attempt's outcome.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -20,7 +19,7 @@ import msgspec
 
 from edge import attempt
 from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
-from edge.alarm import Alarm, RangError
+from edge.alarm import RangError
 from edge.attempt import Errand, Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
 from edge.core import continuation, headers, models, problems, sse, surface
@@ -156,18 +155,15 @@ class Course:
 
     async def run(self, job: Job) -> Response:
         """Answer it; raises RefusedError while an error status is still possible."""
-        if job.stream is None:
-            return await self._in_time(job)
-        with self._kept(job, job.stream):
-            return await self._in_time(job)
-
-    async def _in_time(self, job: Job) -> Response:
+        now_s, policy = clock.now_s(), self._table.policy
+        if job.stream is not None:
+            self.keeper.watch(job.stream, now_s + policy.head_hold_ms / 1000)
         try:
-            with Alarm(max(0.0, job.due_s - clock.now_s())):
+            with self._upstream.watch.alarm(max(0.0, job.due_s - now_s)):
                 try:
                     return await self._follow(job)
                 except RefusedError as error:
-                    return await self._answer(job, await self._fallbacks.answer(job, error))
+                    return self._answer(job, await self._fallbacks.answer(job, error))
         except RefusedError as error:
             raise _refusal(job, error.problem) from error
         except RangError:
@@ -175,51 +171,48 @@ class Course:
                 raise
             problem = problems.too_late(job.deadline, started=job.started)
             raise _refusal(job, problem) from None
+        finally:
+            if job.stream is not None:
+                self._release(job.stream, job)
 
     async def _follow(self, job: Job) -> Response:
         while True:
             result, replica = await self._attempt(job)
             if isinstance(result, Whole):
-                return await self._answer(job, result)
+                return self._answer(job, result)
             if isinstance(result, Rejected):
                 if not job.target.adapter or result.failure.status != 404:
-                    return await self._pass_on(job, result)
+                    return self._pass_on(job, result)
                 if not self._is_elsewhere(job, replica):
                     raise RefusedError(self._gone(job))
                 continue
             if not self._goes_on(job, result, replica):
-                return await self._give_up(job, result)
+                return self._give_up(job, result)
             if job.cut is not None and job.stream is not None and job.stream.is_whole(job.call):
                 await job.stream.send(sse.DONE)
-                return await self._answer(job, Whole())
+                return self._answer(job, Whole())
 
-    @contextmanager
-    def _kept(self, job: Job, stream: ClientStream) -> Iterator[None]:
-        self.keeper.watch(stream, clock.now_s() + self._table.policy.head_hold_ms / 1000)
-        try:
-            yield
-        finally:
-            self.keeper.release(stream)
-            if stream.started_s is not None:
-                self._metrics.ttft.labels(job.pool.name).observe(
-                    stream.started_s - job.ticket.since_s
-                )
+    def _release(self, stream: ClientStream, job: Job) -> None:
+        self.keeper.release(stream)
+        if stream.started_s is not None:
+            took_s = stream.started_s - job.ticket.since_s
+            self._metrics.ttft.labels(job.pool.name).observe(took_s)
 
     async def _attempt(self, job: Job) -> tuple[Result, str]:
-        again, asked_s = job.history.attempts > 0, clock.now_s()
+        asked_s = clock.now_s()
         if problem := self._poison(job):
             raise RefusedError(problem)
-        try:
-            permit = await self._admit(job, again=again)
-        except (RefusedError, AdapterGoneError) as error:
-            problem = error.problem if isinstance(error, RefusedError) else self._gone(job)
-            problem = problem if job.cut is None else _cut_short(job, job.cut)
-            raise RefusedError(problem) from error
-        job.journey.placed(permit.route.replica, clock.now_s() - asked_s)
-        self._metrics.homed(job.pool.name, permit.placement.at_home)
+        permit = self._at_once(job) or await self._admit(job)
+        placement, pool = permit.placement, job.pool.name
+        job.journey.placed(permit.route.replica, placement.started_s - asked_s)
+        self._metrics.homed(pool, placement.at_home)
+        if not permit.borrowed:
+            self._metrics.queue_wait.labels(pool).observe(placement.started_s - job.ticket.since_s)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
             raise RefusedError(problem)
+        if job.call.path == surface.RESPONSES:
+            permit.on_made = partial(self._made, job, permit.route.replica)
         if job.stream is not None and job.pool.hedge:
             return await self._hedger.run(job, permit, partial(self._run, job))
         return await self._run(job, permit)
@@ -227,7 +220,10 @@ class Course:
     async def _run(self, job: Job, permit: Permit) -> tuple[Result, str]:
         failure: Failure | None = GONE
         try:
-            result = await self._send(job, permit)
+            if job.cut is not None and job.stream is not None:
+                result = await self._go_on(job, permit, job.stream)
+            else:
+                result = await self._send(job, permit, job.call)
             failure = attempt.failure(result)
             permit.refused = failure is not None and failure.fault is Fault.REFUSED
             # a first answer that breaks in the middle is blamed on nobody: many may run there
@@ -244,16 +240,21 @@ class Course:
             self._metrics.attempts.labels(permit.route.replica, NAMES[outcome]).inc()
             self._note(job, permit, outcome, failure)
 
-    async def _admit(self, job: Job, *, again: bool) -> Permit:
-        pool, ticket = job.pool.name, job.ticket
-        if job.call.entry.cost is Cost.CHEAP:
-            return self._admission.borrow(pool, ticket)
-        permit = await self._admission.acquire(pool, ticket, job.notes, again=again)
-        self._metrics.queue_wait.labels(pool).observe(clock.now_s() - ticket.since_s)
-        if job.call.path == surface.RESPONSES:
-            maker = Maker(ticket.tenant, permit.route.replica, job.call.answers_as, ticket.since_s)
-            permit.on_made = lambda response_id: self._makers.note(response_id, maker)
-        return permit
+    def _at_once(self, job: Job) -> Permit | None:
+        if job.history.attempts or job.call.entry.cost is Cost.CHEAP:
+            return None
+        return self._admission.at_once(job.pool.name, job.ticket, job.notes)
+
+    async def _admit(self, job: Job) -> Permit:
+        pool, again = job.pool.name, job.history.attempts > 0
+        try:
+            if job.call.entry.cost is Cost.CHEAP:
+                return self._admission.borrow(pool, job.ticket)
+            return await self._admission.acquire(pool, job.ticket, job.notes, again=again)
+        except (RefusedError, AdapterGoneError) as error:
+            problem = error.problem if isinstance(error, RefusedError) else self._gone(job)
+            problem = problem if job.cut is None else _cut_short(job, job.cut)
+            raise RefusedError(problem) from error
 
     def _note(self, job: Job, permit: Permit, outcome: Outcome, failure: Failure | None) -> None:
         rest = job.stream.rest if job.stream else None
@@ -273,23 +274,31 @@ class Course:
         if outcome not in FINE:
             self._failures.tell(job.request_id, ended)
 
-    async def _send(self, job: Job, permit: Permit) -> Result:
+    def _send(self, job: Job, permit: Permit, call: Call) -> Awaitable[Result]:
         to_engine = headers.to_engine(job.caller, job.request_id, job.journey.attempts)
-        call, stream = job.call, job.stream
-        if job.cut is not None and stream is not None and stream.transcript is not None:
-            text = stream.transcript.text
-            tokens = await attempt.count_tokens(self._upstream, permit, text) if text else 0
-            rest = stream.rest = continuation.rest(call, stream.transcript, tokens)
-            if rest.finish:
-                await stream.send(rest.finish)
-            if not rest.body:
-                await stream.send(sse.DONE)
-                return Whole()
-            call = msgspec.structs.replace(call, body=rest.body)
-        errand = Errand(permit, call, to_engine, stream, job.idle_s)
+        errand = Errand(permit, call, to_engine, job.stream, job.idle_s)
         if job.passing is not None:
-            return await job.passing.attempt(errand)
-        return await attempt.run(self._upstream, errand)
+            return job.passing.attempt(errand)
+        return attempt.run(self._upstream, errand)
+
+    async def _go_on(self, job: Job, permit: Permit, stream: ClientStream) -> Result:
+        """Ask for the rest of an answer that was cut."""
+        if stream.transcript is None:
+            return await self._send(job, permit, job.call)
+        text = stream.transcript.text
+        tokens = await attempt.count_tokens(self._upstream, permit, text) if text else 0
+        rest = stream.rest = continuation.rest(job.call, stream.transcript, tokens)
+        if rest.finish:
+            await stream.send(rest.finish)
+        if not rest.body:
+            await stream.send(sse.DONE)
+            return Whole()
+        return await self._send(job, permit, msgspec.structs.replace(job.call, body=rest.body))
+
+    def _made(self, job: Job, replica: str, response_id: str) -> None:
+        ticket = job.ticket
+        maker = Maker(ticket.tenant, replica, job.call.answers_as, ticket.since_s)
+        self._makers.note(response_id, maker)
 
     def _poison(self, job: Job) -> Problem | None:
         if job.passing is not None or self._quarantine.is_empty:
@@ -318,7 +327,7 @@ class Course:
     def _resume(self, job: Job, failure: Failure, now_s: float) -> None:
         job.cut = failure
         if classify(failure) is not Outcome.OVERLOAD or not job.ticket.was_cut:
-            job.ticket = job.ticket._replace(cut_s=now_s)
+            job.ticket = msgspec.structs.replace(job.ticket, cut_s=now_s)
             self._failed_over(job, "continued", "")
         if job.stream is not None:
             job.stream.pause()
@@ -339,7 +348,7 @@ class Course:
         self._metrics.failovers.labels(job.pool.name, result).inc()
         job.notes.not_continued = why
 
-    async def _answer(self, job: Job, whole: Whole) -> Response:
+    def _answer(self, job: Job, whole: Whole) -> Response:
         if job.stream is not None:
             return job.stream.finish()
         if job.passing is not None and job.passing.response is not None:
@@ -360,14 +369,14 @@ class Course:
         having = {route.replica for route in routes if models.has(route, job.target.adapter)}
         return job.history.requeues <= REQUEUES_MAX and not having <= job.history.tried
 
-    async def _pass_on(self, job: Job, rejected: Rejected) -> Response:
+    def _pass_on(self, job: Job, rejected: Rejected) -> Response:
         if job.stream is not None and job.stream.committed:
-            return await self._give_up(job, job.cut or rejected.failure)
+            return self._give_up(job, job.cut or rejected.failure)
         kind, status = {"content-type": rejected.content_type}, rejected.failure.status
         body = problems.named(rejected.body)
         return Response(status, body, kind)
 
-    async def _give_up(self, job: Job, failure: Failure) -> Response:
+    def _give_up(self, job: Job, failure: Failure) -> Response:
         if failure.fault is Fault.CLIENT_GONE:
             raise ConnectionResetError("the caller stopped reading")
         raise RefusedError(_cut_short(job, failure))

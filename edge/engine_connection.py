@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
         self.send(head, b"")
         for part in _cut(body):
             while self._write_paused and self._fault is None and not self._has_head:
-                await self._wait()
+                await self._news()
             if self._has_head or self._fault is not None:
                 self._may_go_on = False
                 return
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         while not self._has_head:
             if self._fault is not None:
                 raise UpstreamError(Failure(self._fault))
-            await self._wait()
+            await self._news()
 
     def header(self, name: bytes) -> str:
         """That of a name in small letters, of several a list; empty if there is none."""
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
                 raise UpstreamError(Failure(self._fault))
             self._take = take
             try:
-                await self._wait()
+                await self._news()
             finally:
                 self._take = None
         if self._paused:
@@ -140,12 +140,10 @@ class Connection(asyncio.Protocol):
         self._may_go_on = False
         self._transport.abort()
 
-    async def _wait(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """What ends when anything happens."""
         self._wake = self._loop.create_future()
-        try:
-            await self._wake
-        finally:
-            self._wake = None
+        return self._wake
 
     # For asyncio
 

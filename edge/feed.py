@@ -86,6 +86,11 @@ class Feed:
             log.info("serving the snapshot on disk", extra={"fields": {"term": self._table.term}})
             self._dispatch.resize()
 
+    @property
+    def silent_s(self) -> float:
+        """How long the control plane was not heard."""
+        return self._silence.seconds
+
     async def settle(self) -> None:
         """Wait for the first push while it may be near; then what the disk remembers will do.
 

@@ -1,4 +1,4 @@
-"""Taking the addresses: the public one, and the operators'.
+"""Taking the public address; the operators' is the status page's (trimtab/runtime/page).
 
 Rules: a socket that the manager holds for us goes before our own (trimtab/runtime/activation); an
 address that can't be had is one sentence.
@@ -7,10 +7,6 @@ address that can't be had is one sentence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from aiohttp import web
 
 from edge.config import EdgeConfig
 from edge.http.server import Server
@@ -37,23 +33,5 @@ async def public(server: Server, config: EdgeConfig, tls: ListenerTls | None) ->
             ssl_handshake_timeout=HANDSHAKE_LIMIT_S if tls else None,
         )
     except OSError as error:
-        raise ConfigError(_cannot_listen(config.host, config.port, error)) from error
-
-
-@asynccontextmanager
-async def admin(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
-    """Serve operators for the length of the block. Raises ConfigError."""
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except OSError as error:
-            raise ConfigError(_cannot_listen(host, port, error)) from error
-        yield
-    finally:
-        await runner.cleanup()
-
-
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    return f"cannot listen on {host}:{port}: {error.strerror or error}"
+        where = f"cannot listen on {config.host}:{config.port}"
+        raise ConfigError(f"{where}: {error.strerror or error}") from error

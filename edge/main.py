@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 
 from edge import answers, listening, questions, ways
 from edge.admission import Admission
+from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
@@ -19,9 +20,10 @@ from edge.http.server import serving
 from edge.proxy import Proxy
 from edge.server import Endpoint, admin_app
 from trimtab.policy.autonomy import Mode
-from trimtab.runtime import log, service
+from trimtab.runtime import log, page, service
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.notify import notify, stay_alive
+from trimtab.runtime.page import Page
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
@@ -45,14 +47,12 @@ async def serve(config: EdgeConfig) -> None:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
-        tls = _tls(config)
-        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch, tls)
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
-        public = await listening.public(callers, config, tls)
-        operators = admin_app(endpoint, metrics, proxy.decisions)
-        await stack.enter_async_context(
-            listening.admin(operators, config.admin_host, config.admin_port)
-        )
+        public = await listening.public(callers, config, tls := _tls(config))
+        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch, tls)
+        beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
+        operators = admin_app(endpoint, metrics, proxy.decisions), *config.admin_address
+        await stack.enter_async_context(page.serving(*operators, Page(beliefs)))
         async with TaskRunner() as runner:
             runner.forever("watchdog", stay_alive())
             runner.forever("feed", feed.run())

@@ -62,6 +62,8 @@ class Proxy:
         self.keeper = self._course.keeper
         self.decisions = Decisions()
         self.arrivals = Arrivals(clock.now_s())
+        self.live: dict[int, Job] = {}
+        """Requests under way, the oldest first, by their ticket's number."""
         self._once = Once(metrics)
         self.tunnels = Tunnels()
 
@@ -87,13 +89,12 @@ class Proxy:
         call, target, only = self._bind(call, request.caller)
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
-
-        async def answer() -> Response:
-            return await self._run(self._job(request, call, target, clock.now_s(), only))
-
         if "idempotency-key" not in request.headers:
-            return await answer()
-        return await self._once.serve(request, call, request.caller.sha256, answer)
+            return await self._run(self._job(request, call, target, clock.now_s(), only))
+        return await self._once.serve(
+            *(request, call, request.caller.sha256),
+            lambda: self._run(self._job(request, call, target, clock.now_s(), only)),
+        )
 
     async def _carry(self, request: Request, found: Found) -> Job:
         """Begin to read a form with a file."""
@@ -142,6 +143,7 @@ class Proxy:
 
     async def _run(self, job: Job) -> Response:
         self._metrics.requests_in_flight.labels(job.pool.name).inc()
+        self.live[job.ticket.number] = job
         ending = Ending("internal_error", 500, "internal_error")
         try:
             response = await self._course.run(job)
@@ -167,6 +169,7 @@ class Proxy:
 
     def _end(self, job: Job, ending: Ending) -> None:
         ticket, ended_s = job.ticket, clock.now_s()
+        del self.live[ticket.number]
         lasted_s = ended_s - ticket.since_s
         self._metrics.requests_in_flight.labels(job.pool.name).dec()
         self._metrics.finished(job.pool.name, ending.outcome, lasted_s)

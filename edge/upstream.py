@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from edge.alarm import Watch
 from edge.core.splice import Pieces
 from edge.engine_connection import PIECE_BYTES, Connection, Take, UpstreamError
 from trimtab.model import Route
@@ -91,6 +92,7 @@ class Upstream:
     def __init__(self, key: str) -> None:
         fixed = {"content-type": "application/json"}
         self._fixed = _lines(fixed | ({"authorization": f"Bearer {key}"} if key else {}))
+        self.watch = Watch()
         self._idle: dict[Origin, list[Connection]] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -110,15 +112,15 @@ class Upstream:
         sent = head.encode("utf-8", "surrogateescape")
         return Exchange(self, origin, sent, body, is_large=size_bytes > PIECE_BYTES)
 
-    async def take(self, origin: Origin) -> tuple[Connection, bool]:
-        """A connection, and whether it was used before; raises UpstreamError."""
-        idle, now_s = self._idle.get(origin, []), clock.now_s()
+    def take(self, origin: Origin) -> Connection | None:
+        """A connection that was used before, if there is one."""
+        idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if connection.usable and now_s - connection.idle_since_s < KEEP_ALIVE_S:
-                return connection, True
+            if connection.usable and clock.now_s() - connection.idle_since_s < KEEP_ALIVE_S:
+                return connection
             connection.abort()
-        return await self._connect(origin), False
+        return None
 
     def give(self, origin: Origin, connection: Connection) -> None:
         """Keep it for the next request."""
@@ -143,8 +145,9 @@ class Upstream:
             await asyncio.sleep(SWEEP_PERIOD_S)
             self.sweep()
 
-    async def _connect(self, origin: Origin) -> Connection:
-        loop, refused = asyncio.get_running_loop(), False
+    async def connect(self, origin: Origin) -> Connection:
+        """A new one; raises UpstreamError."""
+        loop, refused = self.watch.loop, False
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 kind = socket.SOCK_STREAM
@@ -162,7 +165,7 @@ class Upstream:
     async def _open(self, origin: Origin, address: Any) -> Connection:
         if origin.is_tls and self._tls is None:
             self._tls = ssl.create_default_context()
-        loop, made = asyncio.get_running_loop(), _socket(address)
+        loop, made = self.watch.loop, _socket(address)
         try:
             await loop.sock_connect(made, address[4])
             _, connection = await loop.create_connection(
@@ -190,7 +193,8 @@ class Exchange:
         self._connection: Connection
 
     async def __aenter__(self) -> Answer:
-        self._connection, reused = await self._upstream.take(self._origin)
+        used = self._upstream.take(self._origin)
+        self._connection = used or await self._upstream.connect(self._origin)
         sent_s = clock.now_s()
         try:
             head, body = self._request
@@ -200,7 +204,7 @@ class Exchange:
                 self._connection.send(head, b"".join(body))
             await self._connection.head()
         except UpstreamError as error:
-            untouched = reused and not self._connection.heard
+            untouched = used is not None and not self._connection.heard
             self._connection.abort()
             if untouched and clock.now_s() - sent_s < STALE_WITHIN_S:
                 raise UpstreamError(Failure(Fault.STALE)) from error

@@ -54,12 +54,13 @@ def rows(plan: Plan, state: State, base_url: str, key: str, model: str) -> list[
     """What to do with a fleet that is up; without a known key or model it says so."""
     names = ", ".join(entry.name for entry in plan.base.keys)
     no_model = "no model is ready yet: the next line shows why"
-    ctl = os.environ.get("TRIMTAB_CTL", "trimtab-ctl")
+    ctl, page = os.environ.get("TRIMTAB_CTL", "trimtab-ctl"), plan.base.controlplane_metrics
     return [
         ("endpoint", base_url),
         ("key", key or f"those of the configuration: {names}"),
         ("try", curl(base_url, key, model) if model else no_model),
         ("watch", watch(ctl, state.control_target, plan.is_default_state)),
+        *([("page", f"http://{page}/")] if page else []),
         ("logs", str(state.logs)),
     ]
 

@@ -6,9 +6,10 @@ file, except --engine, which adds to the file's engines; the written file holds 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -83,6 +84,18 @@ def plan(flags: Flags, environ: Mapping[str, str]) -> Plan:
             f"clients and /metrics can't both be at {merged.base.listen}: see --admin"
         )
     return merged
+
+
+def with_page(plan: Plan, find: Callable[[int], int]) -> Plan:
+    """With an address of loopback for the fleet's status page, unless the file names one.
+
+    `find` gives a free port at or above one: it is the first after the edges' own addresses.
+    """
+    if plan.base.controlplane_metrics:
+        return plan
+    _, first = shapes.split_address(plan.base.admin)
+    page = f"127.0.0.1:{find(first + plan.base.edge.workers)}"
+    return dataclasses.replace(plan, base=replace(plan.base, controlplane_metrics=page))
 
 
 def default_state_dir(environ: Mapping[str, str]) -> pathlib.Path:

@@ -15,7 +15,7 @@ import msgspec
 import typer
 
 from standalone import banner, fleet, ports, state
-from standalone.config import Flags, Plan, effective, plan
+from standalone.config import Flags, Plan, effective, plan, with_page
 from standalone.engines import choose, first_model
 from standalone.join import join
 from standalone.supervisor import StartError, Supervisor
@@ -54,7 +54,7 @@ def up(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
         typer.Option(help="A vLLM engine, http://host:port; give it several times for several."),
     ] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT for clients.")] = "",
-    admin: Annotated[str, typer.Option(help="HOST:PORT for /metrics and /decisions.")] = "",
+    admin: Annotated[str, typer.Option(help="HOST:PORT for the status page and /metrics.")] = "",
     key: Annotated[
         str, typer.Option(help="A key that may call; by default one is made and kept.")
     ] = "",
@@ -78,6 +78,7 @@ def up(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
         ports.require_free(todo.base.listen, "--listen")
         for address in todo.admins:
             ports.require_free(address, "--admin")
+        todo = with_page(todo, lambda first: ports.free_from(first, 1)[0])
         code = service.run(serve(todo, place, banner.Console(sys.stdout)))
     except service.ConfigError as error:
         print(error, file=sys.stderr)

@@ -22,13 +22,13 @@ from trimtab.model import (
     Serving,
 )
 from trimtab.verdict import Verdict, why
-from trimtab.views import Fleet, FleetEvent, PoolView, ReplicaView
+from trimtab.views import Explanation, Fleet, FleetEvent, PoolView, ReplicaView
 
 API_VERSION = "trimtab/v1"
 SILENT_MS = 3_000
 TENANTS_SHOWN = 20
 REQUESTS_SHOWN = 10
-EVENTS_SHOWN = 300
+EVENTS_SHOWN = 500
 _OF_BREAKER = {
     BreakerState.PROBING: "probing",
     BreakerState.RAMPING: "ramping",
@@ -141,7 +141,7 @@ def document(look: Look) -> Document:
         },
         "tenants": [asdict(tenant) for tenant in tenants[:TENANTS_SHOWN]],
         "requests": None if look.requests is None else [asdict(one) for one in look.requests],
-        "events": [asdict(event) for event in look.events[-EVENTS_SHOWN:]],
+        "events": [_event(event) for event in look.events[-EVENTS_SHOWN:]],
     }
 
 
@@ -171,6 +171,12 @@ def delta(before: Document, after: Document) -> Document:
     changed["gone"] = [name for name in known if name not in after["replicas"]]
     changed["events"] = [event for event in after["events"] if event["number"] > newest]
     return changed
+
+
+def explained(found: Explanation) -> Document:
+    """Why a replica gets the traffic it gets."""
+    findings = [{**asdict(one), "concern": one.concern.name} for one in found.findings]
+    return {**asdict(found), "findings": findings, "events": [_event(e) for e in found.events]}
 
 
 def cells(finished: Iterable[history.Cell]) -> list[Document]:
@@ -222,6 +228,12 @@ def _row(replica: ReplicaView, at_s: float, *, avoided: bool) -> Document:
         "vllm_version": replica.vllm_version,
         "gpus": _gpus(replica.gpus),
     }
+
+
+def _event(event: FleetEvent) -> Document:
+    """Without its details: `explain` has them."""
+    names = ("number", "at_ms", "about", "what", "text")
+    return {name: getattr(event, name) for name in names}
 
 
 def _gpus(samples: Sequence[GpuSample]) -> Document | None:

@@ -20,6 +20,7 @@ _ADVICE = {
     "engine": "look at the engine's own log on {node}; it comes back by itself once it serves",
     "GPU": "drain what is left, then reset or replace the GPU on {node} (dmesg has the Xid)",
     "breaker": "ctl events --for {name} --type breaker",
+    "work": "if it stays so, restart the engine on {node}: its counters can't tell this hang",
     "adapters": "load them on it, or ask for them where they are",
     "context": "start all engines of a pool with the same --max-model-len",
     "versions": "upgrade what is behind: docs/upgrade.md",

@@ -21,6 +21,8 @@ from trimtab.views import Concern, EdgeView, FleetEvent, PoolView, ReplicaAtEdge
 
 KV_FULL_RATIO = 0.95
 NO_MODEL = "no model is known of it yet, so no pool has it"
+UNSEEN_S = 5.0
+"""A request may take as long to reach the engine: a large body, a slow prompt."""
 ASKED_MIN = 20
 """Fewer attempts say nothing about where requests go."""
 UNDER_SHARE = 0.75
@@ -235,6 +237,14 @@ def _edges(case: Case) -> tuple[Concern, str]:
     return Concern.FINE, f"{len(case.edges)} have the newest routing"
 
 
+def _work(case: Case) -> tuple[Concern, str]:
+    since_s, inflight = case.replica.unseen_since_s, case.view.inflight
+    if since_s is None or case.now_s - since_s < UNSEEN_S or not inflight:
+        return Concern.FINE, f"edges have {inflight} on it, it runs {case.view.running or 0}"
+    text = f"edges have {inflight} on it, and it has run none for {span(case.now_s - since_s)}"
+    return Concern.LIMITS, f"{text}: its core may hang since it was idle"
+
+
 def _room(case: Case) -> tuple[Concern, str]:
     view = case.view
     used = f"{view.inflight} of {view.limit_slots} slots in use"
@@ -265,6 +275,7 @@ LOOKS: dict[str, Look] = {
     "GPU": _gpu,
     "engine": _engine,
     "breaker": _breaker,
+    "work": _work,
     "model": _model,
     "adapters": _adapters,
     "context": _context,

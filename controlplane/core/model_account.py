@@ -1,7 +1,7 @@
 """What one model can take, and what binds it: told from what the leader sees of its pool.
 
 Rules: numbers are of now; the first thing that takes capacity away, or that is used up, is the
-headline; replicas that get nothing are each named with their own first line, at most SHOWN.
+headline; replicas that are not in full use are named with their own first line, at most SHOWN.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class ModelCase:
 
     name: str
     pool: PoolView
-    replicas: Sequence[Explanation]
-    """Of those of its pool."""
+    odd: Sequence[Explanation]
+    """Of those of its pool that are not in full use, at most SHOWN, the closed ones first."""
     queued_work: float
     work_per_s: float | None
     """None while it is unknown."""
@@ -30,7 +30,7 @@ class ModelCase:
     @property
     def held(self) -> list[Explanation]:
         """The replicas that get no new requests."""
-        return [found for found in self.replicas if not found.in_rotation]
+        return [found for found in self.odd if not found.in_rotation]
 
     @property
     def wait_s(self) -> float | None:
@@ -76,9 +76,10 @@ def _capacity(case: ModelCase) -> tuple[Concern, str]:
 
 def _first_words(case: ModelCase) -> str:
     """Why each replica that gets nothing gets nothing."""
-    held = [found.headline.replace(" gets no new requests:", ":", 1) for found in case.held]
-    more = f"; {len(held) - 3} more" if len(held) > 3 else ""
-    return "; ".join(held[:3]) + more if held else "it has no replica"
+    held = [found.headline.replace(" gets no new requests:", ":", 1) for found in case.held[:3]]
+    more = case.pool.replicas - case.pool.open - len(held)
+    rest = f"; {more} more" if more > 0 else ""
+    return "; ".join(held) + rest if held else "it has no replica"
 
 
 def _room(case: ModelCase) -> tuple[Concern, str]:
@@ -120,11 +121,8 @@ LOOKS: dict[str, Look] = {
 
 
 def _replicas(case: ModelCase) -> Iterator[Finding]:
-    for found in case.held[:SHOWN]:
+    for found in case.odd:
         yield Finding(Concern.LIMITS, "replica", found.headline)
-    limited = [f for f in case.replicas if f.in_rotation and f.findings[0].concern < Concern.FINE]
-    for found in limited[: max(0, SHOWN - len(case.held))]:
-        yield Finding(Concern.FINE, "replica", found.headline)
 
 
 def _headline(case: ModelCase, worst: Finding) -> str:

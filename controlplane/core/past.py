@@ -79,11 +79,11 @@ def tenants(edges: Iterable[Edge], now_s: float) -> list[status.Tenant]:
         work.update(edge.work.totals(now_s))
     total = Counter[str]()
     found = []
-    for who in queued.keys() | work.keys():
-        match who:
-            case (str(pool_name), str(tenant)) if tenant and (queued[who] or work[who] > 0):
-                total[pool_name] += max(0, work[who])
-                found.append(status.Tenant(tenant, pool_name, queued[who], oldest_ms[who] / 1000))
+    for one in queued.keys() | work.keys():
+        match one:
+            case (str(pool_name), str(tenant)) if tenant and (queued[one] or work[one] > 0):
+                total[pool_name] += max(0, work[one])
+                found.append(status.Tenant(tenant, pool_name, queued[one], oldest_ms[one] / 1000))
     parts = ((one, work[one.pool, one.tenant]) for one in found)
     return [replace(one, work_ratio=_part(part, total[one.pool])) for one, part in parts]
 

@@ -260,7 +260,7 @@ class Registry:
         if replica.facts is not None:
             limit, inflight = replica.facts.max_num_seqs, self.edges.inflight(replica.name)
             replica.load.take_sample(before, sample, limit, inflight, now_s)
-        replica.sample, replica.sampled_at_s = sample, now_s
+        replica.take(sample, self.edges.inflight(replica.name), now_s)
         if old_state is not sample.state or before is None:
             replica.cause = sample.reason
             replica.stalled_warming = (
@@ -423,7 +423,6 @@ class Registry:
         replica.route_of = made_of
         models = facts.served_models if facts else ()
         pool, served_as = self.placement.place(replica.name, replica.url, models)
-        serving = combine(replica.health, replica.wish.intent, breaker.state)
         wrong = mismatch(served_as, facts)
         return Route(
             replica=replica.name,
@@ -431,7 +430,7 @@ class Registry:
             node=replica.node,
             url=replica.url,
             served_as=served_as,
-            serving=Serving.CLOSED if wrong and serving is Serving.OPEN else serving,
+            serving=combine(replica.health, replica.wish.intent, breaker.state, wrong),
             reason="; ".join(filter(None, (wrong, explain(replica, silent)))),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=breaker.state,

@@ -59,6 +59,8 @@ class Replica:
     health: Serving = Serving.CLOSED
     cause: str = ""  # the agent's words when the state began; the live ones change too often
     gpu_fault: str = ""  # what makes its GPU useless
+    unseen_since_s: float | None = None
+    """Since when edges have requests on it of which its engine knows nothing; None: not so."""
     stalled_warming: bool = False  # it was WARMING when it stalled
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)
@@ -71,6 +73,12 @@ class Replica:
     minute: Minute = field(default_factory=Minute)
     started: int = 0
     """Attempts since it is known."""
+
+    def take(self, sample: EngineSample, inflight: int, now_s: float) -> None:
+        """Its agent's newest sample; `inflight` is what edges have on it."""
+        self.sample, self.sampled_at_s = sample, now_s
+        unseen = inflight and not (sample.running or sample.waiting)
+        self.unseen_since_s = (self.unseen_since_s or now_s) if unseen else None
 
     @property
     def state(self) -> EngineState:

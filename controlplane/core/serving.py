@@ -55,9 +55,9 @@ def judge(sample: EngineSample, before: Serving, stalled_warming: bool) -> Servi
     return _BY_STATE.get(sample.state, before)
 
 
-def combine(health: Serving, intent: Intent, breaker: BreakerState) -> Serving:
-    """Health, intent and breaker together."""
-    in_use = intent not in _WISHES and breaker in SERVING
+def combine(health: Serving, intent: Intent, breaker: BreakerState, wrong: str = "") -> Serving:
+    """Health, intent and breaker together; what is `wrong` with its model closes it as well."""
+    in_use = intent not in _WISHES and breaker in SERVING and not wrong
     return health if in_use or health is not Serving.OPEN else Serving.CLOSED
 
 

@@ -101,11 +101,14 @@ def _verdict(case: TenantCase, pool: TenantInPool | None) -> tuple[Concern, str]
 def _binds(pool: TenantInPool, view: PoolView) -> str:
     if 2 * pool.nobody_open > pool.refused:
         return f"no replica of {pool.pool} was open ({view.open} of {view.replicas} are now)"
-    full = f"{pool.pool} is full ({view.inflight} of {view.open_slots} slots used"
+    full = f"{pool.pool} had no room (now {view.inflight} of {view.open_slots} slots are used"
     full += f", {pool.queued_all} wait, {pool.queued} of them its own)"
+    allowed = ms(pool.wait_budget_ms)
+    if pool.predicted_wait_ms <= pool.wait_budget_ms:
+        return f"{full}; they waited as long as they may, {allowed}, in vain"
     own = pool.queued_all and pool.queued >= OWN_RATIO * pool.queued_all
     wait = f"waits of up to {ms(pool.predicted_wait_ms)}{', mostly behind its own,' if own else ''}"
-    return f"{full}; {wait} were predicted, {ms(pool.wait_budget_ms)} is allowed"
+    return f"{full}; {wait} were predicted, {allowed} is allowed"
 
 
 def _pool(pool: TenantInPool) -> Finding:

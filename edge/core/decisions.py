@@ -3,7 +3,8 @@
 Rules: one record for each request that asked for a replica, found by the id its caller was given;
 bounded by number and by bytes; what was refused, failed or tried again outlives what went well,
 because that is what people ask about. No prompt, answer, key or word of an engine is in it. The
-path of a request only collects what exists anyway; what people read is made when they ask.
+path of a request only collects what exists anyway; what people read is made when they ask. (Structs
+of msgspec are made in a third of a tuple's time.)
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import NamedTuple
+
+import msgspec
 
 from trimtab.model import Outcome, Urgency
 from trimtab.policy.pick import Candidate
@@ -28,7 +30,7 @@ FOREVER_S = 1e9  # JSON knows no infinity
 UNEVENTFUL = frozenset({"ok", "client_error", "client_disconnect"})
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True, gc=False):
     """One try on one replica, and between which replicas the choice was."""
 
     replica: str
@@ -45,7 +47,7 @@ class Attempt(NamedTuple):
     """Of the answer, as far as it came."""
 
 
-class Ending(NamedTuple):
+class Ending(msgspec.Struct, frozen=True, gc=False):
     """What the caller was told; status 0 when nothing was."""
 
     outcome: str
@@ -71,7 +73,7 @@ class Notes:
         return bool(self.attempts) and self.attempts[-1].outcome is Outcome.OK
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """One request, from its arrival to its end."""
 
     request_id: str

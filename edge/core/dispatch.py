@@ -13,7 +13,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+
+import msgspec
 
 from edge.core import uses
 from edge.core.models import has
@@ -53,6 +54,8 @@ class ReplicaState:
 
     inflight: int = 0
     dispatched: int = 0
+    started: int = 0
+    """Attempts since it is known."""
     refused: int = 0
     tokens: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
@@ -83,11 +86,14 @@ class PoolState:
     budget: Budget = field(default_factory=Budget)
     requests: int = 0
     shed: int = 0
+    told_requests: int = 0
+    told_shed: int = 0
+    """What was reported before."""
     policy: EdgePolicy | None = None
     """Whose limits the queue has."""
 
 
-class Placement(NamedTuple):
+class Placement(msgspec.Struct, frozen=True, gc=False):
     """A request that may run now: one attempt."""
 
     pool: str
@@ -315,6 +321,10 @@ class Dispatch:
         for name in [n for n, s in self._pools.items() if n not in pools and not len(s.queue)]:
             del self._pools[name]
 
+    def pools(self) -> Mapping[str, PoolState]:
+        """All pools that were asked for, to be read."""
+        return self._pools
+
     def totals(self) -> tuple[int, int]:
         """Attempts in flight and requests waiting, over everything."""
         inflight = sum(state.inflight for state in self._replicas.values())
@@ -335,6 +345,8 @@ class Dispatch:
             found.append(
                 PoolUse(name, queued, oldest_ms, state.requests, state.shed, tenants=tenants)
             )
+            state.told_requests += state.requests
+            state.told_shed += state.shed
             state.requests = state.shed = 0
         return tuple(found)
 
@@ -381,6 +393,7 @@ class Dispatch:
         health = state.witness.health(now_s, streaming=bool(state.streaming))
         state.inflight += 1
         state.dispatched += 1
+        state.started += 1
         state.tally.started(now_s)
         return health
 
@@ -460,4 +473,4 @@ def _may_ask(route: Route, ticket: Ticket) -> bool:
 
 def with_tried(ticket: Ticket, tried: set[str]) -> Ticket:
     """The same request, now known to have failed on these replicas."""
-    return ticket._replace(tried=frozenset(tried))
+    return msgspec.structs.replace(ticket, tried=frozenset(tried))

@@ -140,18 +140,18 @@ class Surface:
 
     def __init__(self, extra_paths: Iterable[str] = ()) -> None:
         extra = [Entry(path) for path in extra_paths if not never(path)]
-        self._exact: dict[str, list[Entry]] = {}
+        self._exact: dict[str, list[Found]] = {}
         self._patterns: list[tuple[re.Pattern[str], Entry]] = []
         for entry in (*TABLE, *extra):
             if "{id}" in entry.path:
                 self._patterns.append((_pattern(entry), entry))
             else:
-                self._exact.setdefault(entry.path, []).append(entry)
+                self._exact.setdefault(entry.path, []).append(Found(entry))
         self.served = tuple(_shown(entry) for entry in (*TABLE, *extra) if not entry.open)
 
     def find(self, method: str, path: str) -> Found | Problem:
         """Who serves this; `path` decoded, without query."""
-        known = [Found(entry) for entry in self._exact.get(path, ())] or [*self._match(path)]
+        known = self._exact.get(path) or [*self._match(path)]
         for found in known:
             if method in found.entry.methods:
                 return found

@@ -69,7 +69,7 @@ def _in_pool(pool: str, waits: tuple[int, int, int], ended: Sequence[Record]) ->
     outcomes = [record.ending.outcome for record in ended]
     refused = [record for record in ended if record.ending.outcome == "shed"]
     met = [record.notes.forecast for record in refused if record.notes.forecast]
-    worst = max(met, default=None)
+    worst = max(met, key=lambda forecast: forecast.wait_s, default=None)
     counted = {"ok": 0, "shed": 0, "client_error": 0, "client_disconnect": 0}
     counted |= {outcome: outcomes.count(outcome) for outcome in counted}
     odd = (r.request_id for r in ended if r.ending.outcome not in {"ok", "client_disconnect"})

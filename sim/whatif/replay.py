@@ -160,7 +160,7 @@ class Replay:
         job.ended_s = self._loop.now_s
 
     def _look(self) -> None:
-        self._running.append(sum(r.engine.num_running for r in self._fleet.replicas.values()))
+        self._running.append(sum(r.engine.in_flight for r in self._fleet.replicas.values()))
         if self._loop.now_s + LOOK_PERIOD_S < self._zero_s + self._head.span_s:
             self._loop.after(LOOK_PERIOD_S, self._look)
 

@@ -29,6 +29,7 @@ from controlplane.core.events import (
     Tick,
     Transition,
 )
+from controlplane.core.journal import Journal
 from controlplane.core.placement import Placement
 from controlplane.core.records import INTENTS, REPLICAS, ReplicaRecord, Wish, pack, unpack
 from controlplane.core.registry import STALE_S, Registry
@@ -92,6 +93,8 @@ class ControlPlane:
         self._dice = dice
         self._policy = policy
         self._trace = trace
+        self.journal = Journal()
+        """What happened, as the page and ctl tell it."""
         self._store: dict[str, bytes] = {}
         self._placement = Placement([Pool(POOL)])
         self._numbers = itertools.count(1)
@@ -174,6 +177,15 @@ class ControlPlane:
         if self.is_up:
             self._handle(IntentSet(replica, wish))
 
+    @property
+    def version(self) -> int:
+        """Of its newest push."""
+        return self._version
+
+    def subscriptions(self) -> dict[int, Subscription]:
+        """Of the edges, by stream."""
+        return {number: peer.subscription for number, peer in self._edges.items()}
+
     def seen(self, replica: str) -> Steering:
         """What it means to do with a replica, as the checks see it."""
         known = self.registry.replicas.get(replica)
@@ -220,6 +232,8 @@ class ControlPlane:
             self._change()
 
     def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, Transition | Noted):
+            self.journal.take(effect, round(1000 * self._loop.now_s))
         match effect:
             case Save(key, value):
                 if value is None:

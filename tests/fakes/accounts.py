@@ -10,7 +10,7 @@ import json
 from controlplane.core import model_account, request_account, tenant_account
 from controlplane.core.model_account import ModelCase
 from controlplane.core.tenant_account import TenantCase
-from tests.fakes.fleet import BIG, FLEET, WHY_GPU0, WHY_GPU1
+from tests.fakes.fleet import BIG, FLEET, WHY_GPU1
 from trimtab.model import ApiKey, Urgency
 from trimtab.views import Account, EdgeRecord, TenantAtEdge, TenantInPool
 
@@ -112,6 +112,6 @@ ACCOUNTS: dict[tuple[str, str], Account] = {
         )
     ),
     ("model", BIG): model_account.tell(
-        ModelCase(BIG, FLEET.pools[0], [WHY_GPU0, WHY_GPU1], queued_work=12_000.0, work_per_s=3e3)
+        ModelCase(BIG, FLEET.pools[0], [WHY_GPU1], queued_work=12_000.0, work_per_s=3e3)
     ),
 }

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tests.fakes.closed_fleet import ClosedFleet, authority, closed_fleet, identity
 from tests.fakes.dice import Loaded
 from tests.fakes.peers import FakeAgent, FakeEdge, fake_agent, fake_edge
+from tests.fakes.running_control_plane import admin
 from tests.fakes.wait import until
 from trimtab.model import Serving
 from trimtab.runtime import certificates, clock, join, rpc, tls
@@ -88,6 +89,10 @@ async def test_join_report_renew_revoke(fleet: ClosedFleet) -> None:
             grpc.StatusCode.UNAUTHENTICATED,
             "the certificate of n1 was revoked",
         )
+        async with admin(fleet.settings.admin_socket) as stub:
+            asked = admin_pb2.ExplainReplicaRequest(replica="r1")
+            why = (await stub.ExplainReplica(asked)).explanation.headline
+        assert "it was turned away: the certificate of n1 was revoked" in why
         async with fake_agent(fleet.target, "n1", identity=agent_id) as again:
             assert (await ended(again))[0] is grpc.StatusCode.UNAUTHENTICATED
         with pytest.raises(grpc.aio.AioRpcError, match="was revoked"):

@@ -61,7 +61,7 @@ async def test_a_request_a_tenant_and_a_model(engine: SimEngine, tmp_path: pathl
         assert any("an error 503, which is OVERLOAD (breaker" in s.text for s in lost.steps)
 
         tenant = await accounts.ask(plane, "tenant", "test")
-        assert "had 1 of 2 requests refused in 5.0 min: demo is full" in tenant.headline
+        assert "had 1 of 2 requests refused in 5.0 min: demo had no room" in tenant.headline
         assert f"ctl explain request {refused}" in tenant.advice
         words = "demo is served, but refusals: 1 of 2 requests refused"
         async with asyncio.timeout(10):  # the edge reports twice a second

@@ -10,14 +10,15 @@ only when no other open replica exists.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from trimtab.policy.dice import Dice
 
 TIE_RATIO = 0.02
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """A replica that may be picked."""
 
     replica: str

@@ -20,7 +20,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import NamedTuple
+
+import msgspec
 
 from trimtab.model import Urgency
 from trimtab.policy.calm import Budgets
@@ -36,7 +37,7 @@ ROOM_FACTOR = 8  # a tenant may have so many times the free room: alone 8/9 of a
 DEPARTED_MEMORY = 64.0  # departures: how urgent they were lately
 
 
-class Ticket(NamedTuple):
+class Ticket(msgspec.Struct, frozen=True, gc=False):
     """A request that wants to run. `work` is its estimate, `patience_s` the caller's."""
 
     number: int
@@ -76,7 +77,7 @@ class Refusal:
     retry_after_s: float
 
 
-class Forecast(NamedTuple):
+class Forecast(msgspec.Struct, frozen=True, gc=False):
     """What a new request met: how long it would wait, how long it might."""
 
     wait_s: float
@@ -142,7 +143,7 @@ class Queue:
 
         The same as `offer` and `depart`, at a third of their time.
         """
-        if self._waiting or self.limit < 1 or now_s >= self.gives_up_s(ticket):
+        if self._waiting or self.limit < 1:
             return False
         wait_s = self.wait_s(ticket, now_s)
         self.forecast = Forecast(wait_s, self._budget_s(ticket, wait_s, now_s))

@@ -214,7 +214,7 @@ class Config(Section, frozen=True):
     listen: Address = "127.0.0.1:4000"
     """Where clients connect."""
     admin: Address = "127.0.0.1:4001"
-    """Where /metrics, /decisions, /healthz and /readyz are."""
+    """Where the status page, /metrics, /decisions, /healthz and /readyz are."""
     controlplane: str = ""
     """gRPC target of the control plane, unix:/path or host:port; several as a,b,c."""
     tls: Tls = Tls()
@@ -222,7 +222,7 @@ class Config(Section, frozen=True):
     insecure: bool = False
     """Let a control plane listen beyond loopback without TLS: anybody there may steer the fleet."""
     controlplane_metrics: Address | None = None
-    """Where the control plane's /metrics is, like 127.0.0.1:4002; by default nowhere."""
+    """Where the control plane's status page and /metrics are, like 127.0.0.1:4002; else nowhere."""
     state_dir: str = ""
     """Where state is kept."""
     etcd: Etcd | None = None

@@ -36,7 +36,10 @@ _OUTCOMES = {
 
 
 class _Quick:
-    """Finds a child in a fifth of the time; every request asks for several."""
+    """Finds a child in a fifth of the time, and counts in a third; a request does so eight times.
+
+    Without its lock: one thread, the loop's, writes, and whoever renders only reads.
+    """
 
     def labels(self, *values: object, **named: object) -> Self:
         """The child of these label values."""
@@ -51,7 +54,7 @@ class Counter(_Quick, prometheus_client.Counter):
 
     def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
         """One more; `amount` is never negative, and nobody gives exemplars."""
-        self._value.inc(amount)
+        self._value._value += amount  # noqa: SLF001
 
 
 class Gauge(_Quick, prometheus_client.Gauge):
@@ -59,11 +62,11 @@ class Gauge(_Quick, prometheus_client.Gauge):
 
     def inc(self, amount: float = 1) -> None:
         """One more."""
-        self._value.inc(amount)
+        self._value._value += amount  # noqa: SLF001
 
     def dec(self, amount: float = 1) -> None:
         """One less."""
-        self._value.inc(-amount)
+        self._value._value -= amount  # noqa: SLF001
 
 
 class Histogram(_Quick, prometheus_client.Histogram):
@@ -71,8 +74,8 @@ class Histogram(_Quick, prometheus_client.Histogram):
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
         """One more of this size."""
-        self._sum.inc(amount)
-        self._buckets[bisect_left(self._upper_bounds, amount)].inc(1)
+        self._sum._value += amount  # noqa: SLF001
+        self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001
 
 
 class EdgeMetrics:

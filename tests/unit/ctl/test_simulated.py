@@ -45,15 +45,15 @@ FOUND = Found(
     took_s=18.2,
 )
 CASES = {
-    "simulate-near": FOUND,
-    "simulate-rough": msgspec.structs.replace(
+    "near": FOUND,
+    "rough": msgspec.structs.replace(
         FOUND,
         nearness=Nearness.ROUGH,
         remarks=("edges do not remember the first 20 min of that time",),
         changed=MODEL,
     ),
-    "simulate-as-it-is": msgspec.structs.replace(FOUND, change=(), changed=None),
-    "simulate-off": msgspec.structs.replace(
+    "as-it-is": msgspec.structs.replace(FOUND, change=(), changed=None),
+    "off": msgspec.structs.replace(
         FOUND,
         nearness=Nearness.OFF,
         remarks=("refused: measured 2.0 %, in the model 60.1 %",),
@@ -65,7 +65,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_screen(name: str) -> None:
-    compare(name, told(CASES[name], Screen().table))
+    compare(f"simulate/{name}", told(CASES[name], Screen().table))
 
 
 @pytest.mark.parametrize(

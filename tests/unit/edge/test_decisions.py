@@ -151,7 +151,7 @@ def test_the_latest_of_all_and_then_the_latest_odd_ones_are_found(odd: list[bool
 def test_no_bound_is_ever_exceeded(shapes: list[tuple[bool, int, int]], most_bytes: int) -> None:
     made = kept(most_bytes=most_bytes)
     for number, (is_odd, tries, candidates) in enumerate(shapes):
-        one = OK._replace(among=AMONG[:1] * candidates)
+        one = msgspec.structs.replace(OK, among=AMONG[:1] * candidates)
         made.add(record(str(number), "shed" if is_odd else "ok", *[one] * tries))
         for ring, most in ((made._latest, 5), (made._odd, 3)):
             sizes = [r.size_bytes for r in ring.records.values()]

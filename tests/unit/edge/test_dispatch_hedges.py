@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from tests.unit.edge.test_dispatch import POOL, Fleet, charged
 from trimtab.model import Outcome, Serving
 from trimtab.policy.queue import Ticket
@@ -11,7 +13,7 @@ def test_a_hedge_goes_to_an_idle_replica_that_was_not_tried() -> None:
     fleet = Fleet({"a": 4, "b": 4, "c": 4})
     (first,) = fleet.offer(1)
     free, used = sorted({"a", "b", "c"} - {first.route.replica})
-    tried = first._replace(ticket=first.ticket._replace(tried=frozenset({used})))
+    tried = replace(first, ticket=replace(first.ticket, tried=frozenset({used})))
     fleet.serving[free] = Serving.CLOSED
     fleet.push()
     assert fleet.dispatch.beside(tried, 0.0) is None

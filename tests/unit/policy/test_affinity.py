@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ def test_one_that_leaves_moves_nobody_elses_keys(
 
 @given(KEYS, CANDIDATES)
 def test_only_the_proportion_of_weights_counts(key: bytes, candidates: list[Candidate]) -> None:
-    halves = [c._replace(weight=c.weight / 2) for c in candidates]  # exact
+    halves = [msgspec.structs.replace(c, weight=c.weight / 2) for c in candidates]  # exact
     assert names(affinity.order(key, halves)) == names(affinity.order(key, candidates))
 
 
@@ -57,7 +58,10 @@ def test_one_that_grows_only_gains_keys(
     if not (before := affinity.order(key, candidates)):
         return
     name = before[-1].replica
-    grown = [c._replace(weight=c.weight * factor) if c.replica == name else c for c in candidates]
+    grown = [
+        msgspec.structs.replace(c, weight=c.weight * factor) if c.replica == name else c
+        for c in candidates
+    ]
     after = names(affinity.order(key, grown))
     assert [n for n in after if n != name] == [n for n in names(before) if n != name]
 

@@ -47,7 +47,10 @@ def test_rows_say_what_is_known() -> None:
     assert known["key"] == "sk-k"
     assert "sk-k" in known["try"]
     assert known["watch"].endswith("ctl status")
+    assert "page" not in known
+    base = Config(keys=base.keys, controlplane_metrics="127.0.0.1:4002")
     unknown = dict(banner.rows(Plan(base, PLACE.root, False), PLACE, "http://h:1/v1", "", ""))
+    assert unknown["page"] == "http://127.0.0.1:4002/"
     assert unknown["key"] == "those of the configuration: imaging"
     assert unknown["try"] == "no model is ready yet: the next line shows why"
     assert unknown["watch"].endswith("--server 'unix:/s t/control.sock' status")

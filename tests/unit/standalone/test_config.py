@@ -7,7 +7,7 @@ import pathlib
 import msgspec
 import pytest
 
-from standalone.config import Flags, Plan, default_state_dir, effective, plan, sha256
+from standalone.config import Flags, Plan, default_state_dir, effective, plan, sha256, with_page
 from trimtab.runtime import config as file
 from trimtab.runtime.service import ConfigError
 
@@ -85,6 +85,18 @@ def test_the_engines_key_comes_from_the_file_or_the_environment(tmp_path: pathli
     environ = {"TRIMTAB_UPSTREAM_KEY": "sk-env"}
     assert plan(Flags(), environ).upstream_key == "sk-env"
     assert plan(Flags(config=path), environ).upstream_key == "sk-file"
+
+
+def test_the_page_is_beside_the_edges_own_unless_the_file_says_where(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text("edge: {workers: 2}\n")
+    made = with_page(plan(Flags(config=path, admin="127.0.0.1:5001"), {}), lambda first: first + 4)
+    assert made.base.controlplane_metrics == "127.0.0.1:5007"
+    path.write_text("controlplane_metrics: 127.0.0.1:4444\n")
+    kept = with_page(plan(Flags(config=path), {}), lambda _: 1)
+    assert kept.base.controlplane_metrics == "127.0.0.1:4444"
 
 
 def test_children_read_hashes_only(path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,6 +21,7 @@ from controlplane.core.events import (
     Tick,
 )
 from controlplane.core.journal import Journal
+from controlplane.core.looks import LOOKS
 from controlplane.core.placement import EngineSpec, Placement
 from controlplane.core.records import Wish
 from controlplane.core.registry import Registry
@@ -131,6 +134,11 @@ def stalled(story: Story) -> None:
 def ejected(story: Story) -> None:
     for passed_ms in range(4_000, 12_000, 500):
         story.serve(state=EngineState.STALLED, reason="no token", no_progress_ms=passed_ms)
+
+
+def hung_when_idle(story: Story) -> None:
+    for _ in range(12):
+        story.serve(running=0, generation_tokens_total=80)
 
 
 def loading(story: Story) -> None:
@@ -354,6 +362,11 @@ CASES: dict[str, tuple[Callable[[Story], None], str, bool]] = {
     ),
     "stalled": (stalled, "no new requests: engine STALLED", False),
     "ejected": (ejected, "no new requests: engine STALLED", False),
+    "hung when idle": (
+        hung_when_idle,
+        "in rotation, but work edges have 1 on it, and it has run none for 5.5 s: its core may",
+        True,
+    ),
     "loading": (loading, "no new requests: engine STARTING for 0.0 s: loads its weights", False),
     "asleep": (asleep, "no new requests: engine SLEEPING", False),
     "gpu": (without_gpu, "no new requests: GPU GPU 0 is lost", False),
@@ -377,3 +390,9 @@ def test_the_first_line_names_the_cause(name: str) -> None:
     route = story.registry.replicas["r1"].route
     assert route is not None
     assert in_rotation is (route.serving is Serving.OPEN)  # what is said is what is done
+
+
+def test_operators_can_read_of_every_look() -> None:
+    page = (pathlib.Path(__file__).parents[4] / "docs" / "operating.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (?:blocks|limits)", page, re.MULTILINE)
+    assert rows == list(LOOKS)

@@ -8,15 +8,14 @@ import pytest
 
 from controlplane.core import model_account
 from controlplane.core.model_account import ModelCase
-from trimtab.views import Concern, Explanation, Finding, PoolView
+from trimtab.views import Concern, Explanation, PoolView
 
 IDLE = PoolView("m", 2, 2, 40, 40, inflight=3)
 FULL = replace(IDLE, inflight=40, queued=12)
-WELL = Explanation("r1", "r1 is in rotation", True, "", (Finding(Concern.FINE, "x", ""),), "")
 HELD = Explanation(
     "r2", "r2 gets no new requests: intent cordoned by ada", False, "", (), "", ("ctl uncordon r2",)
 )
-CASE = ModelCase("m", IDLE, (WELL, WELL), 0.0, None)
+CASE = ModelCase("m", IDLE, (), 0.0, None)
 CASES: dict[str, tuple[ModelCase, Concern, str]] = {
     "idle": (CASE, Concern.FINE, "m is served, and nothing binds: 3 of 40 slots used, nobody"),
     "full": (
@@ -27,13 +26,13 @@ CASES: dict[str, tuple[ModelCase, Concern, str]] = {
     ),
     "pace unknown": (replace(CASE, pool=FULL), Concern.LIMITS, "how long is not known yet"),
     "held": (
-        replace(CASE, pool=replace(IDLE, open=1, open_slots=20), replicas=(WELL, HELD)),
+        replace(CASE, pool=replace(IDLE, open=1, open_slots=20), odd=(HELD,)),
         Concern.LIMITS,
         "m is served, but capacity: 20 of 40 healthy slots open on 1 of 2 replicas: "
         "r2: intent cordoned by ada",
     ),
     "closed": (
-        replace(CASE, pool=replace(IDLE, open=0, open_slots=0), replicas=[HELD] * 5),
+        replace(CASE, pool=replace(IDLE, open=0, open_slots=0), odd=[HELD] * 2),
         Concern.BLOCKS,
         "m is not served: 0 of 40 healthy slots open on 0 of 2 replicas: r2: intent",
     ),

@@ -35,8 +35,13 @@ CASES: dict[str, tuple[tuple[TenantInPool, ...], Concern, str]] = {
     "behind others": (
         (SERVED, REFUSED),
         Concern.LIMITS,
-        "t had 5 of 40 requests refused in 5.0 min: m is full (40 of 40 slots used, 30 wait, 0 of "
-        "them its own); waits of up to 12.0 s were predicted, 5.0 s is allowed",
+        "t had 5 of 40 requests refused in 5.0 min: m had no room (now 40 of 40 slots are used, 30 "
+        "wait, 0 of them its own); waits of up to 12.0 s were predicted, 5.0 s is allowed",
+    ),
+    "in vain": (
+        (replace(REFUSED, predicted_wait_ms=0),),
+        Concern.LIMITS,
+        "they waited as long as they may, 5.0 s, in vain",
     ),
     "behind itself": ((OWN,), Concern.LIMITS, "up to 12.0 s, mostly behind its own, were"),
     "nobody open": (
