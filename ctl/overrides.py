@@ -12,7 +12,7 @@ from ctl.columns import ABSENT, breaker, span, text
 from ctl.exits import CtlError, Exit
 from ctl.render import Table
 from trimtab.model import BreakerState
-from trimtab.policy.shares import scaled
+from trimtab.policy.shares import ratios, scaled
 from trimtab.steered import AuditEntry, Override, OverrideKind, Share
 from trimtab.verdict import is_open
 from trimtab.views import Fleet, ReplicaView
@@ -56,7 +56,8 @@ def impact(pool: str, members: Sequence[ReplicaView], shares: Sequence[Share]) -
     opened = {r.route.replica: r for r in members if is_open(r)}
     slots = {name: _slots(replica) for name, replica in opened.items()}
     steady = [n for n, r in opened.items() if r.route.breaker is not BreakerState.RAMPING]
-    new = scaled(slots, {share.replica: share.weight for share in shares}, steady)
+    given = ratios(slots, {share.replica: share.weight for share in shares}, steady)
+    new = {name: scaled(count, given[name]) for name, count in slots.items()}
     parts = [f"{name} {opened[name].limit_slots} -> {new[name]}" for name in opened]
     total = sum(replica.limit_slots for replica in opened.values())
     return f"Impact: {pool}: {total} -> {sum(new.values())} open slots ({', '.join(parts)})"

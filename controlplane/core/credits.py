@@ -54,19 +54,27 @@ def weights(replicas: Iterable[Replica], counts: Mapping[str, int]) -> dict[str,
 
 
 def _shared(opened: Sequence[Replica], counts: Mapping[str, int]) -> Mapping[str, int]:
+    ratios = _ratios(opened)
+    return (
+        {name: shares.scaled(n, ratios[name]) for name, n in counts.items()} if ratios else counts
+    )
+
+
+def _ratios(opened: Sequence[Replica]) -> Mapping[str, float]:
+    """By an operator's weights for their pool; empty when there are none."""
     wanted = opened[0].weights if opened else {}
     if not wanted:
-        return counts
+        return {}
     steady = [r.name for r in opened if r.standing.breaker.state is not BreakerState.RAMPING]
-    return shares.scaled(counts, wanted, steady)
+    return shares.ratios([r.name for r in opened], wanted, steady)
 
 
 def pace(replicas: Iterable[Replica], now_s: float) -> float | None:
     """Work per second that those of one pool do when they are full; None while unknown."""
     opened = [replica for replica in replicas if _is_open(replica)]
     full = {replica.name: full_slots(replica, now_s) for replica in opened}
-    now = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
-    return _pace(opened, now, full)
+    limits = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
+    return _pace(opened, _shared(opened, limits), full)
 
 
 def _weights(opened: Iterable[Replica], counts: Mapping[str, int]) -> dict[str, float]:
@@ -157,7 +165,7 @@ class Ledger:
         full = {replica.name: full_slots(replica, now_s) for replica in members}
         opened = [replica for replica in members if _is_open(replica)]
         limits = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
-        now = _shared(opened, limits)
+        now, ratios = _shared(opened, limits), _ratios(opened)
         parts = _weights(opened, now)
         return _Ask(
             rooms={
@@ -168,7 +176,9 @@ class Ledger:
                 for replica in opened
             },
             demands={name: Demand(edge.inflight, waiting[name]) for name, edge in told.items()},
-            offers=[(replica.name, _offer(replica, parts, full, now_s)) for replica in members],
+            offers=[
+                (r.name, _offer(r, parts, full[r.name], ratios.get(r.name), now_s)) for r in members
+            ],
             pace=_pace(opened, now, full),
             answer_tokens=mean_answer(replica.load.answers for replica in members),
         )
@@ -226,7 +236,7 @@ def _row(offer: Offer, counts: Sequence[int]) -> list[Credit]:
 
 
 def _offer(
-    replica: Replica, parts: Mapping[str, float], full: Mapping[str, int], now_s: float
+    replica: Replica, parts: Mapping[str, float], full: int, ratio: float | None, now_s: float
 ) -> Offer:
     """What edges are told of one replica, by how many slots they have on it."""
     name, sample, age_s = replica.name, replica.sample, replica.age_s(now_s)
@@ -235,7 +245,8 @@ def _offer(
         sample.running if sample else None,
         sample.waiting if sample else None,
         None if age_s is None else max(0, round(age_s * 1000)),
-        full[name],
+        full,
+        ratio,
     )
     return lambda slots: Credit(name, slots, *rest)
 

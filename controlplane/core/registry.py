@@ -169,8 +169,7 @@ class Registry:
             return self.agents.hello(event.stream, event.message, now_s)
         node = self.agents.speaker(event.stream)
         if node is None:
-            text = "the first message must be a NodeHello"
-            return [EndStream(event.stream, text, Kind.ORDER)]
+            return [EndStream(event.stream, "the first message must be a NodeHello", Kind.ORDER)]
         node.heard_at_s = now_s
         match event.message:
             case EngineFacts() as facts:
@@ -181,6 +180,8 @@ class Registry:
                 node.bye = clip(reason)
             case ProbeResult() as result:
                 return self._probed(node, result, now_s)
+            case _:  # how the node is set up decides nothing
+                pass
         return []
 
     def _probed(self, node: Node, result: ProbeResult, now_s: float) -> Sequence[Effect]:
@@ -363,15 +364,14 @@ class Registry:
         self.placement = placement
         for replica in list(self.replicas.values()):
             replica.configured = placement.spec(replica.name, replica.url) is not None
+            replica.route_of = ()
             if not replica.configured and replica.facts is None:
                 effects += self._forget(replica)  # nobody ever spoke of it but the configuration
         urls = {replica.url for replica in self.replicas.values()}
         for engine in placement.engines[:REPLICA_LIMIT]:
             if engine.url not in urls and engine.name not in self.replicas:
                 self._configure(engine.name, engine.url, now_s)
-        for replica in self.replicas.values():
-            replica.route_of = ()
-            effects += self._review(replica, now_s)
+        effects += [one for it in self.replicas.values() for one in self._review(it, now_s)]
         self.routing_version += 1
         return effects
 

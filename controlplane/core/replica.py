@@ -14,6 +14,7 @@ from controlplane.core.load import Load
 from controlplane.core.records import Wish
 from controlplane.core.standing import Standing
 from controlplane.core.window import Minute
+from trimtab.facts import NodeFacts
 from trimtab.model import (
     EngineFacts,
     EngineSample,
@@ -39,6 +40,8 @@ class Node:
     gpus: tuple[GpuSample, ...] = ()
     gpu_detail: str = ""
     bye: str | None = None
+    setup: NodeFacts | None = None
+    ahead_s: float = 0.0  # its clock, when it last told its setup
     told: set[str] = field(default_factory=set)  # refusals said on this stream: each once
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
+import aiohttp
 import pytest
 
 from ctl.client import Client
 from ctl.exits import CtlError, Exit
 from ctl.steer import Steer
 from tests.fakes.closed_fleet import ClosedFleet, closed_fleet
+from tests.fakes.local_engine import local_engine
 from tests.fakes.peers import facts, fake_agent, fake_edge, sample
 from tests.fakes.running_control_plane import config, running
 from tests.fakes.wait import until
+from tests.fakes.whole_fleet import whole_fleet
 from trimtab.model import BreakerState, Intent, Serving
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.steered import Order, Override, OverrideKind, Share, fault
@@ -128,6 +132,31 @@ async def test_an_edge_is_drained_and_taken_back(target: str) -> None:
         assert edge.slots("r1") == 20, "it serves on"
         await steer.set_override(Override(K.EDGE_DRAIN, "e1"), 0, ADA)
         await until(lambda: not edge.credits.leaving)
+
+
+async def test_requests_go_as_the_weights_say_and_a_probe_passes_them_by(
+    tmp_path: pathlib.Path,
+) -> None:
+    steer = Steer(Client(f"unix:{tmp_path}/control.sock"))
+    shares = Override(K.WEIGHTS, "demo", (Share("r1", 100.0), Share("r2", 1.0)))
+    body = {"model": "demo", "prompt": "hi", "max_tokens": 4_000, "ignore_eos": True}
+    headers = {"authorization": "Bearer sk-test"}
+    async with (
+        local_engine() as one,
+        local_engine() as two,
+        whole_fleet(tmp_path, {"r1": one.url, "r2": two.url}) as edge,
+        aiohttp.ClientSession(headers=headers) as http,
+        AsyncExitStack() as streams,
+    ):
+        await steer.set_override(shares, MINUTE_MS, ADA)
+        await until(lambda: [c.share for c in edge.table.credits.values()] == [1.0, 0.01])
+        for _ in range(14):
+            stream = http.post(f"{edge.url}/v1/completions", json={**body, "stream": True})
+            answer = await streams.enter_async_context(stream)
+            assert answer.status == 200
+        assert edge.inflight("r1") >= 13, "the other may have one in a hundred"
+        found = await steer.probe("r2", 5_000)
+        assert (found.ok, found.node) == (True, "n1")
 
 
 async def until_known(target: str, name: str) -> None:

@@ -15,24 +15,29 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+LEAST = 1e-6  # of what is not nothing
 
-def scaled(
-    slots: Mapping[str, int], weights: Mapping[str, float], settled: Collection[str]
-) -> dict[str, int]:
-    """What each open replica of a pool may hold, of the slots that it has.
+
+def ratios(
+    opened: Collection[str], weights: Mapping[str, float], settled: Collection[str]
+) -> dict[str, float]:
+    """What part of its limit each open replica of a pool may hold, at most 1.
 
     `settled` are those of them that do not ramp. O(replicas).
     """
     named = max(weights.values(), default=0.0)
-    of = {name: weights.get(name, named) for name in slots}
-    for peers in (settled, slots):
+    of = {name: weights.get(name, named) for name in opened}
+    for peers in (settled, opened):
         most = max((of[name] for name in peers), default=0.0)
         if most > 0.0:
-            return {name: _part(count, of[name], most) for name, count in slots.items()}
-    return dict(slots)
+            return {name: _ratio(weight, most) for name, weight in of.items()}
+    return dict.fromkeys(opened, 1.0)
 
 
-def _part(slots: int, weight: float, most: float) -> int:
-    if weight <= 0.0:
-        return 0
-    return min(slots, max(1, int(slots * min(1.0, weight / most))))
+def _ratio(weight: float, most: float) -> float:
+    return max(LEAST, min(1.0, weight / most)) if weight > 0.0 else 0.0
+
+
+def scaled(slots: int, ratio: float) -> int:
+    """That part of a limit; whoever has a part has a slot."""
+    return min(slots, max(1, int(slots * ratio))) if ratio > 0.0 else 0

@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimtab.policy.shares import scaled
+from trimtab.policy.shares import ratios
+from trimtab.policy.shares import scaled as part
 
 EVEN = {"r1": 100, "r2": 100}
+
+
+def scaled(slots: dict[str, int], weights: dict[str, float], settled: list[str]) -> dict[str, int]:
+    given_ = ratios(slots, weights, settled)
+    return {name: part(count, given_[name]) for name, count in slots.items()}
 
 
 @pytest.mark.parametrize(
