@@ -66,6 +66,8 @@ class Replica:
     stalled_warming: bool = False  # it was WARMING when it stalled
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)
+    drained: bool = False
+    """It was told that nothing runs on it any more."""
     hold: Hold = Hold.NONE
     weights: Mapping[str, float] = field(default_factory=dict)
     """What operators put in the place of automatic steering, of all in its pool."""
