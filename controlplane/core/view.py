@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from controlplane.core.credits import full_slots, slots, weights
+from controlplane.core.credits import full_slots, open_slots, weights
 from controlplane.core.edges import Edge
 from controlplane.core.registry import Registry
 from controlplane.core.replica import Node, Replica
@@ -52,6 +52,7 @@ def fleet(
         edges=tuple(_edge(edge, subscriptions.get(edge.stream), now_s) for edge in edges),
         agents=tuple(_agent(node, now_s) for node in nodes),
         pools=_pools(registry, replicas, edges, now_s),
+        overrides=registry.overrides.views(registry.wall_s(now_s)),
     )
 
 
@@ -59,7 +60,8 @@ def _replicas(registry: Registry, now_s: float) -> tuple[ReplicaView, ...]:
     known = sorted(registry.replicas.values(), key=lambda replica: replica.name)
     totals = {replica.name: replica.minute.totals(now_s) for replica in known}
     dispatched = _dispatched(known, totals)
-    shares = weights(known, now_s)
+    slots = open_slots(known, now_s)
+    shares = weights(known, slots)
     return tuple(
         _replica(
             replica,
@@ -67,6 +69,7 @@ def _replicas(registry: Registry, now_s: float) -> tuple[ReplicaView, ...]:
             totals[replica.name],
             Traffic(
                 weight=shares.get(replica.name, 0.0),
+                slots=slots.get(replica.name, 0),
                 inflight=registry.edges.inflight(replica.name),
                 pool_dispatched=dispatched[_route(replica).pool],
             ),
@@ -81,6 +84,7 @@ class Traffic:
     """What a replica gets, beside its own counters."""
 
     weight: float
+    slots: int
     inflight: int
     pool_dispatched: int
 
@@ -97,7 +101,7 @@ def _replica(
         route=route,
         state=replica.state,
         intent=replica.wish.intent,
-        limit_slots=slots(replica, now_s) if route.serving is Serving.OPEN else 0,
+        limit_slots=traffic.slots,
         full_slots=full_slots(replica, now_s),
         weight=traffic.weight,
         inflight=traffic.inflight,
