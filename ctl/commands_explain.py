@@ -65,7 +65,7 @@ def explain(
     raise typer.Exit(client.run(target(context, server), work))
 
 
-def events(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
+def events(
     context: typer.Context,
     about: About = "",
     limit: Limit = 50,
