@@ -45,6 +45,8 @@ class Permit:
     placement: Placement
     tokens: int = 0
     """Of the answer, so far."""
+    prompt_tokens: int = 0
+    """Of the prompt, where the engine has said so."""
     counted: int = 0
     """Of these, told to dispatch."""
     refused: bool = False

@@ -132,7 +132,8 @@ def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
         permit.on_made(said.id)
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
     passed = entry.cost is Cost.PASS
-    prompt_tokens = usage.prompt_tokens or call.prompt_tokens
+    permit.prompt_tokens = usage.read_tokens
+    prompt_tokens = usage.read_tokens or call.prompt_tokens
     permit.tokens = pass_work(prompt_tokens) if passed else usage.made_tokens
     return Whole(naming.whole(body, said.model, call.answers_as), answer.content_type)
 
@@ -192,6 +193,7 @@ class _Relay:
             self.waits_for_client = False
         if passage.last is not None:
             permit.tokens = max(permit.counted, passage.tokens or permit.tokens)
+            permit.prompt_tokens = passage.prompt_tokens
 
 
 def _failure(passage: Passage) -> Failure | None:

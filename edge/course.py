@@ -269,6 +269,7 @@ class Course:
             at_home=permit.placement.at_home,
             continued_at_tokens=rest.tokens if rest else None,
             tokens=permit.tokens,
+            prompt_tokens=permit.prompt_tokens,
         )
         job.notes.attempts.append(ended)
         if outcome not in FINE:

@@ -26,6 +26,7 @@ from trimtab.v1 import (
     doctor_pb2,
     edge_pb2,
     explain_pb2,
+    steer_pb2,
     types_pb2,
 )
 
@@ -96,7 +97,7 @@ class Parts:
             if id(credit) not in known:
                 number = edge_pb2.Credits.CREDITS_FIELD_NUMBER
                 self._add(credit, _delimited(number, _bytes(credit)))
-        own = _bytes(model.Credits(paces=body.paces))
+        own = _bytes(model.Credits(paces=body.paces, leaving=body.leaving))
         return b"".join([*map(known.__getitem__, map(id, body.credits)), own])
 
     def _add(self, value: object, content: bytes) -> None:
@@ -247,7 +248,10 @@ def decode(message):
 
 
 def _message_classes() -> dict[str, type[Message]]:
-    modules = (types_pb2, agent_pb2, edge_pb2, admin_pb2, explain_pb2, config_pb2, doctor_pb2)
+    modules = (
+        *(types_pb2, agent_pb2, edge_pb2, steer_pb2),
+        *(admin_pb2, explain_pb2, config_pb2, doctor_pb2),
+    )
     return {
         name: getattr(module, name)
         for module in modules

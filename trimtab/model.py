@@ -452,6 +452,7 @@ class Credit:
     waiting: int | None = None
     report_age_ms: int | None = None
     limit_slots: int = 0
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +481,7 @@ class Credits:
 
     credits: tuple[Credit, ...] = ()
     paces: tuple[PoolPace, ...] = ()
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

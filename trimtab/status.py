@@ -179,9 +179,9 @@ def explained(found: Explanation) -> Document:
     return {**asdict(found), "findings": findings, "events": [_event(e) for e in found.events]}
 
 
-def cells(finished: Iterable[history.Cell]) -> list[Document]:
+def cells(past: history.History, finished: Iterable[history.Finished]) -> list[Document]:
     """Finished cells of the timeline, as an update carries them."""
-    return [cell._asdict() for cell in finished]
+    return [past.cell(*one)._asdict() for one in finished]
 
 
 def _pool(pool: PoolView, replicas: Iterable[ReplicaView]) -> Document:

@@ -7,6 +7,7 @@ policy's). What an edge may do is computed from them, see `serving`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controlplane.core.load import Load
@@ -23,6 +24,7 @@ from trimtab.model import (
     Route,
     Serving,
 )
+from trimtab.policy.breaker import Hold
 
 
 @dataclass(slots=True)
@@ -64,6 +66,9 @@ class Replica:
     stalled_warming: bool = False  # it was WARMING when it stalled
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)
+    hold: Hold = Hold.NONE
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What operators put in the place of automatic steering, of all in its pool."""
     standing: Standing = field(default_factory=Standing)
     load: Load = field(default_factory=Load)
     route: Route | None = None
@@ -94,6 +99,18 @@ class Replica:
         if self.facts is None or self.facts.uptime_ms is None:
             return None
         return self.facts.uptime_ms + max(0, round(1000 * (now_s - self.facts_at_s)))
+
+    def count(self, before: EngineSample | None, sample: EngineSample, now_s: float) -> None:
+        """Add what the engine did since its last sample; a restart starts its counters anew."""
+        if sample.generation_tokens_total is not None:
+            same_start = before is not None and before.epoch == sample.epoch
+            earlier = before.generation_tokens_total if before and same_start else None
+            grown = 0 if earlier is None else sample.generation_tokens_total - earlier
+            self.minute.add("tokens", max(0, grown), now_s)
+        if sample.ttft is not None:
+            for bound_s, count in zip(sample.ttft.le_s, sample.ttft.count, strict=False):
+                if bound_s > 0 and count:
+                    self.minute.add(("ttft", bound_s), count, now_s)
 
     def unheard_s(self, now_s: float) -> float:
         """How long nobody has said anything about it."""

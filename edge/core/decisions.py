@@ -45,6 +45,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """How much of the answer its caller had; None for an attempt at the whole."""
     tokens: int = 0
     """Of the answer, as far as it came."""
+    prompt_tokens: int = 0
+    """Of the prompt, where the engine has said so."""
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):

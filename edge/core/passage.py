@@ -40,6 +40,8 @@ class Passage:
         """Whether data has come in this attempt."""
         self.tokens: int | None = None
         """Of the attempt's answer, if it has said so."""
+        self.prompt_tokens = 0
+        """Of its prompt, if it has said so."""
         self.answer_id = ""
         """By what others may ask for the answer later."""
         self.last: Event | None = None
@@ -61,7 +63,7 @@ class Passage:
         passing = bytearray()
         for event in events:
             if event.tokens:
-                self.tokens = event.tokens
+                self.tokens, self.prompt_tokens = event.tokens, event.prompt_tokens
             if event.kind in _LAST:
                 self.last = event
                 break

@@ -107,7 +107,7 @@ async def night(
         following = await stack.enter_async_context(TaskRunner())
         told = EdgeConfig("e1", "127.0.0.1", 1, "127.0.0.1", 2, target, None)
         feed = Feed(told, edge.table, edge.dispatch, edge.admission, edge.metrics)
-        feed.tellers = questions.tellers(edge.proxy.decisions, edge.dispatch)
+        feed.tellers = questions.tellers(edge.proxy.decisions, edge.proxy.arrivals, edge.dispatch)
         follows = following.once("feed", feed.run())
         key = {"authorization": "Bearer sk-test"}
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=key))
