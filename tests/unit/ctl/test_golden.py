@@ -223,9 +223,4 @@ def test_unreachable(tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str]) 
 
 
 def test_every_golden_file_is_used() -> None:
-<<<<<<< HEAD
     assert {path.stem for path in GOLDEN.glob("*.txt")} == {*CASES, "unreachable"}
-=======
-    others = {path.stem for path in GOLDEN.glob("simulate-*.txt")}  # test_simulated's
-    assert {path.stem for path in GOLDEN.glob("*.txt")} - others == {*CASES, "unreachable"}
->>>>>>> config
