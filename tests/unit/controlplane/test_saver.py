@@ -6,12 +6,14 @@ import logging
 
 import pytest
 
+from controlplane.core.audit import Deed
 from controlplane.leader import DeposedError, Tenure
 from controlplane.saver import Saver
 from controlplane.store.protocol import Absent, StoreError
 from tests.fakes.store import FakeStore
 from tests.fakes.wait import until
 from trimtab.runtime.tasks import TaskRunner
+from trimtab.steered import Order
 
 
 async def test_what_is_saved_is_stored_and_removed() -> None:
@@ -109,3 +111,26 @@ async def test_who_leads_no_longer_writes_nothing_and_ends() -> None:
     with pytest.raises(DeposedError):
         await saver.run()
     assert store.entries["a"].value == b"1"
+
+
+async def test_what_failed_once_does_not_undo_what_was_written_then() -> None:
+    store = FakeStore()
+    saver = Saver(store, Tenure())
+    store.error = "disk full"
+    with pytest.raises(StoreError, match="disk full"):
+        await saver.write({"a": b"1"}, {"a": None}, Deed(Order("op", "why"), "test"))
+    store.error = ""
+    await saver.write({"a": b"2"}, {"a": None}, Deed(Order("op", "why"), "test"))
+    await saver.flush()
+    assert store.entries["a"].value == b"2"
+
+
+async def test_the_store_is_measured_and_nothing_stays() -> None:
+    store = FakeStore()
+    saver = Saver(store, Tenure())
+    read_s, write_s = await saver.probe()
+    assert min(read_s, write_s) >= 0.0
+    assert all(entry.lease for entry in store.entries.values()), "no snapshot has it"
+    store.error = "no quorum"
+    with pytest.raises(StoreError, match="no quorum"):
+        await saver.probe()

@@ -5,7 +5,7 @@ import { $, LOOKS, chip, clock, count, el, percent, quoted, say, seconds, span, 
 const ABOUT = /^replica (\S+): /, PROBLEMS = 12;
 
 export function verdict(doc, open) {
-  const box = $("verdict"), text = JSON.stringify([doc.level, doc.sentence, doc.problems]);
+  const box = $("verdict"), text = JSON.stringify([doc.level, doc.sentence, doc.problems, doc.by_hand]);
   if (box.told === text) return;
   box.told = text;
   box.className = doc.level;
@@ -15,6 +15,8 @@ export function verdict(doc, open) {
     return el("li", { class: grave ? "worst" : "" }, name ? el("span", {}, el("b", {}, name), problem.slice(8 + name.length)) : problem, name && open ? el("button", { class: "ask", type: "button", click: () => open(name) }, "why") : null, name ? chip(`ctl explain replica ${quoted(name)}`, "extra") : null);
   });
   if (more > 0) problems.push(el("li", {}, `and ${more} more`, chip("ctl status")));
+  const byHand = doc.by_hand.map((one) => el("li", { class: "hand" }, `by hand until ${clock(one.until_s).slice(0, 5)}: ${one.text} `, chip(one.undo, "extra")));
+  problems.unshift(...byHand);
   box.replaceChildren(el("p", {}, el("span", { class: "word" }, `${{ OK: "✓", DEGRADED: "▲", DOWN: "✕" }[doc.level]} ${doc.level}`), doc.sentence), problems.length ? el("ul", {}, ...problems) : "");
 }
 
