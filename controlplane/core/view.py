@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from controlplane.core.credits import full_slots, open_slots, weights
@@ -96,8 +96,8 @@ def _replica(
     traffic: Traffic,
     now_s: float,
 ) -> ReplicaView:
-    facts, sample, route = replica.facts, replica.sample, _route(replica)
-    view = ReplicaView(
+    route, ttft = _route(replica), _ttft(total)
+    return ReplicaView(
         route=route,
         state=replica.state,
         intent=replica.wish.intent,
@@ -105,34 +105,43 @@ def _replica(
         full_slots=full_slots(replica, now_s),
         weight=traffic.weight,
         inflight=traffic.inflight,
-        ttft_p50_s=quantile(_ttft(total), 0.50),
-        ttft_p99_s=quantile(_ttft(total), 0.99),
+        ttft_p50_s=quantile(ttft, 0.50),
+        ttft_p99_s=quantile(ttft, 0.99),
         generation_tokens_per_s=_rate(total, replica.minute, now_s),
         share_ratio=_ratio(total["dispatched"], traffic.pool_dispatched),
         failures_1m=total["failures"],
         overloads_1m=total["overloads"],
         report_age_ms=_ms(replica.age_s(now_s)),
         **_breaker(replica.standing.breaker, now_s),
+        **_facts(replica, now_s),
+        **_sample(replica, node, now_s),
     )
-    if facts is not None:
-        view = replace(
-            view,
-            max_num_seqs=facts.max_num_seqs,
-            max_num_seqs_source=facts.max_num_seqs_source,
-            vllm_version=facts.vllm_version,
-            uptime_ms=replica.uptime_ms(now_s),
-        )
-    if sample is not None:
-        view = replace(
-            view,
-            state_reason=sample.reason,
-            state_age_ms=sample.state_age_ms + (_ms(replica.age_s(now_s)) or 0),
-            running=sample.running,
-            waiting=sample.waiting,
-            kv_cache_usage_ratio=sample.kv_cache_usage_ratio,
-            gpus=_gpus(node, sample.gpus),
-        )
-    return view
+
+
+def _facts(replica: Replica, now_s: float) -> dict[str, Any]:
+    facts = replica.facts
+    if facts is None:
+        return {}
+    return {
+        "max_num_seqs": facts.max_num_seqs,
+        "max_num_seqs_source": facts.max_num_seqs_source,
+        "vllm_version": facts.vllm_version,
+        "uptime_ms": replica.uptime_ms(now_s),
+    }
+
+
+def _sample(replica: Replica, node: Node | None, now_s: float) -> dict[str, Any]:
+    sample = replica.sample
+    if sample is None:
+        return {}
+    return {
+        "state_reason": sample.reason,
+        "state_age_ms": sample.state_age_ms + (_ms(replica.age_s(now_s)) or 0),
+        "running": sample.running,
+        "waiting": sample.waiting,
+        "kv_cache_usage_ratio": sample.kv_cache_usage_ratio,
+        "gpus": _gpus(node, sample.gpus),
+    }
 
 
 def _breaker(breaker: Breaker, now_s: float) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
         if len(self._ahead) >= AHEAD_MAX:
             self._break_off(problems.bad_request(f"more than {AHEAD_MAX} others wait before it"))
             return
-        upgrades, body = self._parser.should_upgrade(), Body(self._transport)
+        upgrades, body = self._parser.should_upgrade(), Body(self._transport, self._server.watch)
         writer = Writer(self._transport, self._flow, body)
         writer.is_head, writer.is_old = method == "HEAD", version == "1.0"
         writer.keeps = self._parser.should_keep_alive() and not upgrades
@@ -261,9 +261,8 @@ class Connection(asyncio.Protocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer what never became a request."""
         self._deaf = True
-        Writer(self._transport, self._flow, Body(self._transport)).send(
-            self._server.refuse(problem)
-        )
+        nothing = Body(self._transport, self._server.watch)
+        Writer(self._transport, self._flow, nothing).send(self._server.refuse(problem))
         self._end(lingers=True)
 
     def _end(self, *, lingers: bool) -> None:

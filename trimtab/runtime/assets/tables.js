@@ -2,17 +2,21 @@
 
 import { $, LOOKS, chip, clock, count, el, percent, quoted, say, seconds, span, worst } from "./dom.js";
 
-const ABOUT = /^replica (\S+): /;
+const ABOUT = /^replica (\S+): /, PROBLEMS = 12;
 
 export function verdict(doc, open) {
-  const box = $("verdict"), text = JSON.stringify([doc.level, doc.sentence, doc.problems]);
+  const box = $("verdict"), text = JSON.stringify([doc.level, doc.sentence, doc.problems, doc.by_hand]);
   if (box.told === text) return;
   box.told = text;
   box.className = doc.level;
-  const problems = doc.problems.map((problem) => {
+  const more = doc.problems.length - PROBLEMS;
+  const problems = doc.problems.slice(0, PROBLEMS).map((problem) => {
     const name = ABOUT.exec(problem)?.[1], grave = name && ["sick"].includes(LOOKS[doc.replicas[name]?.use]?.tone);
     return el("li", { class: grave ? "worst" : "" }, name ? el("span", {}, el("b", {}, name), problem.slice(8 + name.length)) : problem, name && open ? el("button", { class: "ask", type: "button", click: () => open(name) }, "why") : null, name ? chip(`ctl explain replica ${quoted(name)}`, "extra") : null);
   });
+  if (more > 0) problems.push(el("li", {}, `and ${more} more`, chip("ctl status")));
+  const byHand = doc.by_hand.map((one) => el("li", { class: "hand" }, `by hand until ${clock(one.until_s).slice(0, 5)}: ${one.text} `, chip(one.undo, "extra")));
+  problems.unshift(...byHand);
   box.replaceChildren(el("p", {}, el("span", { class: "word" }, `${{ OK: "✓", DEGRADED: "▲", DOWN: "✕" }[doc.level]} ${doc.level}`), doc.sentence), problems.length ? el("ul", {}, ...problems) : "");
 }
 
@@ -69,8 +73,9 @@ function action(name, row) {
 
 export function replicas(doc, pool, open) {
   const columns = doc.seen_by === "edge" ? COLUMNS.filter(([title]) => !EDGE_LACKS.has(title)) : COLUMNS;
-  const rows = Object.fromEntries(Object.entries(doc.replicas).filter(([, row]) => !pool || row.pool === pool));
+  const rows = Object.fromEntries(Object.entries(doc.replicas).filter(([, row]) => !pool || !row.pool || row.pool === pool));
   const sorted = worst(rows), shown = sorted.slice(0, replicas.all ? sorted.length : FEW), box = $("replicas");
+  say(box.previousElementSibling, doc.pools.length > 1 && pool ? `Replicas of ${pool}` : "Replicas");
   if (!shown.length) { box.replaceChildren(el("p", { class: "none" }, "no replica is known")); return; }
   const wanted = JSON.stringify([shown, shown.map((name) => [rows[name].use, rows[name].intent]), columns.length, Boolean(open)]);
   if (box.told !== wanted) {
