@@ -57,6 +57,7 @@ from controlplane.slices import sliced
 from controlplane.store.protocol import Compare, Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
 from trimtab.codec import Parts
+from trimtab.facts import NodeFacts
 from trimtab.model import (
     Ack,
     AgentMessage,
@@ -154,6 +155,9 @@ class ControlLoop:
         """An agent's message."""
         if stream.reason:
             return  # refused already, and about to end
+        if isinstance(message, NodeFacts):  # for operators: it decides nothing
+            self._registry.agents.set_up(stream.number, message, clock.wall_s())
+            return
         stream.introduced = True
         if isinstance(message, ProbeResult):
             self.probes.take(message)
@@ -260,6 +264,10 @@ class ControlLoop:
     def registry(self) -> Registry:
         """To read, and only until something else runs: a restore replaces it."""
         return self._registry
+
+    async def probe_store(self) -> tuple[float, float]:
+        """How long a read and a write take, seconds. Raises StoreError."""
+        return await self._saver.probe()
 
     async def ask_edges(self, kind: str, argument: str, edge: str = "") -> list[Told]:
         """See controlplane/questions; only that edge, if it is named."""

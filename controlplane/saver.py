@@ -13,21 +13,25 @@ import random
 from collections.abc import Awaitable, Sequence
 
 from controlplane import audit
-from controlplane.contents import Changes, op
+from controlplane.contents import Changes, batches, op
 from controlplane.core.audit import Deed
 from controlplane.core.journal import Journal
+from controlplane.core.records import ROOT
 from controlplane.leader import DeposedError, Tenure
 from controlplane.store.protocol import (
-    TXN_LIMIT_OPS,
     Compare,
     Op,
+    Put,
     Store,
     StoreError,
     TxnResult,
 )
+from trimtab.runtime import clock
 from trimtab.runtime.backoff import Backoff
 
 JOURNAL_PERIOD_S = 1.0  # a write a second at most, whatever happens
+PROBE_KEY = ROOT + "probe"
+PROBE_TTL_S = 5.0
 WRITE_DEADLINE_S = 3.0  # somebody waits: rather a no than nothing
 log = logging.getLogger("controlplane.saver")
 
@@ -95,6 +99,22 @@ class Saver:
     def _fenced(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Awaitable[TxnResult]:
         return self._tenure.write(self._store, ops, compares)
 
+    async def probe(self) -> tuple[float, float]:
+        """How long one read and one write take now, seconds. Raises StoreError."""
+        try:
+            async with asyncio.timeout(WRITE_DEADLINE_S):
+                began_s = clock.now_s()
+                await self._store.get(PROBE_KEY)
+                read_s = clock.now_s()
+                lease = await self._store.grant(PROBE_TTL_S)  # so that it is in no snapshot
+                lent_s = clock.now_s()
+                await self._tenure.write(self._store, [Put(PROBE_KEY, b"", lease)])
+                wrote_s = clock.now_s()
+                await self._store.revoke(lease)
+        except TimeoutError:
+            raise StoreError(f"the store has not answered in {WRITE_DEADLINE_S:.0f} s") from None
+        return read_s - began_s, wrote_s - lent_s
+
     def forget(self) -> None:
         """What waits is of no use any more."""
         self._pending.clear()
@@ -123,7 +143,7 @@ class Saver:
             log.info("the store takes writes again")
 
     async def _flush_batch(self) -> None:
-        batch = dict(list(self._pending.items())[:TXN_LIMIT_OPS])
+        batch = dict(next(batches(self._pending.items())))
         try:
             ops = [op(key, value) for key, value in batch.items()]
             await self._tenure.write(self._store, ops)

@@ -8,6 +8,7 @@ from controlplane import (
     service_admin,
     service_agent,
     service_config,
+    service_doctor,
     service_edge,
     service_explain,
     service_steer,
@@ -22,6 +23,7 @@ NAMES = (
     service_admin.NAME,
     service_explain.NAME,
     service_config.NAME,
+    service_doctor.NAME,
     service_whatif.NAME,
     service_steer.NAME,
 )
@@ -35,4 +37,5 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     service_explain.register(service_explain.ExplainService(seat), server)
     steer_pb2_grpc.add_SteerServiceServicer_to_server(service_steer.SteerService(seat), server)
     service_config.register(service_config.ConfigService(seat), server)
+    service_doctor.register(service_doctor.DoctorService(seat), server)
     service_whatif.register(seat, server)

@@ -70,6 +70,7 @@ COMMANDS = {
     "cordon": "commands_intent:cordon",
     "uncordon": "commands_intent:uncordon",
     "drain": "commands_intent:drain",
+    "doctor": "commands_doctor:doctor",
     "simulate": "commands_simulate:simulate",
     "weights": "commands_steer:weights",
     "breaker": "commands_steer:breaker",

@@ -167,9 +167,11 @@ class _Relay:
 
     def _take(self, chunk: bytes) -> bool:
         """Pass on at once what needs no look and no wait, as nearly all; else False."""
+        if not self._passage.flows or self._stream.is_full:
+            return False
         events, rest = self._scanner.cut(chunk)
         plain = self._passage.plain(events)
-        if plain is None or self._stream.is_full:
+        if plain is None:
             return False
         self._stream.flow(plain)
         self._scanner.rest = rest

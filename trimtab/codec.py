@@ -23,6 +23,7 @@ from trimtab.v1 import (
     admin_pb2,
     agent_pb2,
     config_pb2,
+    doctor_pb2,
     edge_pb2,
     explain_pb2,
     steer_pb2,
@@ -247,7 +248,16 @@ def decode(message):
 
 
 def _message_classes() -> dict[str, type[Message]]:
-    modules = (types_pb2, agent_pb2, edge_pb2, steer_pb2, admin_pb2, explain_pb2, config_pb2)
+    modules = (
+        types_pb2,
+        agent_pb2,
+        edge_pb2,
+        steer_pb2,
+        admin_pb2,
+        explain_pb2,
+        config_pb2,
+        doctor_pb2,
+    )
     return {
         name: getattr(module, name)
         for module in modules

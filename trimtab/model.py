@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from trimtab.facts import NodeFacts
+
 
 class EngineState(IntEnum):
     """What the agent makes of one engine (health). Written by agents only."""
@@ -263,7 +265,7 @@ class Refused:
     reason: str
 
 
-AgentMessage = NodeHello | EngineFacts | Report | ProbeResult | Bye
+AgentMessage = NodeHello | EngineFacts | Report | ProbeResult | Bye | NodeFacts
 AgentDirective = SetReportPeriod | Probe | Drain | Resume | Refused
 
 

@@ -49,11 +49,11 @@ class Passage:
 
     def plain(self, data: bytes) -> Plain | None:
         """Whole events like those before; None: `feed` them."""
-        return self._shape.read(data) if self._flows else None
+        return self._shape.read(data)
 
     def feed(self, events: list[Event]) -> bytes | Plain:
         """What may pass now."""
-        first = events[0] if len(events) == 1 and self._flows else None
+        first = events[0] if len(events) == 1 and self.flows else None
         if first and first.kind is Kind.DATA and FINISHED not in first.raw:
             if plain := self._shape.read(first.raw):
                 return plain
@@ -83,7 +83,7 @@ class Passage:
         return not self.began and self._dialect is not Dialect.RESPONSES
 
     @property
-    def _flows(self) -> bool:
+    def flows(self) -> bool:
         """Whether data is all that there is to pass, as nearly always."""
         return self.began and not self.singly and not self._held
 

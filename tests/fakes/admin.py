@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -17,10 +17,14 @@ import grpc
 from tests.fakes.configs import FakeConfigs
 from tests.fakes.steer import FakeSteer
 from trimtab import codec
+from trimtab.facts import FleetFacts, ProcessFacts
+from trimtab.runtime import clock
 from trimtab.v1 import (
     admin_pb2,
     admin_pb2_grpc,
     config_pb2_grpc,
+    doctor_pb2,
+    doctor_pb2_grpc,
     explain_pb2,
     explain_pb2_grpc,
     steer_pb2_grpc,
@@ -42,6 +46,7 @@ class FakeAdmin:
     """By subject and name."""
     events: list[FleetEvent] = field(default_factory=list)
     restores: list[admin_pb2.RestoreStateRequest] = field(default_factory=list)  # the first of each
+    facts: FleetFacts = field(default_factory=lambda: FleetFacts(ProcessFacts()))
     configs: FakeConfigs = field(default_factory=FakeConfigs)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _server: grpc.Server | None = None
@@ -62,6 +67,8 @@ class FakeAdmin:
         steering(self.steer, server)
         configuring: Any = config_pb2_grpc.add_ConfigServiceServicer_to_server
         configuring(self.configs, server)
+        examining: Any = doctor_pb2_grpc.add_DoctorServiceServicer_to_server
+        examining(self, server)
         server.add_insecure_port(self.target)
         server.start()
         self._server = server
@@ -89,6 +96,13 @@ class FakeAdmin:
         if self.refusal is not None:
             context.abort(*self.refusal)
         return admin_pb2.GetFleetResponse(fleet=codec.encode(self.fleet))
+
+    def GetFacts(  # noqa: N802  the contract's name
+        self, _request: doctor_pb2.GetFactsRequest, _context: grpc.ServicerContext
+    ) -> doctor_pb2.GetFactsResponse:
+        """As given, but told now."""
+        leader = replace(self.facts.leader, at_ms=round(1000 * clock.wall_s()))
+        return doctor_pb2.GetFactsResponse(facts=codec.encode(replace(self.facts, leader=leader)))
 
     def ExplainReplica(  # noqa: N802  the contract's name
         self, request: admin_pb2.ExplainReplicaRequest, context: grpc.ServicerContext

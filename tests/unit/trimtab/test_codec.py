@@ -15,18 +15,28 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab import codec, model, steered, views
+from trimtab import codec, facts, model, steered, views
 from trimtab.v1 import (
     admin_pb2,
     agent_pb2,
     config_pb2,
+    doctor_pb2,
     edge_pb2,
     explain_pb2,
     steer_pb2,
     types_pb2,
 )
 
-MODULES = (types_pb2, agent_pb2, edge_pb2, steer_pb2, admin_pb2, explain_pb2, config_pb2)
+MODULES = (
+    types_pb2,
+    agent_pb2,
+    edge_pb2,
+    steer_pb2,
+    admin_pb2,
+    explain_pb2,
+    config_pb2,
+    doctor_pb2,
+)
 ENVELOPES: dict[str, Any] = {
     "AgentMessage": agent_pb2.AgentMessage,
     "AgentDirective": agent_pb2.AgentDirective,
@@ -42,7 +52,7 @@ MESSAGES: dict[str, type[Message]] = {
 }
 CLASSES: dict[str, Any] = {
     name: cls
-    for name, cls in (vars(model) | vars(views) | vars(steered)).items()
+    for name, cls in (vars(model) | vars(views) | vars(steered) | vars(facts)).items()
     if isinstance(cls, type) and dataclasses.is_dataclass(cls) and name not in ENVELOPES
 }
 ENUMS = {
