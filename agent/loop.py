@@ -19,6 +19,7 @@ from agent.engine import Probed
 from agent.nvml import GpuWatch
 from agent.uplink import Uplink
 from agent.watch import EngineWatch
+from trimtab.facts import EngineSetup, NodeFacts
 from trimtab.model import (
     AgentDirective,
     AgentMessage,
@@ -34,6 +35,7 @@ from trimtab.model import (
     SetReportPeriod,
 )
 from trimtab.runtime import clock
+from trimtab.runtime.own_facts import own_facts
 from trimtab.runtime.tasks import TaskRunner
 
 LOOK_PERIOD_S = 0.5
@@ -43,6 +45,8 @@ LOOK_WAIT_S = 0.2
 PERIOD_MIN_S, PERIOD_MAX_S = 0.1, 60.0
 PROBE_TIMEOUT_MAX_S = 30.0
 REFUSALS_LIMIT = 64
+NODE_FACTS_PERIOD_S = 60.0
+"""While nothing of them changes: clocks drift."""
 log = logging.getLogger("agent.loop")
 
 
@@ -65,6 +69,8 @@ class AgentLoop:
         self._seq = 0
         self._told: dict[str, EngineFacts] = {}
         self._refusals: set[str] = set()
+        self._set_up: tuple[EngineSetup, ...] = ()
+        self._node_told_s = clock.now_s()
         self._tasks: TaskRunner | None = None
         self._underway: dict[str, asyncio.Task[None]] = {}
         self.looked = asyncio.Event()
@@ -84,7 +90,7 @@ class AgentLoop:
         self._seq = 0
         for watch in self._watches.values():
             watch.new_stream()
-        return [self._hello, *self._told.values()]
+        return [self._hello, *self._told.values(), self._node_facts()]
 
     def report(self) -> Report:
         """The node now; only engines whose facts were told."""
@@ -135,6 +141,16 @@ class AgentLoop:
                 self._start(tasks, f"learn {replica}", watch.learn)
             if watch.known:
                 self._tell(watch.facts())
+        setups = self._setups()
+        if setups != self._set_up or clock.now_s() - self._node_told_s >= NODE_FACTS_PERIOD_S:
+            self._uplink.send(self._node_facts())
+
+    def _setups(self) -> tuple[EngineSetup, ...]:
+        return tuple(watch.setup() for watch in self._watches.values() if watch.known)
+
+    def _node_facts(self) -> NodeFacts:
+        self._set_up, self._node_told_s = self._setups(), clock.now_s()
+        return NodeFacts(own_facts(), self._set_up)
 
     def _start(
         self, tasks: TaskRunner, name: str, work: Callable[[], Coroutine[None, None, None]]

@@ -7,13 +7,14 @@ be seen (other users' processes, containers) is None or False, never an error.
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 import psutil
+
+from agent.core import flags
 
 VLLM_PORT = 8000  # vLLM's default
 ANCESTORS_LIMIT = 8
@@ -31,6 +32,15 @@ class EngineProcess:
     """It, the vLLM processes above it, and all below those: whose GPU memory is the engine's."""
     max_num_seqs: int | None
     """--max-num-seqs on the command line of it or of a vLLM process above it."""
+    lines: tuple[tuple[str, ...], ...] = ()
+    """Command lines of it and of the vLLM processes above it."""
+    environment: Mapping[str, str] | None = None
+    """Those of flags.SETTINGS that it was given; None: not ours to read."""
+    listens: tuple[str, ...] = ()
+    """Addresses on which the port is open."""
+    strangers: int = 0
+    """Other programs that listen on it as well."""
+    open_files_limit: int | None = None
 
 
 def is_local(host: str) -> bool:
@@ -46,22 +56,29 @@ def is_local(host: str) -> bool:
 def find(port: int) -> EngineProcess | None:
     """Who listens on the port."""
     try:
-        listeners = {
-            item.pid
+        sockets = [
+            item
             for item in psutil.net_connections("tcp")
             if item.pid and item.status == psutil.CONN_LISTEN and item.laddr[1:] == (port,)
-        }
-        if not listeners:
+        ]
+        if not sockets:
             return None
+        listeners = {item.pid for item in sockets if item.pid}
         listener = psutil.Process(min(listeners))  # several API servers share the socket
         family = _family(listener)
         lines = [_command_line(process) for process in family]
         below = family[-1].children(recursive=True)
+        pids = frozenset(process.pid for process in [*family, *below])
         return EngineProcess(
             pid=listener.pid,
             created_s=listener.create_time(),
-            pids=frozenset(process.pid for process in [*family, *below]),
+            pids=pids,
             max_num_seqs=next((n for line in lines if (n := _max_num_seqs(line))), None),
+            lines=tuple(map(tuple, lines)),
+            environment=_environment(listener),
+            listens=tuple(sorted({item.laddr.ip for item in sockets if item.laddr})),
+            strangers=len(listeners - pids),
+            open_files_limit=_open_files_limit(listener),
         )
     except _UNSEEN:
         return None
@@ -105,6 +122,21 @@ def _command_line(process: psutil.Process) -> list[str]:
         return []
 
 
+def _environment(process: psutil.Process) -> dict[str, str] | None:
+    try:
+        given = process.environ()
+    except _UNSEEN:
+        return None
+    return {name: given[name] for name in flags.SETTINGS if name in given}
+
+
+def _open_files_limit(process: psutil.Process) -> int | None:
+    try:
+        return int(process.rlimit(psutil.RLIMIT_NOFILE)[0])
+    except _UNSEEN:
+        return None
+
+
 def _is_vllm(line: Sequence[str]) -> bool:
     return any(
         PurePath(word).name == "vllm" or word.startswith(("vllm.entrypoints", "VLLM::"))
@@ -113,14 +145,9 @@ def _is_vllm(line: Sequence[str]) -> bool:
 
 
 def _option(line: Sequence[str], name: str) -> int | None:
-    """The number after --name or --name=; vLLM takes underscores for hyphens, the last one wins."""
-    found = None
-    for word, following in itertools.pairwise([*line, ""]):
-        option, equals, value = word.partition("=")
-        if option.replace("_", "-") == name:
-            text = value if equals else following
-            found = min(int(text), NUMBER_LIMIT) if text.isdecimal() else None
-    return found
+    """The number after --name or --name=."""
+    text = flags.value(line, name)
+    return min(int(text), NUMBER_LIMIT) if text.isdecimal() else None
 
 
 def _max_num_seqs(line: Sequence[str]) -> int | None:

@@ -18,6 +18,7 @@ from typing import Protocol
 import grpc
 
 from trimtab import codec
+from trimtab.facts import NodeFacts
 from trimtab.model import AgentDirective, AgentMessage, Bye, EngineFacts, ProbeResult, Report
 from trimtab.policy.dice import Dice
 from trimtab.runtime import clock, rpc
@@ -57,7 +58,7 @@ class Uplink:
         self._targets = Targets(targets)
         self._identity = identity
         self._backoff = Backoff(dice)
-        self._messages: deque[EngineFacts | ProbeResult] = deque(maxlen=MESSAGES_LIMIT)
+        self._messages: deque[EngineFacts | ProbeResult | NodeFacts] = deque(maxlen=MESSAGES_LIMIT)
         self._report_due = False
         self._bye: Bye | None = None
         self._wake = asyncio.Event()
@@ -69,7 +70,7 @@ class Uplink:
         self._report_due = True
         self._wake.set()
 
-    def send(self, message: EngineFacts | ProbeResult) -> None:
+    def send(self, message: EngineFacts | ProbeResult | NodeFacts) -> None:
         """Send beside the reports; dropped when nobody listens."""
         self._messages.append(message)
         self._wake.set()

@@ -15,9 +15,10 @@ from typing import Protocol
 
 from agent import process
 from agent.config import EngineConfig
-from agent.core import exposition, sampler
+from agent.core import exposition, flags, sampler
 from agent.core.leaving import Leaving
 from agent.engine import Answered, Model, Probed, Refused, Result
+from trimtab.facts import EngineSetup
 from trimtab.model import (
     EngineFacts,
     EngineSample,
@@ -34,6 +35,7 @@ FACTS_PERIOD_S = 30.0
 SEARCH_PERIOD_S = 5.0
 """While facts are missing, or a process that loads is looked for: a scan of all processes."""
 VLLM_MAX_NUM_SEQS = 256  # vLLM's default
+LISTENS_LIMIT = 8  # as the proto promises
 DEAD_STATUS = 503  # of /health, when the API process knows that its engine died
 log = logging.getLogger("agent.watch")
 
@@ -138,6 +140,19 @@ class EngineWatch:
             epoch=self._track.epoch,
             uptime_ms=max(int((clock.wall_s() - started_s) * 1000), 0) if started_s else None,
             adapters=tuple(model.id for model in self._models if model.parent),
+        )
+
+    def setup(self) -> EngineSetup:
+        """How it was started, as far as that can be seen."""
+        found = self._process
+        if found is None:
+            return EngineSetup(self._config.replica)
+        seen = flags.read(self._config.replica, found.lines, found.environment)
+        return replace(
+            seen,
+            listens=found.listens[:LISTENS_LIMIT],
+            strangers=found.strangers,
+            open_files_limit=found.open_files_limit,
         )
 
     def should_learn(self) -> bool:

@@ -8,6 +8,7 @@ leaves a part done: it can be repeated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from controlplane.core.records import EVENTS, ROOT
 from controlplane.leader import Tenure
@@ -26,6 +27,15 @@ Records = Mapping[str, bytes]
 Changes = Mapping[str, bytes | None]  # None removes the key
 
 
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """How many records a restore touches."""
+
+    added: int
+    changed: int
+    removed: int
+
+
 async def read(store: Store) -> tuple[dict[str, bytes], int]:
     """Every record, by key, and the one revision that all are of. Raises StoreError."""
     listing = await store.range(ROOT)
@@ -37,6 +47,13 @@ def compare(have: Records, want: Records) -> dict[str, bytes | None]:
     """What makes one into the other; removals last, so that one broken off has lost nothing."""
     new: dict[str, bytes | None] = {k: v for k, v in want.items() if have.get(k) != v}
     return new | {key: None for key in have if key not in want}
+
+
+def count(have: Records, changes: Changes) -> Restored:
+    """How much the changes are."""
+    removed = sum(value is None for value in changes.values())
+    added = len(changes.keys() - have.keys())
+    return Restored(added, len(changes) - added - removed, removed)
 
 
 async def write(

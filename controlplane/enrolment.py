@@ -15,12 +15,15 @@ from typing import TypeVar
 
 import msgspec
 
+from controlplane import audit
 from controlplane.authority import Authority, Issued
+from controlplane.core.audit import Deed
 from controlplane.core.records import ROOT, unpack
 from controlplane.store.protocol import Absent, Compare, Delete, Op, Put, RevisionIs, Store
 from trimtab.runtime import clock
 from trimtab.runtime.certificates import NAME, Peer, Role
 from trimtab.runtime.token import JoinToken
+from trimtab.steered import Order
 
 TOKENS = ROOT + "tokens/"
 IDENTITIES = ROOT + "identities/"
@@ -31,6 +34,7 @@ LIVING_LIMIT = 8  # certificates of one name; renewal in time has two
 ROLES = (Role.AGENT, Role.EDGE, Role.ADMIN)  # a control plane has the authority itself
 TTL_S = (60.0, 7 * 86_400.0)
 KEPT_LONGER_S = 3_600.0  # than the certificate, so that no clock sees one outlive its record
+UNKNOWN = Order("unknown")
 T = TypeVar("T")
 log = logging.getLogger("controlplane.enrolment")
 
@@ -70,7 +74,9 @@ class Registrar:
         self.authority = authority
         self._store = store
 
-    async def create_token(self, role: str, name: str, ttl_s: float) -> JoinToken:
+    async def create_token(
+        self, role: str, name: str, ttl_s: float, by: Order = UNKNOWN
+    ) -> JoinToken:
         """A token, whose secret nobody will know but the caller; raises RefusedError."""
         if role not in ROLES:
             raise RefusedError(f"role must be one of {', '.join(ROLES)}")
@@ -80,18 +86,23 @@ class Registrar:
         token = JoinToken.new(self.authority.pin)
         record = TokenRecord(token.secret_sha256, Role(role), name, clock.wall_s() + ttl_s)
         lease = await self._store.grant(ttl_s)
-        await self._store.txn([], [Put(TOKENS + token.id, msgspec.json.encode(record), lease)])
+        about = f"{role}{f' {name}' if name else ''}, good for {ttl_s:.0f} s"
+        deed = Deed(by, "token create", token.id, "", about)
+        put = Put(TOKENS + token.id, msgspec.json.encode(record), lease)
+        await audit.commit(self._store, deed, [put])
         return token
 
     async def tokens(self) -> dict[str, TokenRecord]:
         """Those that can still be used, by id."""
         return await self._living(TOKENS, TokenRecord)
 
-    async def revoke_token(self, token_id: str) -> None:
+    async def revoke_token(self, token_id: str, by: Order = UNKNOWN) -> None:
         """Take it back; raises NotKnownError."""
-        if token_id not in await self.tokens():
+        record = (await self.tokens()).get(token_id)
+        if record is None:
             raise NotKnownError(f"there is no token {token_id[:64]!r}")
-        await self._store.txn([], [Delete(TOKENS + token_id)])
+        deed = Deed(by, "token revoke", token_id, f"{record.role} {record.name}".rstrip())
+        await audit.commit(self._store, deed, [Delete(TOKENS + token_id)])
 
     async def join(self, text: str, csr: bytes, name: str = "", hostname: str = "") -> Issued:
         """A certificate for a token; raises RefusedError, BadRequestError."""
@@ -135,7 +146,7 @@ class Registrar:
         entries = (await self._store.range(REVOKED)).entries
         return {entry.key.removeprefix(REVOKED) for entry in entries}
 
-    async def revoke(self, name_or_serial: str) -> dict[str, IdentityRecord]:
+    async def revoke(self, name_or_serial: str, by: Order = UNKNOWN) -> dict[str, IdentityRecord]:
         """Shut out a serial number, or all of a name; what is out now. Raises NotKnownError."""
         if NAME.fullmatch(name_or_serial):  # else it is nobody's, and no key
             lease = await self._store.grant(BARRED_S)
@@ -146,7 +157,8 @@ class Registrar:
         out = await self.revoked()
         fresh = {serial: record for serial, record in known.items() if serial not in out}
         for serial, record in fresh.items():
-            await self._store.txn([], [await self._put(REVOKED + serial, record)])
+            deed = Deed(by, "certificate revoke", f"{record.role} {record.name}", serial, "revoked")
+            await audit.commit(self._store, deed, [await self._put(REVOKED + serial, record)])
         return fresh
 
     async def _check_free(self, record: TokenRecord, name: str) -> None:

@@ -22,6 +22,7 @@ from controlplane.revocations import Revocations
 from controlplane.store.protocol import Store
 from trimtab.runtime import certificates, clock
 from trimtab.runtime.certificates import WORKER_MARK, Peer, Role
+from trimtab.steered import Order
 from trimtab.v1 import agent_pb2, edge_pb2, identity_pb2
 
 CHECK_PERIOD_S = 1.0
@@ -44,6 +45,12 @@ _caller: ContextVar[Peer | None] = ContextVar("caller", default=None)
 def caller() -> Peer | None:
     """Whose call this task serves; None for one without a certificate (a unix socket)."""
     return _caller.get()
+
+
+def order(claimed: str, reason: str, if_revision: int | None = None) -> Order:
+    """Who changes something; `claimed` counts only where nobody shows a certificate."""
+    peer = caller()
+    return Order(peer.name if peer else claimed or "unknown", reason, if_revision)
 
 
 def must_be(name: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from controlplane import state
 from controlplane.core import live
+from controlplane.core.audit import Deed
 from controlplane.core.events import Configured, Event, Noted
 from controlplane.core.live import Live
 from controlplane.core.records import ConfigRecord, pack
@@ -20,6 +21,7 @@ from controlplane.core.replica import Replica
 from controlplane.saver import Saver
 from controlplane.store.protocol import VALUE_LIMIT_BYTES, Store
 from trimtab.runtime import clock
+from trimtab.steered import Order
 from trimtab.views import LiveConfig
 
 HISTORY_MAX = 32
@@ -106,7 +108,11 @@ class LiveConfiguration:
             value = pack(record)
             if len(value) > VALUE_LIMIT_BYTES:
                 raise BadConfigError(f"{len(value)} bytes: at most {VALUE_LIMIT_BYTES}")
-            await self._saver.write(record.key, value, None)
+            deed = Deed(
+                *(Order(record.actor, record.reason), "config", "fleet"),
+                *(f"revision {before.revision}", f"revision {revision}"),
+            )
+            await self._saver.write({record.key: value}, {record.key: None}, deed)
             self._saver.save(ConfigRecord(max(0, revision - HISTORY_MAX)).key, None)
             words = {"revision": revision, "actor": record.actor, "reason": record.reason}
             self._put(record, Noted("configuration applied", words))

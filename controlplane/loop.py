@@ -16,14 +16,14 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 import grpc
 
-from controlplane import contents, migrations, state
-from controlplane.contents import Records
+from controlplane import audit, contents, migrations, state
+from controlplane.contents import Changes, Records, Restored
 from controlplane.core import snapshot, view
+from controlplane.core.audit import Deed, carry_over
 from controlplane.core.bounds import TERM_LIMIT
 from controlplane.core.credits import Ledger
 from controlplane.core.events import (
@@ -35,7 +35,6 @@ from controlplane.core.events import (
     Effect,
     EndStream,
     Event,
-    IntentSet,
     Loaded,
     Noted,
     Refusal,
@@ -43,20 +42,22 @@ from controlplane.core.events import (
     Transition,
 )
 from controlplane.core.journal import Journal, told
-from controlplane.core.records import INTENTS, TERM_KEY, Wish, pack, pack_term, unpack_term
+from controlplane.core.records import TERM_KEY, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
 from controlplane.desk import Desk
 from controlplane.leader import Tenure
 from controlplane.live import LiveConfiguration
+from controlplane.probes import Probes
 from controlplane.questions import Questions, Told
 from controlplane.saver import Saver
 from controlplane.settings import Settings
 from controlplane.slices import sliced
-from controlplane.store.protocol import Store
+from controlplane.store.protocol import Compare, Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
 from trimtab.codec import Parts
+from trimtab.facts import NodeFacts
 from trimtab.model import (
     Ack,
     AgentMessage,
@@ -64,7 +65,7 @@ from trimtab.model import (
     EdgeHello,
     EdgeMessage,
     EdgeUpdate,
-    Intent,
+    ProbeResult,
     Serving,
     Snapshot,
 )
@@ -81,15 +82,6 @@ HELLO_LIMIT_S = 10.0
 log = logging.getLogger("controlplane")
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """How many records a restore touches."""
-
-    added: int
-    changed: int
-    removed: int
-
-
 class ControlLoop:
     """Owns the registry; the servicers call it, `run` drives it."""
 
@@ -103,6 +95,7 @@ class ControlLoop:
         self._version = 0
         self.refusals = Refusals()
         self.journal = Journal()
+        self.probes = Probes()
         self.desk = Desk()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
@@ -162,13 +155,23 @@ class ControlLoop:
         """An agent's message."""
         if stream.reason:
             return  # refused already, and about to end
+        if isinstance(message, NodeFacts):  # for operators: it decides nothing
+            self._registry.agents.set_up(stream.number, message, clock.wall_s())
+            return
         stream.introduced = True
+        if isinstance(message, ProbeResult):
+            self.probes.take(message)
         self._handle(AgentSaid(stream.number, message))
 
     def agent_gone(self, stream: AgentStream) -> None:
         """An agent's stream ended."""
         del self._agents[stream.number]
         self._handle(AgentGone(stream.number))
+
+    def agent_of(self, replica: str) -> AgentStream | None:
+        """The stream of its agent, if there is one; KeyError when there is no such replica."""
+        node = self._registry.agents.by_node.get(self._registry.replicas[replica].node)
+        return self._agents.get(node.stream) if node and node.stream is not None else None
 
     # Edges
 
@@ -262,6 +265,10 @@ class ControlLoop:
         """To read, and only until something else runs: a restore replaces it."""
         return self._registry
 
+    async def probe_store(self) -> tuple[float, float]:
+        """How long a read and a write take, seconds. Raises StoreError."""
+        return await self._saver.probe()
+
     async def ask_edges(self, kind: str, argument: str, edge: str = "") -> list[Told]:
         """See controlplane/questions; only that edge, if it is named."""
         edges = [s for s in self._edges.values() if not edge or (s.hello and s.hello.edge == edge)]
@@ -275,16 +282,20 @@ class ControlLoop:
         """Every replica that has an intent to set."""
         return sorted(self._registry.replicas)
 
-    async def set_intent(
-        self, replica: str, intent: Intent, reason: str, actor: str
-    ) -> tuple[int, Intent]:
-        """Store a wish, then follow it; its revision and the intent before. Raises StoreError."""
-        previous = self._registry.replicas[replica].wish
-        wish = Wish(intent, reason, actor, clock.wall_s())
-        before = None if previous == Wish() else pack(previous)
-        revision = await self._saver.write(INTENTS + replica, pack(wish), before)
-        self._handle(IntentSet(replica, wish))
-        return revision, previous.intent
+    @property
+    def store(self) -> Store:
+        """What there is to read; to be written by `change` only."""
+        return self._store
+
+    async def change(
+        self, changes: Changes, before: Changes, deed: Deed, compares: Sequence[Compare] = ()
+    ) -> int:
+        """Store what an operator wants; its revision. See `Saver.write`."""
+        return await self._saver.write(changes, before, deed, compares)
+
+    def tell(self, event: Event) -> None:
+        """Follow what was stored."""
+        self._handle(event)
 
     async def saved(self) -> tuple[StateHeader, Records]:
         """What the store keeps, as of one revision. Raises StoreError and SchemaError."""
@@ -300,11 +311,11 @@ class ControlLoop:
         )
         return header, records
 
-    async def restore(self, records: Records, *, preview: bool) -> Restored:
+    async def restore(self, records: Records, deed: Deed, *, preview: bool) -> Restored:
         """Keep exactly these, and begin anew with them. Raises StoreError and SchemaError."""
-        want = dict(migrations.upgraded(records))
         async with self._saver.lock:
             have, _ = await contents.read(self._store)
+            want = carry_over(have, migrations.upgraded(records))
             term_before = unpack_term(want.pop(TERM_KEY, b""))
             have.pop(TERM_KEY, None)  # it never falls: edges take nothing of an older one
             changes = contents.compare(have, want)
@@ -312,12 +323,11 @@ class ControlLoop:
                 term = max(self._term, term_before + 1)
                 changes_with_term = {TERM_KEY: pack_term(term), **changes}
                 await contents.write(self._store, self._tenure, changes_with_term)
+                await audit.commit(self._store, deed, (), self._tenure.fence)
                 loaded = await state.load(self._store)
                 self._saver.forget()
                 self._begin_anew(loaded, term)
-        removed = sum(value is None for value in changes.values())
-        added = len(changes.keys() - have.keys())
-        return Restored(added, len(changes) - added - removed, removed)
+        return contents.count(have, changes)
 
     # Inside
 

@@ -10,16 +10,34 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Awaitable, Sequence
 
-from controlplane.contents import op
+from controlplane import audit
+from controlplane.contents import Changes, batches, op
+from controlplane.core.audit import Deed
 from controlplane.core.journal import Journal
+from controlplane.core.records import ROOT
 from controlplane.leader import DeposedError, Tenure
-from controlplane.store.protocol import TXN_LIMIT_OPS, Put, Store, StoreError
+from controlplane.store.protocol import (
+    Compare,
+    Op,
+    Put,
+    Store,
+    StoreError,
+    TxnResult,
+)
+from trimtab.runtime import clock
 from trimtab.runtime.backoff import Backoff
 
 JOURNAL_PERIOD_S = 1.0  # a write a second at most, whatever happens
+PROBE_KEY = ROOT + "probe"
+PROBE_TTL_S = 5.0
 WRITE_DEADLINE_S = 3.0  # somebody waits: rather a no than nothing
 log = logging.getLogger("controlplane.saver")
+
+
+class ChangedError(Exception):
+    """Somebody else was quicker: what the write was compared with does not hold."""
 
 
 class Saver:
@@ -51,20 +69,51 @@ class Saver:
             await asyncio.sleep(JOURNAL_PERIOD_S)
             self.take(journal)
 
-    async def write(self, key: str, value: bytes, before: bytes | None) -> int:
-        """Write this now; its revision. Raises StoreError, and then `before` comes back."""
+    async def write(
+        self, changes: Changes, before: Changes, deed: Deed, compares: Sequence[Compare] = ()
+    ) -> int:
+        """Write this now, and whose deed it is; its revision.
+
+        Raises ChangedError when the compares don't hold, and StoreError: then `before` comes back.
+        """
+        ops = [op(key, value) for key, value in changes.items()]
         try:
             async with asyncio.timeout(WRITE_DEADLINE_S), self.lock:
-                revision = (await self._tenure.write(self._store, [Put(key, value)])).revision
-                self._pending.pop(key, None)  # what was to come back after a write that failed
-                return revision
+                done = await audit.commit(self._store, deed, ops, compares, self._fenced)
+                if not done.succeeded:
+                    await self._tenure.write(self._store, ())  # do we lead still?
         except BaseException as error:
             # it may have come through, and what was refused must not come true with the next leader
-            self.save(key, before)
+            for key, value in before.items():
+                self.save(key, value)
             if isinstance(error, TimeoutError):
                 text = f"the store has not answered in {WRITE_DEADLINE_S:.0f} s: is its disk slow?"
                 raise StoreError(text) from None
             raise
+        if not done.succeeded:
+            raise ChangedError
+        for key in changes:  # what was to come back after a write that failed
+            self._pending.pop(key, None)
+        return done.revision
+
+    def _fenced(self, compares: Sequence[Compare], ops: Sequence[Op]) -> Awaitable[TxnResult]:
+        return self._tenure.write(self._store, ops, compares)
+
+    async def probe(self) -> tuple[float, float]:
+        """How long one read and one write take now, seconds. Raises StoreError."""
+        try:
+            async with asyncio.timeout(WRITE_DEADLINE_S):
+                began_s = clock.now_s()
+                await self._store.get(PROBE_KEY)
+                read_s = clock.now_s()
+                lease = await self._store.grant(PROBE_TTL_S)  # so that it is in no snapshot
+                lent_s = clock.now_s()
+                await self._tenure.write(self._store, [Put(PROBE_KEY, b"", lease)])
+                wrote_s = clock.now_s()
+                await self._store.revoke(lease)
+        except TimeoutError:
+            raise StoreError(f"the store has not answered in {WRITE_DEADLINE_S:.0f} s") from None
+        return read_s - began_s, wrote_s - lent_s
 
     def forget(self) -> None:
         """What waits is of no use any more."""
@@ -94,7 +143,7 @@ class Saver:
             log.info("the store takes writes again")
 
     async def _flush_batch(self) -> None:
-        batch = dict(list(self._pending.items())[:TXN_LIMIT_OPS])
+        batch = dict(next(batches(self._pending.items())))
         try:
             ops = [op(key, value) for key, value in batch.items()]
             await self._tenure.write(self._store, ops)

@@ -9,10 +9,12 @@ from typing import Any
 
 import grpc
 
-from controlplane import explaining, service_events, service_state
+from controlplane import explaining, guard, service_events, service_state
 from controlplane.core.bounds import clip
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
+from controlplane.service_steer import explained
+from controlplane.steering import set_intents
 from controlplane.store.protocol import StoreError
 from trimtab.codec import encode
 from trimtab.model import Intent
@@ -24,7 +26,6 @@ PERIOD_DEFAULT_MS = 1_000
 PERIOD_LEAST_MS = 200
 WATCHER_LIMIT = 32  # each costs a rendering of the fleet a period
 Context = grpc.aio.ServicerContext[Any, Any]
-SETTABLE = frozenset({Intent.ACTIVE, Intent.CORDONED, Intent.DRAINING, Intent.SPARE})
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
@@ -62,20 +63,13 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.SetIntentResponse:
         """See the proto."""
         loop = await self._seat.loop_or_refuse(context)
-        await _known(loop, request.replica, context)
-        intent = int(request.intent)
-        if intent not in SETTABLE:
-            allowed = ", ".join(known.name for known in sorted(SETTABLE))
-            text = f"intent must be one of {allowed}"
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
         if not request.actor:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "actor must say who asks")
-        try:
-            revision, previous = await loop.set_intent(
-                request.replica, Intent(intent), clip(request.reason), clip(request.actor)
+        asked = guard.order(request.actor, request.reason)
+        async with explained(context, loop.replica_names()):
+            revision, (previous,) = await set_intents(
+                loop, [request.replica], Intent(int(request.intent)), asked
             )
-        except StoreError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"not set: {error}")
         number = types_pb2.Intent.ValueType(previous)
         return admin_pb2.SetIntentResponse(revision=revision, previous=number)
 

@@ -10,7 +10,7 @@ import grpc
 
 from controlplane.authority import BadRequestError
 from controlplane.enrolment import IdentityRecord, NotKnownError, RefusedError, Registrar
-from controlplane.guard import caller
+from controlplane.guard import caller, order
 from controlplane.store.protocol import StoreError
 from trimtab.runtime import clock
 from trimtab.v1 import identity_pb2 as pb
@@ -70,7 +70,8 @@ class NodeService(identity_pb2_grpc.NodeServiceServicer):
             if not self._enroll:
                 raise RefusedError("nodes can't join here: tls.enroll is not set")
             ttl_s = request.ttl_ms / 1000
-            token = await self._registrar.create_token(request.role, request.name, ttl_s)
+            by = order(request.actor, request.reason)
+            token = await self._registrar.create_token(request.role, request.name, ttl_s, by)
             return pb.CreateTokenResponse(token=token.text(), enroll=self._enroll)
 
     async def ListTokens(  # noqa: N802 - the proto's name
@@ -95,7 +96,7 @@ class NodeService(identity_pb2_grpc.NodeServiceServicer):
     ) -> pb.RevokeTokenResponse:
         """See the proto."""
         async with _explained(context):
-            await self._registrar.revoke_token(request.id)
+            await self._registrar.revoke_token(request.id, order(request.actor, request.reason))
             return pb.RevokeTokenResponse()
 
     async def ListIdentities(  # noqa: N802 - the proto's name
@@ -112,7 +113,8 @@ class NodeService(identity_pb2_grpc.NodeServiceServicer):
     ) -> pb.RevokeIdentitiesResponse:
         """See the proto."""
         async with _explained(context):
-            done = await self._registrar.revoke(request.name_or_serial)
+            by = order(request.actor, request.reason)
+            done = await self._registrar.revoke(request.name_or_serial, by)
             return pb.RevokeIdentitiesResponse(identities=_views(done, set(done)))
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import grpc
 
-from controlplane import contents
+from controlplane import contents, guard
+from controlplane.core.audit import Deed
 from controlplane.core.bounds import clip
 from controlplane.core.records import ROOT
 from controlplane.loop import ControlLoop
@@ -48,7 +49,9 @@ async def restore(
     """See the proto."""
     try:
         order, records = await _collect(requests)
-        done = await loop.restore(records, preview=order.preview)
+        asked = guard.order(order.actor, order.reason)
+        deed = Deed(asked, "restore", "snapshot", "", f"{len(records)} records")
+        done = await loop.restore(records, deed, preview=order.preview)
     except ValueError as error:
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"nothing was changed: {error}")
     except SchemaError as error:
@@ -58,7 +61,7 @@ async def restore(
         await context.abort(grpc.StatusCode.UNAVAILABLE, text)
     counts = {"added": done.added, "changed": done.changed, "removed": done.removed}
     if not order.preview:
-        words = {"actor": clip(order.actor), "reason": clip(order.reason)}
+        words = {"actor": clip(deed.order.actor), "reason": clip(deed.order.reason)}
         log.warning("state restored", extra={"fields": {**words, **counts}})
     return admin_pb2.RestoreStateResponse(**counts, fleet=loop.fleet().name)
 

@@ -8,12 +8,14 @@ from controlplane import (
     service_admin,
     service_agent,
     service_config,
+    service_doctor,
     service_edge,
     service_explain,
+    service_steer,
     service_whatif,
 )
 from controlplane.seat import Seat
-from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc
+from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, steer_pb2_grpc
 
 NAMES = (
     service_agent.NAME,
@@ -21,7 +23,9 @@ NAMES = (
     service_admin.NAME,
     service_explain.NAME,
     service_config.NAME,
+    service_doctor.NAME,
     service_whatif.NAME,
+    service_steer.NAME,
 )
 
 
@@ -31,5 +35,7 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     service_edge.register(service_edge.EdgeService(seat), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
     service_explain.register(service_explain.ExplainService(seat), server)
+    steer_pb2_grpc.add_SteerServiceServicer_to_server(service_steer.SteerService(seat), server)
     service_config.register(service_config.ConfigService(seat), server)
+    service_doctor.register(service_doctor.DoctorService(seat), server)
     service_whatif.register(seat, server)

@@ -24,6 +24,8 @@ class Settings:
     node: str = ""
     others: tuple[ConfigSetting, ...] = ()
     """What the file says beside that."""
+    store: str = "embedded"
+    """Where state is kept, for people."""
 
     @property
     def live(self) -> Live:

@@ -10,6 +10,7 @@ import logging
 from typing import TypeVar
 
 from controlplane.core.events import Loaded
+from controlplane.core.overrides import OVERRIDES
 from controlplane.core.records import (
     CONFIGS,
     EVENTS,
@@ -25,6 +26,7 @@ from controlplane.core.records import (
 )
 from controlplane.leader import Tenure
 from controlplane.store.protocol import Absent, Put, RevisionIs, Store, StoreError
+from trimtab.steered import Override
 from trimtab.views import FleetEvent
 
 T = TypeVar("T")
@@ -49,6 +51,10 @@ async def load(store: Store) -> Loaded:
     return Loaded(
         replicas=await _records(store, REPLICAS, ReplicaRecord),
         wishes=await _records(store, INTENTS, Wish),
+        overrides={
+            OVERRIDES + name: override
+            for name, override in (await _records(store, OVERRIDES, Override)).items()
+        },
         config=max(await configs(store), key=lambda it: it.revision, default=ConfigRecord()),
         journal=await _records(store, EVENTS, tuple[FleetEvent, ...]),
     )

@@ -25,7 +25,7 @@ class Watch:
         self._loop: ControlLoop | None = None
         self._past = Past(clock.wall_s())
 
-    def remember(self, at_s: float) -> list[history.Cell]:
+    def remember(self, at_s: float) -> list[history.Finished]:
         """See the page."""
         loop = self._seat.loop
         if loop is not self._loop:

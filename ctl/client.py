@@ -22,12 +22,11 @@ import grpc
 from ctl.exits import CtlError, Exit
 from ctl.options import TLS_DIR
 from trimtab import codec
-from trimtab.model import Intent
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets, leader_named
-from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
+from trimtab.v1 import admin_pb2, admin_pb2_grpc
 from trimtab.views import Explanation, Fleet, FleetEvent, StateHeader, StateRecord
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ EXITS = {
     grpc.StatusCode.FAILED_PRECONDITION: Exit.CONFLICT,
     grpc.StatusCode.ABORTED: Exit.CONFLICT,
     grpc.StatusCode.ALREADY_EXISTS: Exit.CONFLICT,
+    grpc.StatusCode.UNAUTHENTICATED: Exit.DENIED,
+    grpc.StatusCode.PERMISSION_DENIED: Exit.DENIED,
     grpc.StatusCode.UNAVAILABLE: Exit.UNREACHABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: Exit.UNREACHABLE,
 }
@@ -72,14 +73,6 @@ class Happened:
 
     events: tuple[FleetEvent, ...]
     lost: int
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A stored intent."""
-
-    revision: int
-    previous: Intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +149,6 @@ class Client:
             )
 
         return codec.decode((await self._ask(ask)).explanation, Explanation)
-
-    async def set_intent(self, replica: str, intent: Intent, reason: str, actor: str) -> Change:
-        """State the operator's wish for one replica."""
-        request = admin_pb2.SetIntentRequest(
-            replica=replica, intent=types_pb2.Intent.ValueType(intent), reason=reason, actor=actor
-        )
-
-        async def ask(stub: admin_pb2_grpc.AdminServiceStub) -> admin_pb2.SetIntentResponse:
-            return await stub.SetIntent(
-                request, timeout=DEADLINE_S, metadata=self._targets.metadata
-            )
-
-        answer = await self._ask(ask)
-        previous = next((i for i in Intent if i.value == int(answer.previous)), Intent.UNSPECIFIED)
-        return Change(answer.revision, previous)
 
     async def save_state(self) -> tuple[StateHeader, list[StateRecord]]:
         """What the store keeps, as of one revision."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ctl.exits import CtlError, Exit
+from ctl.care import Reason, milliseconds, order
+from ctl.exits import Exit
 from ctl.options import Format, Output, Server, target
 from ctl.screen import Screen
 
 if TYPE_CHECKING:
     from ctl.nodes import Nodes
 
-UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 node = typer.Typer(
     help="Let nodes join, list them, shut them out.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -28,14 +27,16 @@ def create(
     role: Annotated[str, typer.Option(help="agent, edge or admin.")] = "agent",
     name: Annotated[str, typer.Option(help="The name it must take; default: its own choice.")] = "",
     ttl: Annotated[str, typer.Option(help="How long it may be used: 90s, 30m, 1h, 7d.")] = "1h",
+    reason: Reason = "",
     output: Output = Format.TABLE,
     server: Server = "",
 ) -> None:
     """Print the line to paste on a new node."""
-    ttl_ms, screen = _milliseconds(ttl), Screen()
+    ttl_ms, screen = milliseconds(ttl, "--ttl"), Screen()
 
     async def work(nodes: Nodes) -> None:
-        screen.data((await nodes.create_token(role, name, ttl_ms)).text(screen, output))
+        made = await nodes.create_token(role, name, ttl_ms, order(reason))
+        screen.data(made.text(screen, output))
         screen.talk(f"good once, within {ttl}; whoever has this line may become that {role}")
 
     _run(context, server, work)
@@ -56,12 +57,13 @@ def list_tokens(context: typer.Context, output: Output = Format.TABLE, server: S
 def revoke_token(
     context: typer.Context,
     token_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    reason: Reason = "",
     server: Server = "",
 ) -> None:
     """Take a token back."""
 
     async def work(nodes: Nodes) -> None:
-        await nodes.revoke_token(token_id)
+        await nodes.revoke_token(token_id, order(reason))
         Screen().data(f"{token_id}: taken back\n")
 
     _run(context, server, work)
@@ -82,6 +84,7 @@ def list_nodes(context: typer.Context, output: Output = Format.TABLE, server: Se
 def revoke(
     context: typer.Context,
     who: Annotated[str, typer.Argument(metavar="NAME|SERIAL", help="As `list` shows it.")],
+    reason: Reason = "",
     output: Output = Format.TABLE,
     server: Server = "",
 ) -> None:
@@ -89,7 +92,7 @@ def revoke(
     screen = Screen()
 
     async def work(nodes: Nodes) -> None:
-        done = await nodes.revoke(who)
+        done = await nodes.revoke(who, order(reason))
         screen.data(done.text(screen, output))
         if not done.items:
             screen.talk(f"{who} was out already")
@@ -102,10 +105,3 @@ def _run(context: typer.Context, server: str, work: object) -> None:
 
     nodes.run(target(context, server), work)  # type: ignore[arg-type]
     raise typer.Exit(Exit.OK)
-
-
-def _milliseconds(ttl: str) -> int:
-    match = re.fullmatch(r"(\d{1,6})([smhd])", ttl)
-    if not match:
-        raise CtlError(Exit.USAGE, f'--ttl "{ttl}" is no time: give 90s, 30m, 1h or 7d')
-    return int(match[1]) * UNITS_S[match[2]] * 1000

@@ -43,7 +43,7 @@ From = Annotated[str, typer.Option("--from", help="Arrivals of such a file.")]
 Output = Annotated[Format, typer.Option("--output", "-o", help="table or json.")]
 
 
-def simulate(  # noqa: PLR0913, PLR0917  what can be typed
+def simulate(
     context: typer.Context,
     model: Model = "",
     last: Last = "60m",

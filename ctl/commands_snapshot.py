@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctl import state_file
-from ctl.exits import CtlError, Exit
+from ctl.care import Care, DryRun, Reason, Yes, actor, order
+from ctl.exits import Exit
 from ctl.options import Server, target
 from ctl.screen import Screen
 from trimtab.views import StateHeader, StateRecord
@@ -42,13 +42,13 @@ def save(context: typer.Context, file: File, server: Server = "") -> None:
 def restore(
     context: typer.Context,
     file: File,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.")] = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    reason: Reason = "",
     server: Server = "",
 ) -> None:
     """Make the control plane keep exactly what a file holds; edges keep serving meanwhile."""
     from ctl import client  # noqa: PLC0415  grpc is slow to import
-    from ctl.intents import actor  # noqa: PLC0415
 
     header, records = state_file.parse(state_file.load(file), file)
     screen = Screen()
@@ -58,9 +58,9 @@ def restore(
         will = await plane.restore_state(records, reason, actor(), preview=True)
         if will.fleet != header.fleet:
             screen.talk(f"note: it was saved from fleet {header.fleet}, and this is {will.fleet}")
-        screen.talk(f"fleet {will.fleet}: {_counts(will)}")
-        if not yes:
-            _ask()
+        impact = f"fleet {will.fleet}: {_counts(will)}"
+        if not Care(order(reason), yes, dry_run).allows(screen, impact):
+            return Exit.OK
         done = await plane.restore_state(records, reason, actor(), preview=False)
         screen.data(f"fleet {done.fleet} restored: {_counts(done)}\n")
         return Exit.OK
@@ -87,10 +87,3 @@ def describe(header: StateHeader, records: list[StateRecord]) -> str:
 
 def _counts(of: Restored) -> str:
     return f"{of.added} records added, {of.changed} changed, {of.removed} removed"
-
-
-def _ask() -> None:
-    if not sys.stdin.isatty():
-        raise CtlError(Exit.USAGE, "nobody is there to ask: say --yes. Nothing was changed.")
-    if not typer.confirm("Restore it?", err=True):
-        raise CtlError(Exit.FAILED, "Nothing was changed.")

@@ -23,7 +23,7 @@ def status(
 ) -> None:
     """Say whether the fleet is all right, and what speaks against it."""
     allow(output, Format.TABLE, Format.JSON, Format.YAML)
-    from ctl import client, render  # noqa: PLC0415  grpc is slow to import
+    from ctl import client, overrides, render  # noqa: PLC0415  grpc is slow to import
     from trimtab.verdict import Level, judge  # noqa: PLC0415
 
     exits = {Level.OK: Exit.OK, Level.DEGRADED: Exit.DEGRADED, Level.DOWN: Exit.DOWN}
@@ -36,7 +36,7 @@ def status(
             return exits[judge(fleet).level] if check else Exit.OK
         page = render.status(fleet)
         pools = f"\n{screen.table(page.pools)}" if page.pools.rows else ""
-        lines = (*page.head, pools.rstrip("\n"), *page.problems)
+        lines = (*page.head, *overrides.banner(fleet), pools.rstrip("\n"), *page.problems)
         screen.data("".join(f"{line}\n" for line in lines if line))
         return exits[judge(fleet).level] if check else Exit.OK
 

@@ -17,11 +17,11 @@ from typing import Any
 import typer
 
 from ctl import config_diff
+from ctl.care import actor
 from ctl.client import DEADLINE_S, Client, identity
 from ctl.columns import text
 from ctl.config_diff import Difference
 from ctl.exits import CtlError, Exit
-from ctl.intents import actor
 from ctl.options import Format
 from ctl.pages import Page
 from ctl.render import Table, item

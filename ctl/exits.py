@@ -14,6 +14,8 @@ class Exit(IntEnum):
     NOT_FOUND = 3
     CONFLICT = 4
     UNREACHABLE = 5
+    DENIED = 6
+    TIMED_OUT = 7
     DEGRADED = 10
     DOWN = 11
     INTERRUPTED = 130

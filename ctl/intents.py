@@ -1,17 +1,18 @@
-"""Stating an intent with care: what it does to the pool is said, and an outage is not one word.
+"""Stating an intent with care: what it does to each pool is said, and an outage is not one word.
 
-Rules: closing the last open replica of a pool needs --confirm with its name; every change says
-what changed, who else it affects, and how to undo it.
+Rules: taking the last open replica from a pool needs its name typed; every change says what
+changed, who else it affects, and how to undo it. A node is all its replicas, closed at once.
 """
 
 from __future__ import annotations
 
-import getpass
-import socket
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ctl import nouns
+from ctl.care import Care
+from ctl.columns import span
 from ctl.drain import DrainWatch
 from ctl.exits import CtlError, Exit
 from ctl.screen import Screen
@@ -23,49 +24,78 @@ from trimtab.views import Fleet, ReplicaView
 if TYPE_CHECKING:
     from ctl.client import Client
 
+VERBS = {Intent.ACTIVE: "uncordon", Intent.CORDONED: "cordon", Intent.DRAINING: "drain"}
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What the operator typed."""
 
-    replica: str
+    kind: str
+    name: str
     intent: Intent
-    reason: str
-    confirm: str = ""
+    care: Care
+
+    @property
+    def words(self) -> str:
+        """The command, to be typed again."""
+        return f"ctl {VERBS[self.intent]} {self.kind} {self.name}"
+
+    @property
+    def undo(self) -> str:
+        """What takes it back."""
+        return f"ctl uncordon {self.kind} {self.name}"
 
 
-async def express(plane: Client, screen: Screen, wish: Wish) -> None:
-    """State it, and say what that did."""
+async def express(plane: Client, screen: Screen, wish: Wish) -> list[str]:
+    """State it, and say what that did; whose it is now, nobody's after a dry run."""
+    from ctl.steer import Steer  # noqa: PLC0415  grpc is slow to import
+
     fleet = await plane.fleet()
-    replica = find(fleet, wish.replica)
-    peers = open_peers(fleet, replica)
-    if wish.intent is not Intent.ACTIVE:
-        guard(replica, peers, wish)
-    change = await plane.set_intent(wish.replica, wish.intent, wish.reason, actor())
-    screen.data(
-        f"{wish.replica}: {change.previous.name} -> {wish.intent.name} "
-        f"(revision {change.revision})\n"
-    )
-    screen.talk(consequence(replica, peers, wish.intent))
+    replicas = resolve(fleet, wish)
+    if not _may(screen, fleet, replicas, wish):
+        return []
+    names = [replica.route.replica for replica in replicas]
+    revision, before = await Steer(plane).set_intents(names, wish.intent, wish.care.order)
+    for name, old in zip(names, before, strict=True):
+        screen.data(f"{name}: {old.name} -> {wish.intent.name} (revision {revision})\n")
+    screen.talk(consequence(replicas, wish))
+    return names
 
 
-async def wait_until_empty(plane: Client, screen: Screen, replica: str) -> None:
+async def wait_until_empty(plane: Client, screen: Screen, replicas: Sequence[str]) -> None:
     """Follow a drain to its end."""
     from ctl.client import Lost  # noqa: PLC0415  grpc is slow to import
 
-    watch, started_s, said = DrainWatch(replica), clock.now_s(), ""
+    watches = {name: DrainWatch(name) for name in replicas}
+    started_s, said = clock.now_s(), dict.fromkeys(replicas, "")
     async for seen in plane.watch():
         if isinstance(seen, Lost):
             screen.talk(f"connection lost ({seen.reason}), trying again; the drain goes on")
             continue
         now_s = clock.now_s()
-        waiting = watch.step(seen.fleet, now_s)
-        if not waiting:
-            screen.data(f"{replica}: empty after {now_s - started_s:.1f} s\n")
+        for name, watch in [*watches.items()]:
+            waiting = watch.step(seen.fleet, now_s)
+            if not waiting:
+                screen.data(f"{name}: empty after {now_s - started_s:.1f} s\n")
+                del watches[name]
+            elif waiting != said[name]:
+                screen.talk(f"{name}: waiting for {waiting}")
+                said[name] = waiting
+        if not watches:
             return
-        if waiting != said:
-            screen.talk(f"{replica}: waiting for {waiting}")
-            said = waiting
+
+
+def resolve(fleet: Fleet, wish: Wish) -> list[ReplicaView]:
+    """The replicas that are meant; CtlError when there are none."""
+    if wish.kind == "replica":
+        return [find(fleet, wish.name)]
+    found = [replica for replica in fleet.replicas if replica.route.node == wish.name]
+    if not found:
+        known = sorted({r.route.node for r in fleet.replicas if r.route.node})
+        hint = nouns.closest(wish.name, known) or " See: ctl get agents"
+        raise CtlError(Exit.NOT_FOUND, f'there is no node "{wish.name}" with replicas.{hint}')
+    return found
 
 
 def find(fleet: Fleet, name: str) -> ReplicaView:
@@ -77,42 +107,71 @@ def find(fleet: Fleet, name: str) -> ReplicaView:
     return known[name]
 
 
-def open_peers(fleet: Fleet, replica: ReplicaView) -> list[ReplicaView]:
-    """The others of its pool that take requests."""
-    return [
-        other
-        for other in fleet.replicas
-        if other.route.pool == replica.route.pool
-        and other.route.replica != replica.route.replica
-        and is_open(other)
-    ]
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """What is left of one pool."""
+
+    pool: str
+    before: int
+    after: int
+    inflight: int
+    leaves_nobody: bool
+
+    def line(self) -> str:
+        """For people."""
+        over = self.inflight - self.after
+        waits = f", so about {over} will wait" if over > 0 else ""
+        return (
+            f"{self.pool}: {self.before} -> {self.after} open slots; "
+            f"{self.inflight} requests run now{waits}"
+        )
 
 
-def guard(replica: ReplicaView, peers: list[ReplicaView], wish: Wish) -> None:
-    """Refuse to close a pool by accident."""
-    if peers or not is_open(replica) or wish.confirm == wish.replica:
-        return
-    verb = "drain" if wish.intent is Intent.DRAINING else "cordon"
-    raise CtlError(
-        Exit.CONFLICT,
-        f"{wish.replica} is the last open replica of {replica.route.pool}: this would leave 0 of "
-        f"{replica.limit_slots} slots, and clients of that model would wait and be refused.\n"
-        f"If you mean it: ctl {verb} {wish.replica} --confirm {wish.replica}",
+def impacts(fleet: Fleet, replicas: Iterable[ReplicaView]) -> list[Impact]:
+    """What closing these does, a pool each; pools that lose nothing are left out."""
+    closing = {r.route.replica for r in replicas if is_open(r)}
+    found = []
+    for pool in sorted({r.route.pool for r in fleet.replicas if r.route.replica in closing}):
+        members = [r for r in fleet.replicas if r.route.pool == pool]
+        opened = [r for r in members if is_open(r)]
+        stay = [r for r in opened if r.route.replica not in closing]
+        before, after = (sum(r.limit_slots for r in some) for some in (opened, stay))
+        found.append(Impact(pool, before, after, sum(r.inflight for r in members), not stay))
+    return found
+
+
+def _may(screen: Screen, fleet: Fleet, replicas: list[ReplicaView], wish: Wish) -> bool:
+    found = [] if wish.intent is Intent.ACTIVE else impacts(fleet, replicas)
+    if not found:
+        return not wish.care.dry_run or wish.care.allows(screen, "Impact: none takes any less")
+    lines = "\n".join(f"Impact: {impact.line()}" for impact in found)
+    emptied = [impact for impact in found if impact.leaves_nobody]
+    if not emptied:
+        return wish.care.allows(screen, lines)
+    slots = " and ".join(f"0 of {one.before} slots of {one.pool}" for one in emptied)
+    danger = (
+        f"{wish.name} is the last that is open: this would leave {slots}, and clients would wait "
+        f"and be refused.\n{lines}"
     )
+    return wish.care.allows_outage(screen, wish.name, danger, wish.words)
 
 
-def consequence(replica: ReplicaView, peers: list[ReplicaView], intent: Intent) -> str:
-    """What the change means for others, and how to undo it."""
-    name, pool = replica.route.replica, replica.route.pool
-    if intent is Intent.ACTIVE:
-        return f"It gets requests again as its engine allows (now {replica.state.name})."
-    slots = sum(peer.limit_slots for peer in peers)
-    return (
-        f"{replica.inflight} in flight go on. Open in {pool} from now on: {len(peers)}, with "
-        f"{slots} slots.   Undo: ctl uncordon {name}"
+def consequence(replicas: Sequence[ReplicaView], wish: Wish) -> str:
+    """What goes on, and how to undo it."""
+    if wish.intent is Intent.ACTIVE:
+        now = ", ".join(sorted({replica.state.name for replica in replicas}))
+        return f"Requests come again as the engine allows (now {now})."
+    running = sum(replica.inflight for replica in replicas)
+    return f"{running} in flight go on.   Undo: {wish.undo}"
+
+
+def timed_out(names: Sequence[str], fleet: Fleet, waited_ms: int, wish: Wish) -> CtlError:
+    """The deadline passed."""
+    counted = [(r.route.replica, r.inflight) for r in fleet.replicas]
+    counted += [(edge.edge, edge.inflight + edge.queued) for edge in fleet.edges]
+    left = [f"{name} has {n} in flight" for name, n in counted if name in names and n]
+    return CtlError(
+        Exit.TIMED_OUT,
+        f"not empty after {span(waited_ms)}: {', '.join(left) or 'edges did not confirm'}. "
+        f"It goes on draining.\nWatch: {wish.words}   Undo: {wish.undo}",
     )
-
-
-def actor() -> str:
-    """Who is asking, for the record."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -18,6 +18,7 @@ from ctl.exits import CtlError, Exit
 from ctl.pages import Page
 from ctl.render import Table
 from trimtab.runtime import rpc
+from trimtab.steered import Order
 from trimtab.v1 import identity_pb2 as pb
 from trimtab.v1 import identity_pb2_grpc
 
@@ -41,9 +42,10 @@ class Nodes:
         self._target = target
         self._stub = identity_pb2_grpc.NodeServiceStub(channel)
 
-    async def create_token(self, role: str, name: str, ttl_ms: int) -> Page:
+    async def create_token(self, role: str, name: str, ttl_ms: int, by: Order) -> Page:
         """The line for the new node."""
-        request = pb.CreateTokenRequest(role=role, name=name, ttl_ms=ttl_ms)
+        words = {"actor": by.actor, "reason": by.reason}
+        request = pb.CreateTokenRequest(role=role, name=name, ttl_ms=ttl_ms, **words)
         answer = await self._ask(self._stub.CreateToken(request, timeout=DEADLINE_S))
         line = f"trimtab join {answer.enroll} {answer.token}"
         item = {"command": line, "role": role, "name": name, "expires_in_ms": ttl_ms}
@@ -57,11 +59,10 @@ class Nodes:
         table = Table(("ID", "ROLE", "NAME", "EXPIRES IN"), tuple(rows))
         return Page("Token", _items(answer.tokens), tuple(t.id for t in answer.tokens), table)
 
-    async def revoke_token(self, token_id: str) -> None:
+    async def revoke_token(self, token_id: str, by: Order) -> None:
         """Take it back."""
-        await self._ask(
-            self._stub.RevokeToken(pb.RevokeTokenRequest(id=token_id), timeout=DEADLINE_S)
-        )
+        request = pb.RevokeTokenRequest(id=token_id, actor=by.actor, reason=by.reason)
+        await self._ask(self._stub.RevokeToken(request, timeout=DEADLINE_S))
 
     async def identities(self) -> Page:
         """The certificates that have not expired."""
@@ -74,9 +75,10 @@ class Nodes:
         table = Table(("ROLE", "NAME", "EXPIRES IN", "REVOKED", "SERIAL"), tuple(rows))
         return _certificates(answer.identities, table)
 
-    async def revoke(self, who: str) -> Page:
+    async def revoke(self, who: str, by: Order) -> Page:
         """Who is out now."""
-        request = pb.RevokeIdentitiesRequest(name_or_serial=who)
+        words = {"actor": by.actor, "reason": by.reason}
+        request = pb.RevokeIdentitiesRequest(name_or_serial=who, **words)
         answer = await self._ask(self._stub.RevokeIdentities(request, timeout=DEADLINE_S))
         done = answer.identities
         lines = [f"{one.role} {text(one.name)} {one.serial}: revoked\n" for one in done]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+
+import msgspec
 
 from edge.core import models, problems
 from edge.core.decisions import Notes
@@ -38,13 +39,14 @@ class RefusedError(Exception):
         self.problem = problem
 
 
-@dataclass(eq=False, slots=True)
-class Permit:
+class Permit(msgspec.Struct, eq=False):
     """The right to run one attempt on one replica."""
 
     placement: Placement
     tokens: int = 0
     """Of the answer, so far."""
+    prompt_tokens: int = 0
+    """Of the prompt, where the engine has said so."""
     counted: int = 0
     """Of these, told to dispatch."""
     refused: bool = False

@@ -130,7 +130,8 @@ def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
         return Failure(Fault.ABORTED)
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
     passed = entry.cost is Cost.PASS
-    prompt_tokens = usage.prompt_tokens or call.prompt_tokens
+    permit.prompt_tokens = usage.read_tokens
+    prompt_tokens = usage.read_tokens or call.prompt_tokens
     permit.tokens = pass_work(prompt_tokens) if passed else usage.made_tokens
     return Whole(naming.whole(body, said.model, call.answers_as), answer.content_type)
 
@@ -164,9 +165,11 @@ class _Relay:
 
     def _take(self, chunk: bytes) -> bool:
         """Pass on at once what needs no look and no wait, as nearly all; else False."""
+        if not self._passage.flows or self._stream.is_full:
+            return False
         events, rest = self._scanner.cut(chunk)
         plain = self._passage.plain(events)
-        if plain is None or self._stream.is_full:
+        if plain is None:
             return False
         self._stream.flow(plain)
         self._scanner.rest = rest
@@ -188,6 +191,7 @@ class _Relay:
             self.waits_for_client = False
         if passage.last is not None:
             permit.tokens = max(permit.counted, passage.tokens or permit.tokens)
+            permit.prompt_tokens = passage.prompt_tokens
 
 
 def _failure(passage: Passage) -> Failure | None:

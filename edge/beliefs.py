@@ -36,7 +36,7 @@ class Beliefs:
     def __post_init__(self) -> None:
         self._belief = Belief(self.table, self.dispatch, clock.wall_s())
 
-    def remember(self, at_s: float) -> list[history.Cell]:
+    def remember(self, at_s: float) -> list[history.Finished]:
         """See the page."""
         return self._belief.take(clock.now_s(), at_s)
 

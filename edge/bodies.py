@@ -84,8 +84,7 @@ def _go_on(request: Request) -> None:
 async def _next(request: Request, ends_s: float) -> bytes:
     """What has come of the body; empty at its end."""
     try:
-        async with asyncio.timeout(min(BODY_IDLE_S, ends_s - clock.now_s())):
-            return await request.body.more()
+        return await request.body.more(min(BODY_IDLE_S, ends_s - clock.now_s()))
     except TimeoutError:
         raise RefusedError(problems.too_slow("rest of the request body", BODY_IDLE_S)) from None
     except BrokenBodyError:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -68,8 +67,7 @@ class Passing(Protocol):
         """One attempt, as in edge/attempt."""
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One request on its way."""
 
     call: Call
@@ -83,8 +81,8 @@ class Job:
     """Its headers."""
     deadline: Deadline | None
     """None: it may take for ever."""
-    history: History = field(default_factory=History)
-    notes: Notes = field(default_factory=Notes)
+    history: History = msgspec.field(default_factory=History)
+    notes: Notes = msgspec.field(default_factory=Notes)
     cut: Failure | None = None
     """What last broke its stream."""
     passing: Passing | None = None
@@ -268,6 +266,7 @@ class Course:
             at_home=permit.placement.at_home,
             continued_at_tokens=rest.tokens if rest else None,
             tokens=permit.tokens,
+            prompt_tokens=permit.prompt_tokens,
         )
         job.notes.attempts.append(ended)
         if outcome not in FINE:

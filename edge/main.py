@@ -47,11 +47,11 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
-        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
         public = await listening.public(callers, config, tls := _tls(config))
+        feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch, tls)
         beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
         operators = admin_app(endpoint, metrics, proxy.decisions), *config.admin_address
         await stack.enter_async_context(page.serving(*operators, Page(beliefs)))

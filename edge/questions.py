@@ -16,13 +16,17 @@ from edge.core.decisions import LATEST_MAX, Decisions
 from edge.core.dispatch import Dispatch
 from trimtab.codec import encode
 from trimtab.runtime import clock
+from trimtab.runtime.listener_tls import ListenerTls
+from trimtab.runtime.own_facts import own_facts
 from trimtab.v1.question_pb2 import EdgeAnswer, EdgeQuestion
 
 PART_BYTES = 1024 * 1024
 Teller = Callable[[str], bytes]
 
 
-def tellers(kept: Decisions, arrivals: Arrivals, dispatch: Dispatch) -> dict[str, Teller]:
+def tellers(
+    kept: Decisions, arrivals: Arrivals, dispatch: Dispatch, tls: ListenerTls | None = None
+) -> dict[str, Teller]:
     """What an edge can tell, by the kind of question."""
 
     def decision(request_id: str) -> bytes:
@@ -43,6 +47,7 @@ def tellers(kept: Decisions, arrivals: Arrivals, dispatch: Dispatch) -> dict[str
         "tenant": tenant,
         "replica": replica,
         "arrivals": partial(recall.arrivals, arrivals),
+        "process": lambda _: _bytes(own_facts(tls.expires_s if tls else None)),
     }
 
 

@@ -24,6 +24,7 @@ from edge.core.table import RoutingTable
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.proxy import Proxy
+from trimtab.policy.autonomy import Mode
 from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -72,7 +73,7 @@ class Endpoint:
         response = preflight or await self._answer(request, found, dialect, request_id)
         if not response.is_out:
             complete(request.journey, response)
-            response.closes = self.draining  # another edge may have taken the port
+            response.closes = self.draining or self._leaving()  # another edge may take the caller
         return response
 
     async def _answer(
@@ -96,12 +97,18 @@ class Endpoint:
     def ready(self) -> tuple[int, bytes]:
         """Whether this edge can serve, if not why: status and body."""
         reason = "" if self._table.ready else "waiting for the first snapshot"
-        reason = "draining" if self.draining else reason
+        reason = "draining" if self.draining or self._leaving() else reason
         inflight, queued = self._dispatch.totals()
         body = f'{{"ready":{str(not reason).lower()},"reason":"{reason}",'
         body += f'"open_replicas":{self._table.open_replicas()},'
         body += f'"inflight":{inflight},"queued":{queued}}}'
         return 503 if reason else 200, body.encode()
+
+    def _leaving(self) -> bool:
+        """Whether an operator drains it: it serves on, but tells load balancers to leave it. Alone
+        it does not: who could take that back is away.
+        """
+        return self._table.leaving and self._dispatch.mode is Mode.NORMAL
 
     async def _root(self, _: Request, _found: Found, request_id: str) -> Response:
         body = b'{"service":"trimtab","openai_base_url":"/v1"}'

@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from trimtab import model
-from trimtab.v1 import admin_pb2, agent_pb2, config_pb2, edge_pb2, explain_pb2, types_pb2
+from trimtab.v1 import (
+    admin_pb2,
+    agent_pb2,
+    config_pb2,
+    doctor_pb2,
+    edge_pb2,
+    explain_pb2,
+    steer_pb2,
+    types_pb2,
+)
 
 T = TypeVar("T")
 Convert = Callable[[Any], Any]
@@ -88,7 +97,7 @@ class Parts:
             if id(credit) not in known:
                 number = edge_pb2.Credits.CREDITS_FIELD_NUMBER
                 self._add(credit, _delimited(number, _bytes(credit)))
-        own = _bytes(model.Credits(paces=body.paces))
+        own = _bytes(model.Credits(paces=body.paces, leaving=body.leaving))
         return b"".join([*map(known.__getitem__, map(id, body.credits)), own])
 
     def _add(self, value: object, content: bytes) -> None:
@@ -239,7 +248,16 @@ def decode(message):
 
 
 def _message_classes() -> dict[str, type[Message]]:
-    modules = (types_pb2, agent_pb2, edge_pb2, admin_pb2, explain_pb2, config_pb2)
+    modules = (
+        types_pb2,
+        agent_pb2,
+        edge_pb2,
+        steer_pb2,
+        admin_pb2,
+        explain_pb2,
+        config_pb2,
+        doctor_pb2,
+    )
     return {
         name: getattr(module, name)
         for module in modules

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from trimtab.facts import NodeFacts
+
 
 class EngineState(IntEnum):
     """What the agent makes of one engine (health). Written by agents only."""
@@ -263,7 +265,7 @@ class Refused:
     reason: str
 
 
-AgentMessage = NodeHello | EngineFacts | Report | ProbeResult | Bye
+AgentMessage = NodeHello | EngineFacts | Report | ProbeResult | Bye | NodeFacts
 AgentDirective = SetReportPeriod | Probe | Drain | Resume | Refused
 
 
@@ -455,6 +457,7 @@ class Credit:
     waiting: int | None = None
     report_age_ms: int | None = None
     limit_slots: int = 0
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +486,7 @@ class Credits:
 
     credits: tuple[Credit, ...] = ()
     paces: tuple[PoolPace, ...] = ()
+    leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)

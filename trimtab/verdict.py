@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from trimtab.model import BreakerState, Intent, Serving
+from trimtab.steered import OverrideKind
 from trimtab.views import EdgeView, Fleet, PoolView, ReplicaView
 
 SHED_DEGRADED_RATIO = 0.01  # one refusal in a hundred: clients' own retries hide less than that
@@ -94,20 +95,24 @@ def _summary(fleet: Fleet) -> str:
         return LEADERLESS
     total = len(fleet.replicas)
     takes = sum(is_open(replica) for replica in fleet.replicas)
-    held = sum(not is_open(r) and _by_intent(r) for r in fleet.replicas)
+    held = sum(not is_open(r) and _on_purpose(fleet, r) for r in fleet.replicas)
     sentence = f"{takes} of {total} replicas take requests"
     return sentence + (f", {held} held back on purpose" if held else "")
 
 
-def _by_intent(replica: ReplicaView) -> bool:
-    return replica.intent in (Intent.CORDONED, Intent.DRAINING, Intent.SPARE)
+def _on_purpose(fleet: Fleet, replica: ReplicaView) -> bool:
+    """Whether an operator closed it."""
+    if replica.intent in (Intent.CORDONED, Intent.DRAINING, Intent.SPARE):
+        return True
+    name = replica.route.replica
+    return any((o.kind, o.target) == (OverrideKind.HOLD_OPEN, name) for o in fleet.overrides)
 
 
 def _problems(fleet: Fleet) -> tuple[str, ...]:
     if not fleet.leader:
         return ("edges go on with what they were given; nothing can be changed",)
     lines = [f"pool {p.pool}: no replica takes requests" for p in fleet.pools if not p.open]
-    lines += [_closed(r) for r in fleet.replicas if not is_open(r) and not _by_intent(r)]
+    lines += [_closed(r) for r in fleet.replicas if not is_open(r) and not _on_purpose(fleet, r)]
     lines += [_failing(r) for r in fleet.replicas if _is_failing(r)]
     lines += [f"pool {p.pool}: {p.alarm}" for p in fleet.pools if p.alarm]
     lines += [f"edge {e.edge}: {_behind(e)}" for e in fleet.edges if not e.in_sync]

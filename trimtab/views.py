@@ -19,6 +19,7 @@ from trimtab.model import (
     Pool,
     Route,
 )
+from trimtab.steered import Override
 
 SYNC_LAG_MAX = 4  # pushes on their way: credits go out twice a second, an ack takes milliseconds
 
@@ -129,6 +130,7 @@ class Fleet:
     edges: tuple[EdgeView, ...] = ()
     agents: tuple[AgentView, ...] = ()
     pools: tuple[PoolView, ...] = ()
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,20 +53,21 @@ class Many:
         self.names = [f"node{i // 8:02}-gpu{i % 8}" for i in range(self.number)]
         self.dice = random.Random(1)  # noqa: S311
         self.registry = Registry(Placement([Pool("m")]), self.dice, 0.0)
-        self.registry.handle(AgentSaid(1, NodeHello("n")), 0.0)
         self.seq = 0
         self.tokens = [0] * self.number
         for node in range(0, self.number, 50):  # as many as one agent may have is 64
             self.registry.handle(AgentSaid(1 + node, NodeHello(f"n{node}")), 0.0)
         for i, name in enumerate(self.names):
-            facts = EngineFacts(name, f"http://h:{i}", ("m",), 4096, SLOTS, LimitSource.CONFIG)
+            facts = EngineFacts(
+                name, f"http://h:{8000 + i}", ("m",), 4096, SLOTS, LimitSource.CONFIG
+            )
             self.registry.handle(AgentSaid(1 + i // 50 * 50, facts), 0.0)
         for edge in range(EDGES):
             self.registry.handle(EdgeSaid(10_000 + edge, EdgeHello(f"e{edge}")), 0.0)
         self.kept = Past(self.at_s - 6 * 3600)
         self._fill()
 
-    def remember(self, at_s: float) -> list[history.Cell]:
+    def remember(self, at_s: float) -> list[history.Finished]:
         """Everything has moved; note it."""
         self.move(at_s - self.at_s)
         began_s = clock.cpu_s()
@@ -118,7 +119,10 @@ class Many:
             cells, look = self.remember(at_s), self.look(at_s)
             began_s = clock.cpu_s()
             after = status.document(look)
-            change = {**status.delta(before, after), "cells": status.cells(cells)}
+            change = {
+                **status.delta(before, after),
+                "cells": status.cells(self.kept.history, cells),
+            }
             self.update_bytes = len(msgspec.json.encode(change))
             before = after
             self._cost("update", began_s)

@@ -6,7 +6,7 @@ of the control plane, LiteLLM's by what its workers would send where; both stop 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -50,7 +50,7 @@ class Frozen:
     kept: history.History
     explained: dict[str, object] = field(default_factory=dict)
 
-    def remember(self, _at_s: float) -> list[history.Cell]:
+    def remember(self, _at_s: float) -> list[history.Finished]:
         """Nothing happens any more."""
         return []
 
@@ -119,7 +119,8 @@ class Theirs:
         self.history = history.History(BASE_S)
         self.events: list[FleetEvent] = []
         self._posts = Counter[str]()
-        self._refused = self._arrived = 0
+        self._refused = self._asked = 0
+        self.minute: deque[tuple[history.Pool, dict[str, int]]] = deque(maxlen=60)
         self._cooling: dict[str, bool] = {}
 
     def look(self) -> None:
@@ -128,8 +129,12 @@ class Theirs:
         replicas = {name: self._replica(name) for name in world.replicas}
         refused = sum(len(source.client.refusals) for source in world.sources)
         waiting = sum(replica.waiting for replica in replicas.values())
-        pool = history.Pool(len(world.jobs) - self._arrived, refused - self._refused, waiting)
-        self._refused, self._arrived = refused, len(world.jobs)
+        asked = sum(job.submissions for job in world.jobs)
+        pool = history.Pool(asked - self._asked, refused - self._refused, waiting)
+        self._refused, self._asked = refused, asked
+        self.minute.append(
+            (pool, {n: r.engine.generation_tokens for n, r in world.replicas.items()})
+        )
         self.history.add(BASE_S + now_s, replicas, {"m": pool})
         world.loop.after(1.0, self.look)
 
@@ -193,21 +198,30 @@ def _their_fleet(seen: Theirs) -> Fleet:
             route = Route(name, "m", "sim", "http://sim", "m", *cooled)
         state = EngineState.STALLED if replica.is_stopped else EngineState.READY
         slots = replica.spec.max_num_seqs
-        shown = ReplicaView(route, state, limit_slots=slots if takes else 0, full_slots=slots)
-        replicas.append(_with_load(shown, engine.num_running, engine.num_waiting))
+        running, waiting = engine.num_running, engine.num_waiting
+        made = seen.minute[-1][1][name] - seen.minute[0][1][name]
+        shown = ReplicaView(
+            route=route,
+            state=state,
+            limit_slots=slots if takes else 0,
+            full_slots=slots,
+            inflight=running + waiting,
+            running=running,
+            waiting=waiting,
+            generation_tokens_per_s=made / len(seen.minute),
+        )
+        replicas.append(shown)
     is_open = [replica for replica in replicas if replica.route.serving is Serving.OPEN]
-    pool = PoolView(
+    shown_pool = PoolView(
         "m",
         len(replicas),
         len(is_open),
         sum(replica.limit_slots for replica in replicas),
         inflight=sum(replica.inflight for replica in replicas),
+        queued=sum(replica.waiting or 0 for replica in replicas),
+        shed_1m=sum(pool.refused for pool, _ in seen.minute),
+        requests_1m=sum(pool.requests for pool, _ in seen.minute),
     )
-    edge = EdgeView("litellm", report_age_ms=0)
-    return Fleet(
-        "by LiteLLM's rules", "litellm", 1, 1, "1.106", tuple(replicas), (edge,), (), (pool,)
-    )
-
-
-def _with_load(view_: ReplicaView, running: int, waiting: int) -> ReplicaView:
-    return replace(view_, inflight=running + waiting, running=running, waiting=waiting)
+    edges = (EdgeView("litellm", report_age_ms=0),)
+    rules = "by LiteLLM's rules"
+    return Fleet(rules, "litellm", 1, 1, "1.106", tuple(replicas), edges, (), (shown_pool,))

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from controlplane.core.bounds import NODE_LIMIT, clip, instance_fault, name_fault
+from controlplane.core.bounds import (
+    NODE_LIMIT,
+    bounded_node_facts,
+    clip,
+    instance_fault,
+    name_fault,
+)
 from controlplane.core.events import Direct, EndStream, Noted, Refusal
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node
+from trimtab.facts import NodeFacts
 from trimtab.model import NodeHello, Refused
 
 FRESH_S = 2.0  # heard within this: it lives
@@ -52,6 +59,13 @@ class Agents:
         self._names[stream] = hello.node
         fields = {"node": hello.node, "agent_version": hello.agent_version}
         return [*effects, Noted("agent connected", fields)]
+
+    def set_up(self, stream: int, facts: NodeFacts, wall_s: float) -> None:
+        """An agent tells how its node is set up."""
+        node = self.speaker(stream)
+        if node is not None:
+            node.setup = bounded_node_facts(facts)
+            node.ahead_s = round(facts.process.at_ms / 1000 - wall_s, 3)
 
     def gone(self, stream: int) -> list[Noted]:
         """An agent's stream ended."""

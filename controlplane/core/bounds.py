@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from trimtab.facts import NodeFacts
 from trimtab.model import (
     Cohort,
     EngineFacts,
@@ -46,6 +47,7 @@ ADAPTERS_LIMIT = 128  # as the proto promises
 ADAPTER_NAME_LIMIT_CHARS = 256
 PER_NODE_LIMIT = 64  # engines and GPUs of one node, as the proto promises
 XID_LIMIT = 8
+LISTENS_LIMIT = 8
 TENANTS_PER_POOL = 64  # as the proto promises, and so are the ages
 AGES_PER_TENANT = 64
 COUNT_LIMIT = 1_000_000  # requests that wait for one pool at one edge
@@ -163,6 +165,20 @@ def bounded_report(report: Report) -> Report:
         gpus=tuple(_bounded_gpu(gpu) for gpu in report.gpus[:PER_NODE_LIMIT]),
         gpu_detail=clip(report.gpu_detail),
     )
+
+
+def bounded_node_facts(facts: NodeFacts) -> NodeFacts:
+    """A node's word on how it is set up, of a bounded size."""
+    engines = tuple(
+        _with(
+            one,
+            replica=clip(one.replica, NAME_LIMIT_CHARS),
+            listens=tuple(clip(at, NAME_LIMIT_CHARS) for at in one.listens[:LISTENS_LIMIT]),
+            scheduling_policy=clip(one.scheduling_policy, NAME_LIMIT_CHARS),
+        )
+        for one in facts.engines[:PER_NODE_LIMIT]
+    )
+    return _with(facts, engines=engines)
 
 
 def _with(value: T, **fields: Any) -> T:

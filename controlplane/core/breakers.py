@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from controlplane.core.credits import full_slots
 from controlplane.core.edges import Edge
-from controlplane.core.events import Direct, Effect, Noted
+from controlplane.core.events import BreakerReset, Direct, Effect, Noted
 from controlplane.core.replica import Node, Replica
 from controlplane.core.standing import Asked
 from trimtab.model import (
@@ -29,7 +29,7 @@ from trimtab.model import (
 )
 from trimtab.policy import breaker as policy
 from trimtab.policy import ejection
-from trimtab.policy.breaker import SERVING, Breaker, Evidence, Word
+from trimtab.policy.breaker import SERVING, Breaker, Evidence, Hold, Word
 from trimtab.policy.capacity import Offered, carries
 from trimtab.policy.dice import Dice
 from trimtab.policy.ejection import Docket, Member, Ruling
@@ -104,6 +104,13 @@ class Breakers:
         seen = self._evidence(replica, node, now_s)
         return self._step(replica, _ruled(seen, ruling, replica.name), now_s)
 
+    def reset(self, replica: Replica, event: BreakerReset, now_s: float) -> list[Effect]:
+        """An operator wants that nothing is held against it."""
+        standing = replica.standing
+        fields = {"replica": replica.name, "state": standing.breaker.state.name}
+        standing.breaker, standing.unsaved = policy.reset(standing.breaker, now_s), True
+        return [Noted("breaker reset", {**fields, "reason": event.reason, "actor": event.actor})]
+
     def ticking(
         self, replicas: Iterable[Replica], nodes: Mapping[str, Node], now_s: float
     ) -> Generator[list[Effect], None, None]:
@@ -155,6 +162,7 @@ class Breakers:
             waiting=sample.waiting if sample and fresh else None,
             probe=standing.probe,
             probes_tell=standing.probes_tell,
+            hold=replica.hold,
         )
 
     def _step(self, replica: Replica, seen: Evidence, now_s: float) -> list[Effect]:
@@ -217,6 +225,7 @@ def _member(replica: Replica, seen: Evidence, now_s: float) -> Member:
         condemned=policy.is_condemned(breaker, seen),
         leaving=policy.is_leaving(breaker, seen, now_s),
         impaired=policy.is_impaired(seen),
+        held=seen.hold in {Hold.CLOSED, Hold.PAUSED},
         out=policy.is_pardonable(breaker) and seen.word is Word.SERVES,
         carries_work_per_s=carries(
             breaker.state, standing.capacity.work_per_s(now_s), failed_ratio, ramped_ratio

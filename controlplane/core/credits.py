@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from controlplane.core.charges import Charges
 from controlplane.core.edges import Edge
 from controlplane.core.replica import Replica
-from trimtab.model import Credit, Credits, PoolPace, Serving, TenantUse
-from trimtab.policy import breaker, grants
+from trimtab.model import BreakerState, Credit, Credits, PoolPace, Serving, TenantUse
+from trimtab.policy import breaker, grants, shares
 from trimtab.policy.grants import Demand, Leases, Room
 from trimtab.policy.work import mean_answer
 
@@ -38,18 +38,43 @@ def slots(replica: Replica, now_s: float) -> int:
     return breaker.slots(replica.standing.breaker, full_slots(replica, now_s))
 
 
-def weights(replicas: Iterable[Replica], now_s: float) -> dict[str, float]:
-    """The weight of each open replica, by name; those of a pool add up to 1."""
+def open_slots(replicas: Iterable[Replica], now_s: float) -> dict[str, int]:
+    """What each open replica may have beside the others of its pool, by an operator's weights."""
     opened = [replica for replica in replicas if _is_open(replica)]
-    return _weights(opened, {replica.name: slots(replica, now_s) for replica in opened})
+    return {
+        name: count
+        for members in _by_pool(opened).values()
+        for name, count in _shared(members, {r.name: slots(r, now_s) for r in members}).items()
+    }
+
+
+def weights(replicas: Iterable[Replica], counts: Mapping[str, int]) -> dict[str, float]:
+    """The weight of each open replica, of these slots; those of a pool add up to 1."""
+    return _weights([replica for replica in replicas if replica.name in counts], counts)
+
+
+def _shared(opened: Sequence[Replica], counts: Mapping[str, int]) -> Mapping[str, int]:
+    ratios = _ratios(opened)
+    return (
+        {name: shares.scaled(n, ratios[name]) for name, n in counts.items()} if ratios else counts
+    )
+
+
+def _ratios(opened: Sequence[Replica]) -> Mapping[str, float]:
+    """By an operator's weights for their pool; empty when there are none."""
+    wanted = opened[0].weights if opened else {}
+    if not wanted:
+        return {}
+    steady = [r.name for r in opened if r.standing.breaker.state is not BreakerState.RAMPING]
+    return shares.ratios([r.name for r in opened], wanted, steady)
 
 
 def pace(replicas: Iterable[Replica], now_s: float) -> float | None:
     """Work per second that those of one pool do when they are full; None while unknown."""
     opened = [replica for replica in replicas if _is_open(replica)]
     full = {replica.name: full_slots(replica, now_s) for replica in opened}
-    now = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
-    return _pace(opened, now, full)
+    limits = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
+    return _pace(opened, _shared(opened, limits), full)
 
 
 def _weights(opened: Iterable[Replica], counts: Mapping[str, int]) -> dict[str, float]:
@@ -120,8 +145,8 @@ class Ledger:
                 of.append(PoolPace(name, ask.pace, charges.elsewhere(edge), ask.answer_tokens))
         columns = zip(*rows, strict=True) if rows else (() for _ in told)
         return {
-            name: Credits(tuple(column), tuple(paces[name]))
-            for name, column in zip(told, columns, strict=True)
+            name: Credits(tuple(column), tuple(paces[name]), edge.leaving)
+            for (name, edge), column in zip(told.items(), columns, strict=True)
         }
 
     def _ask(
@@ -139,8 +164,9 @@ class Ledger:
         charges.take(pool, edges, waiting)
         full = {replica.name: full_slots(replica, now_s) for replica in members}
         opened = [replica for replica in members if _is_open(replica)]
-        now = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
-        shares = _weights(opened, now)
+        limits = {r.name: breaker.slots(r.standing.breaker, full[r.name]) for r in opened}
+        now, ratios = _shared(opened, limits), _ratios(opened)
+        parts = _weights(opened, now)
         return _Ask(
             rooms={
                 replica.name: Room(
@@ -150,7 +176,9 @@ class Ledger:
                 for replica in opened
             },
             demands={name: Demand(edge.inflight, waiting[name]) for name, edge in told.items()},
-            offers=[(replica.name, _offer(replica, shares, full, now_s)) for replica in members],
+            offers=[
+                (r.name, _offer(r, parts, full[r.name], ratios.get(r.name), now_s)) for r in members
+            ],
             pace=_pace(opened, now, full),
             answer_tokens=mean_answer(replica.load.answers for replica in members),
         )
@@ -208,16 +236,17 @@ def _row(offer: Offer, counts: Sequence[int]) -> list[Credit]:
 
 
 def _offer(
-    replica: Replica, shares: Mapping[str, float], full: Mapping[str, int], now_s: float
+    replica: Replica, parts: Mapping[str, float], full: int, ratio: float | None, now_s: float
 ) -> Offer:
     """What edges are told of one replica, by how many slots they have on it."""
     name, sample, age_s = replica.name, replica.sample, replica.age_s(now_s)
     rest = (
-        shares.get(name, 0.0),
+        parts.get(name, 0.0),
         sample.running if sample else None,
         sample.waiting if sample else None,
         None if age_s is None else max(0, round(age_s * 1000)),
-        full[name],
+        full,
+        ratio,
     )
     return lambda slots: Credit(name, slots, *rest)
 

@@ -55,6 +55,8 @@ class Edge:
     minute: Minute = field(default_factory=Minute)
     work: Minute = field(default_factory=Minute)
     """By pool and tenant; apart, so that many tenants crowd out no other count."""
+    leaving: bool = False
+    """An operator drains it."""
 
 
 class Edges:

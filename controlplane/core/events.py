@@ -20,6 +20,7 @@ from trimtab.model import (
     EngineState,
     Serving,
 )
+from trimtab.steered import Override
 from trimtab.views import FleetEvent
 
 
@@ -29,6 +30,7 @@ class Loaded:
 
     replicas: Mapping[str, ReplicaRecord]
     wishes: Mapping[str, Wish]
+    overrides: Mapping[str, Override] = field(default_factory=dict)
     config: ConfigRecord = field(default_factory=ConfigRecord)
     journal: Mapping[str, tuple[FleetEvent, ...]] = field(default_factory=dict)
     """What happened before, a page a key."""
@@ -73,6 +75,24 @@ class IntentSet:
 
 
 @dataclass(frozen=True, slots=True)
+class OverrideSet:
+    """An operator's override is in the store; None: it was ended."""
+
+    key: str
+    override: Override | None
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerReset:
+    """An operator wants that nothing is held against a replica."""
+
+    replica: str
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Configured:
     """Another configuration is in effect: its pools and engines; and what is to be told of it."""
 
@@ -85,7 +105,9 @@ class Tick:
     """Time passed."""
 
 
-Event = Loaded | AgentSaid | AgentGone | EdgeSaid | EdgeGone | IntentSet | Configured | Tick
+Said = AgentSaid | AgentGone | EdgeSaid | EdgeGone
+ByHand = IntentSet | OverrideSet | BreakerReset
+Event = Loaded | Said | ByHand | Configured | Tick
 
 
 @dataclass(frozen=True, slots=True)

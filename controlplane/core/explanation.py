@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from controlplane.core import explain_steering
 from controlplane.core.looks import LOOKS, Case
 from controlplane.core.registry import Registry
 from trimtab.views import Concern, Explanation, Finding, Fleet, FleetEvent
 
 EVENTS_SHOWN = 20
 _ADVICE = {
+    **explain_steering.ADVICE,
     "intent": "ctl uncordon {name}",
     "engine": "look at the engine's own log on {node}; it comes back by itself once it serves",
     "GPU": "drain what is left, then reset or replace the GPU on {node} (dmesg has the Xid)",
@@ -67,6 +69,7 @@ def case(registry: Registry, fleet: Fleet, name: str, now_s: float, wall_s: floa
         peers=tuple(other for other in others if other is not view),
         software_version=fleet.controlplane_version,
         left_s={edge: now_s - at_s for edge, at_s in left_at_s.items()},
+        overrides=fleet.overrides,
     )
 
 
@@ -106,6 +109,7 @@ def _effect(case: Case) -> str:
 
 def _advice(case: Case, findings: Iterable[Finding]) -> Iterable[str]:
     node = case.replica.node or "its node"
+    about = {"name": case.replica.name, "node": node, "pool": case.view.route.pool}
     for finding in findings:
         if finding.concern is not Concern.FINE and finding.what in _ADVICE:
-            yield _ADVICE[finding.what].format(name=case.replica.name, node=node)
+            yield _ADVICE[finding.what].format(**about)

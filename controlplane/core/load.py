@@ -19,6 +19,8 @@ class Load:
     """Of one replica."""
 
     limit: Limit | None = None
+    frozen: bool = False
+    """An operator has paused what moves limits."""
     pace: Pace = field(default_factory=Pace)
     answers: AnswerLength = field(default_factory=AnswerLength)
     _sampled_s: float = 0.0
@@ -57,11 +59,12 @@ class Load:
                 finished_total=sample.finished_total,
             ),
             now_s,
+            frozen=self.frozen,
         )
 
     def refused(self, now_s: float) -> None:
         """It turned away what an edge sent."""
-        if self.limit is not None:
+        if self.limit is not None and not self.frozen:
             self.limit.refused(now_s)
 
     def slots(self, max_num_seqs: int, now_s: float) -> float:

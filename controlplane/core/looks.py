@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from controlplane.core import explain_steering
 from controlplane.core.bounds import clip
 from controlplane.core.placement import mismatch
 from controlplane.core.replica import Node, Replica
@@ -16,6 +17,7 @@ from controlplane.core.serving import silence
 from trimtab.model import BreakerState, EngineState, GpuSample, Intent, Serving
 from trimtab.policy import breaker as policy
 from trimtab.policy.breaker import SERVING, Breaker, Cause, Evidence
+from trimtab.steered import Override
 from trimtab.verdict import is_far
 from trimtab.views import Concern, EdgeView, FleetEvent, PoolView, ReplicaAtEdge, ReplicaView
 
@@ -51,6 +53,7 @@ class Case:
     node_events: Sequence[FleetEvent] = ()
     told: Sequence[ReplicaAtEdge] = ()
     """Where edges sent what it could have had."""
+    overrides: Sequence[Override] = ()
 
 
 Look = Callable[[Case], tuple[Concern, str]]
@@ -242,7 +245,10 @@ def _work(case: Case) -> tuple[Concern, str]:
     if since_s is None or case.now_s - since_s < UNSEEN_S or not inflight:
         return Concern.FINE, f"edges have {inflight} on it, it runs {case.view.running or 0}"
     text = f"edges have {inflight} on it, and it has run none for {span(case.now_s - since_s)}"
-    return Concern.LIMITS, f"{text}: its core may hang since it was idle"
+    return (
+        Concern.LIMITS,
+        f"{text}: its core hangs, or they wait for their callers (uploads, sessions)",
+    )
 
 
 def _room(case: Case) -> tuple[Concern, str]:
@@ -272,6 +278,7 @@ def _demand(case: Case) -> tuple[Concern, str]:
 
 LOOKS: dict[str, Look] = {
     "intent": _intent,
+    "hold": lambda case: explain_steering.hold(case, span),
     "GPU": _gpu,
     "engine": _engine,
     "breaker": _breaker,
@@ -283,6 +290,7 @@ LOOKS: dict[str, Look] = {
     "edges": _edges,
     "versions": _versions,
     "memory": _memory,
+    "weights": lambda case: explain_steering.weights(case, span),
     "room": _room,
     "affinity": _affinity,
     "demand": _demand,

@@ -27,7 +27,7 @@ class Past:
         self._asked: dict[str, int] = {}
         self._shed: dict[str, int] = {}
 
-    def take(self, registry: Registry, now_s: float, at_s: float) -> list[history.Cell]:
+    def take(self, registry: Registry, now_s: float, at_s: float) -> list[history.Finished]:
         """Note this moment; the cells of the timeline that are finished by it."""
         known = [(replica, replica.route) for replica in registry.replicas.values()]
         replicas = {r.name: self._replica(r, route, registry, now_s) for r, route in known if route}

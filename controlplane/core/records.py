@@ -19,6 +19,7 @@ from trimtab.policy.breaker import (
     Breaker,
     Cause,
 )
+from trimtab.steered import Override
 from trimtab.views import LiveConfig
 
 ROOT = "trimtab/"
@@ -127,7 +128,7 @@ def recall(record: BreakerRecord | None, health: Serving, now_s: float, offset_s
     )
 
 
-def pack(record: ReplicaRecord | Wish | ConfigRecord) -> bytes:
+def pack(record: ReplicaRecord | Wish | Override | ConfigRecord) -> bytes:
     """A record's bytes; the same record gives the same bytes."""
     return msgspec.json.encode(record)
 

@@ -30,6 +30,7 @@ from controlplane.core.edges import Edges
 from controlplane.core.events import (
     AgentGone,
     AgentSaid,
+    BreakerReset,
     Configured,
     EdgeGone,
     EdgeSaid,
@@ -39,11 +40,12 @@ from controlplane.core.events import (
     IntentSet,
     Loaded,
     Noted,
+    OverrideSet,
     Save,
     Tick,
-    Transition,
 )
 from controlplane.core.gpu_faults import fatal
+from controlplane.core.overrides import Overrides
 from controlplane.core.placement import Placement, mismatch
 from controlplane.core.records import (
     INTENTS,
@@ -56,14 +58,14 @@ from controlplane.core.records import (
 )
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import believed, combine, explain, judge, silence
-from controlplane.core.window import Minute
+from controlplane.core.serving import believed, combine, explain, judge, silence, transition
 from trimtab.model import (
     Bye,
     EdgeHello,
     EngineFacts,
     EngineSample,
     EngineState,
+    Intent,
     NodeHello,
     ProbeResult,
     Report,
@@ -78,6 +80,7 @@ STALE_S = 2.0  # a report older than this is silence (four of the default period
 BLACKOUT_S = 3.0
 ABANDONED_S = 10.0  # an agent names all its engines within seconds of its start
 FORGET_S = 24 * 3600.0
+DRAIN_GRACE_S = 2.0  # four reports of an edge
 
 
 class Registry:
@@ -97,6 +100,7 @@ class Registry:
         self.agents = Agents()
         self.edges = Edges()
         self.breakers = Breakers(dice, stale_s)
+        self.overrides = Overrides()
         self.routing_version = 0
         self.stale_s = stale_s
         self._wall_offset_s = wall_offset_s
@@ -118,14 +122,18 @@ class Registry:
                 return self.agents.gone(stream)
             case EdgeSaid() | EdgeGone():
                 return self._from_edge(event, now_s)
-            case IntentSet(name, wish):
-                return self._wish(name, wish, now_s)
+            case IntentSet() | OverrideSet() | BreakerReset():
+                return self._by_hand(event, now_s)
             case Loaded():
                 return self._load(event, now_s)
             case Configured(placement, noted):
                 return [*noted, *self._reconfigure(placement, now_s)]
             case Tick():
                 return finish(self.ticking(now_s))
+
+    def wall_s(self, now_s: float) -> float:
+        """The leader's clock as seconds since 1970."""
+        return now_s + self._wall_offset_s
 
     def settled(self, now_s: float) -> bool:
         """Whether edges that are served by what they have may be told something new."""
@@ -163,8 +171,7 @@ class Registry:
             return self.agents.hello(event.stream, event.message, now_s)
         node = self.agents.speaker(event.stream)
         if node is None:
-            text = "the first message must be a NodeHello"
-            return [EndStream(event.stream, text, Kind.ORDER)]
+            return [EndStream(event.stream, "the first message must be a NodeHello", Kind.ORDER)]
         node.heard_at_s = now_s
         match event.message:
             case EngineFacts() as facts:
@@ -175,6 +182,8 @@ class Registry:
                 node.bye = clip(reason)
             case ProbeResult() as result:
                 return self._probed(node, result, now_s)
+            case _:  # how the node is set up decides nothing
+                pass
         return []
 
     def _probed(self, node: Node, result: ProbeResult, now_s: float) -> Sequence[Effect]:
@@ -254,7 +263,7 @@ class Registry:
     ) -> Sequence[Effect]:
         before, old_state, old_health = replica.sample, replica.state, replica.health
         sample = believed(sample, self.edges.tokens_at_s(replica.name), now_s)
-        _count(replica.minute, before, sample, now_s)
+        replica.count(before, sample, now_s)
         self.breakers.sampled(replica, before, sample, now_s)
         if replica.facts is not None:
             limit, inflight = replica.facts.max_num_seqs, self.edges.inflight(replica.name)
@@ -275,17 +284,23 @@ class Registry:
 
     # Operators, the store, time
 
-    def _wish(self, name: str, wish: Wish, now_s: float) -> Sequence[Effect]:
-        replica = self.replicas.get(name)
+    def _by_hand(
+        self, event: IntentSet | OverrideSet | BreakerReset, now_s: float
+    ) -> Sequence[Effect]:
+        if isinstance(event, OverrideSet):
+            return self.overrides.take(event, self.replicas.values())
+        replica, name = self.replicas.get(event.replica), event.replica
         if replica is None:
             return []
-        replica.wish = wish
+        if isinstance(event, BreakerReset):
+            return self.breakers.reset(replica, event, now_s)
+        replica.wish = wish = event.wish
         fields = {"replica": name, "intent": wish.intent.name, "reason": wish.reason}
         noted = Noted("intent set", {**fields, "actor": wish.actor})
         return [noted, *self._review(replica, now_s)]
 
     def _load(self, event: Loaded, now_s: float) -> Sequence[Effect]:
-        self._wishes = dict(event.wishes)
+        self._wishes, self.overrides = dict(event.wishes), Overrides(event.overrides)
         for name, record in event.replicas.items():
             replica = self.replicas.get(name) or self._create(name, record.facts.url, now_s)
             if replica.url != record.facts.url:
@@ -305,7 +320,8 @@ class Registry:
 
     def ticking(self, now_s: float) -> Generator[None, None, list[Effect]]:
         """What a Tick does, in steps of a pool or a replica, between which events may come."""
-        effects: list[Effect] = []
+        effects = self.overrides.expire(self.replicas.values(), self.wall_s(now_s))
+        self.overrides.mark(self.edges.by_name)
         for some in self.breakers.ticking(self.replicas.values(), self.agents.by_node, now_s):
             effects += some
             yield
@@ -325,8 +341,18 @@ class Registry:
             replica.health, replica.sample, replica.sampled_at_s = Serving.CLOSED, None, None
             replica.cause = "its agent does not watch it any more"
             replica.standing.unsaved = True
-        effects = self._review(replica, now_s)
+        effects = [*self._drained(replica, now_s), *self._review(replica, now_s)]
         return effects + self._keep(replica, now_s) if replica.standing.unsaved else effects
+
+    def _drained(self, replica: Replica, now_s: float) -> list[Effect]:
+        """That a drained replica has become empty, once every edge must have heard of the drain."""
+        was, wish = replica.drained, replica.wish
+        waits_s = self.wall_s(now_s) - wish.at_s
+        drains = wish.intent is Intent.DRAINING and waits_s >= DRAIN_GRACE_S and self.edges.by_name
+        replica.drained = bool(drains) and not self.edges.inflight(replica.name)
+        if was or not replica.drained:
+            return []
+        return [Noted("drained", {"replica": replica.name, "after_s": round(waits_s, 1)})]
 
     def _abandoned(self, replica: Replica, now_s: float) -> bool:
         """Whether its own agent reports, and has not named it for long: a word, not silence."""
@@ -350,15 +376,14 @@ class Registry:
         self.placement = placement
         for replica in list(self.replicas.values()):
             replica.configured = placement.spec(replica.name, replica.url) is not None
+            replica.route_of = ()
             if not replica.configured and replica.facts is None:
                 effects += self._forget(replica)  # nobody ever spoke of it but the configuration
         urls = {replica.url for replica in self.replicas.values()}
         for engine in placement.engines[:REPLICA_LIMIT]:
             if engine.url not in urls and engine.name not in self.replicas:
                 self._configure(engine.name, engine.url, now_s)
-        for replica in self.replicas.values():
-            replica.route_of = ()
-            effects += self._review(replica, now_s)
+        effects += [one for it in self.replicas.values() for one in self._review(it, now_s)]
         self.routing_version += 1
         return effects
 
@@ -384,11 +409,12 @@ class Registry:
         """Decide anew; a Transition when the decision or the state (given as it was) changed."""
         old = replica.route
         new = replica.route = self._route(replica, now_s)
+        self.overrides.apply(replica)
         same = new is old or new == old
         if same and (old_state is None or old_state is replica.state):
             return []
         self.routing_version += not same
-        return _transition(replica, old, old_state or replica.state)
+        return transition(replica, old, old_state or replica.state)
 
     def _keep(self, replica: Replica, now_s: float) -> list[Effect]:
         """Store what must outlive us, if it is not there already."""
@@ -459,41 +485,3 @@ def _with_models_known(facts: EngineFacts, before: EngineFacts | None) -> Engine
         max_model_len_tokens=before.max_model_len_tokens,
         adapters=before.adapters,
     )
-
-
-def _transition(replica: Replica, old: Route | None, old_state: EngineState) -> list[Effect]:
-    """What to log, with the evidence, when the state or the decision is another one."""
-    route, sample = replica.route, replica.sample
-    if route is None or old is None:
-        return []
-    if (old.serving, old_state) == (route.serving, replica.state):
-        return []
-    evidence: dict[str, object] = {
-        "node": replica.node,
-        "intent": replica.wish.intent.name,
-        "breaker": route.breaker.name,
-    }
-    if sample is not None:
-        evidence |= {
-            "state_age_ms": sample.state_age_ms,
-            "no_progress_ms": sample.no_progress_ms,
-            "metrics_age_ms": sample.metrics_age_ms,
-            "running": sample.running,
-            "waiting": sample.waiting,
-            "epoch": sample.epoch,
-        }
-    states, servings = (old_state, replica.state), (old.serving, route.serving)
-    return [Transition(replica.name, states, servings, route.reason, evidence)]
-
-
-def _count(minute: Minute, before: EngineSample | None, sample: EngineSample, now_s: float) -> None:
-    """Add what the engine did since its last sample; a restart starts its counters anew."""
-    if sample.generation_tokens_total is not None:
-        same_start = before is not None and before.epoch == sample.epoch
-        earlier = before.generation_tokens_total if before and same_start else None
-        grown = 0 if earlier is None else sample.generation_tokens_total - earlier
-        minute.add("tokens", max(0, grown), now_s)
-    if sample.ttft is not None:
-        for bound_s, count in zip(sample.ttft.le_s, sample.ttft.count, strict=False):
-            if bound_s > 0 and count:
-                minute.add(("ttft", bound_s), count, now_s)

@@ -7,12 +7,14 @@ policy's). What an edge may do is computed from them, see `serving`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controlplane.core.load import Load
 from controlplane.core.records import Wish
 from controlplane.core.standing import Standing
 from controlplane.core.window import Minute
+from trimtab.facts import NodeFacts
 from trimtab.model import (
     EngineFacts,
     EngineSample,
@@ -22,6 +24,7 @@ from trimtab.model import (
     Route,
     Serving,
 )
+from trimtab.policy.breaker import Hold
 
 
 @dataclass(slots=True)
@@ -37,6 +40,8 @@ class Node:
     gpus: tuple[GpuSample, ...] = ()
     gpu_detail: str = ""
     bye: str | None = None
+    setup: NodeFacts | None = None
+    ahead_s: float = 0.0  # its clock, when it last told its setup
     told: set[str] = field(default_factory=set)  # refusals said on this stream: each once
 
 
@@ -61,6 +66,11 @@ class Replica:
     stalled_warming: bool = False  # it was WARMING when it stalled
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)
+    drained: bool = False
+    """It was told that nothing runs on it any more."""
+    hold: Hold = Hold.NONE
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What operators put in the place of automatic steering, of all in its pool."""
     standing: Standing = field(default_factory=Standing)
     load: Load = field(default_factory=Load)
     route: Route | None = None
@@ -73,8 +83,10 @@ class Replica:
 
     def take(self, sample: EngineSample, inflight: int, now_s: float) -> None:
         """Its agent's newest sample; `inflight` is what edges have on it."""
+        before = self.sample
         self.sample, self.sampled_at_s = sample, now_s
-        unseen = inflight and not (sample.running or sample.waiting)
+        still = before is not None and _counted(before) == _counted(sample)
+        unseen = inflight and still and not (sample.running or sample.waiting)
         self.unseen_since_s = (self.unseen_since_s or now_s) if unseen else None
 
     @property
@@ -92,7 +104,24 @@ class Replica:
             return None
         return self.facts.uptime_ms + max(0, round(1000 * (now_s - self.facts_at_s)))
 
+    def count(self, before: EngineSample | None, sample: EngineSample, now_s: float) -> None:
+        """Add what the engine did since its last sample; a restart starts its counters anew."""
+        if sample.generation_tokens_total is not None:
+            same_start = before is not None and before.epoch == sample.epoch
+            earlier = before.generation_tokens_total if before and same_start else None
+            grown = 0 if earlier is None else sample.generation_tokens_total - earlier
+            self.minute.add("tokens", max(0, grown), now_s)
+        if sample.ttft is not None:
+            for bound_s, count in zip(sample.ttft.le_s, sample.ttft.count, strict=False):
+                if bound_s > 0 and count:
+                    self.minute.add(("ttft", bound_s), count, now_s)
+
     def unheard_s(self, now_s: float) -> float:
         """How long nobody has said anything about it."""
         since_s = self.known_since_s if self.sampled_at_s is None else self.sampled_at_s
         return now_s - since_s
+
+
+def _counted(sample: EngineSample) -> tuple[int | None, ...]:
+    """What grows with any work."""
+    return sample.prompt_tokens_total, sample.generation_tokens_total, sample.finished_total

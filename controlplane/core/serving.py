@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from controlplane.core.events import Effect, Transition
 from controlplane.core.replica import Node, Replica
-from trimtab.model import BreakerState, EngineSample, EngineState, Intent, Serving
+from trimtab.model import BreakerState, EngineSample, EngineState, Intent, Route, Serving
 from trimtab.policy.breaker import SERVING
 
 LOST_AFTER_MS = 10_000  # hang_eject of the defaults: far above any step of a working engine
@@ -112,3 +113,28 @@ def _age(age_s: float) -> str:
         return f"less than {AGE_STEPS_S[0]} s"
     step = passed[-1]
     return f"over {step} s" if step < 60 else f"over {step // 60} min"
+
+
+def transition(replica: Replica, old: Route | None, old_state: EngineState) -> list[Effect]:
+    """What to log, with the evidence, when the state or the decision is another one."""
+    route, sample = replica.route, replica.sample
+    if route is None or old is None:
+        return []
+    if (old.serving, old_state) == (route.serving, replica.state):
+        return []
+    evidence: dict[str, object] = {
+        "node": replica.node,
+        "intent": replica.wish.intent.name,
+        "breaker": route.breaker.name,
+    }
+    if sample is not None:
+        evidence |= {
+            "state_age_ms": sample.state_age_ms,
+            "no_progress_ms": sample.no_progress_ms,
+            "metrics_age_ms": sample.metrics_age_ms,
+            "running": sample.running,
+            "waiting": sample.waiting,
+            "epoch": sample.epoch,
+        }
+    states, servings = (old_state, replica.state), (old.serving, route.serving)
+    return [Transition(replica.name, states, servings, route.reason, evidence)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from controlplane.core.credits import full_slots, slots, weights
+from controlplane.core.credits import full_slots, open_slots, weights
 from controlplane.core.edges import Edge
 from controlplane.core.registry import Registry
 from controlplane.core.replica import Node, Replica
@@ -52,6 +52,7 @@ def fleet(
         edges=tuple(_edge(edge, subscriptions.get(edge.stream), now_s) for edge in edges),
         agents=tuple(_agent(node, now_s) for node in nodes),
         pools=_pools(registry, replicas, edges, now_s),
+        overrides=registry.overrides.views(registry.wall_s(now_s)),
     )
 
 
@@ -59,7 +60,8 @@ def _replicas(registry: Registry, now_s: float) -> tuple[ReplicaView, ...]:
     known = sorted(registry.replicas.values(), key=lambda replica: replica.name)
     totals = {replica.name: replica.minute.totals(now_s) for replica in known}
     dispatched = _dispatched(known, totals)
-    shares = weights(known, now_s)
+    slots = open_slots(known, now_s)
+    shares = weights(known, slots)
     return tuple(
         _replica(
             replica,
@@ -67,6 +69,7 @@ def _replicas(registry: Registry, now_s: float) -> tuple[ReplicaView, ...]:
             totals[replica.name],
             Traffic(
                 weight=shares.get(replica.name, 0.0),
+                slots=slots.get(replica.name, 0),
                 inflight=registry.edges.inflight(replica.name),
                 pool_dispatched=dispatched[_route(replica).pool],
             ),
@@ -81,6 +84,7 @@ class Traffic:
     """What a replica gets, beside its own counters."""
 
     weight: float
+    slots: int
     inflight: int
     pool_dispatched: int
 
@@ -92,43 +96,52 @@ def _replica(
     traffic: Traffic,
     now_s: float,
 ) -> ReplicaView:
-    facts, sample, route = replica.facts, replica.sample, _route(replica)
-    view = ReplicaView(
+    route, ttft = _route(replica), _ttft(total)
+    return ReplicaView(
         route=route,
         state=replica.state,
         intent=replica.wish.intent,
-        limit_slots=slots(replica, now_s) if route.serving is Serving.OPEN else 0,
+        limit_slots=traffic.slots,
         full_slots=full_slots(replica, now_s),
         weight=traffic.weight,
         inflight=traffic.inflight,
-        ttft_p50_s=quantile(_ttft(total), 0.50),
-        ttft_p99_s=quantile(_ttft(total), 0.99),
+        ttft_p50_s=quantile(ttft, 0.50),
+        ttft_p99_s=quantile(ttft, 0.99),
         generation_tokens_per_s=_rate(total, replica.minute, now_s),
         share_ratio=_ratio(total["dispatched"], traffic.pool_dispatched),
         failures_1m=total["failures"],
         overloads_1m=total["overloads"],
         report_age_ms=_ms(replica.age_s(now_s)),
         **_breaker(replica.standing.breaker, now_s),
+        **_facts(replica, now_s),
+        **_sample(replica, node, now_s),
     )
-    if facts is not None:
-        view = replace(
-            view,
-            max_num_seqs=facts.max_num_seqs,
-            max_num_seqs_source=facts.max_num_seqs_source,
-            vllm_version=facts.vllm_version,
-            uptime_ms=replica.uptime_ms(now_s),
-        )
-    if sample is not None:
-        view = replace(
-            view,
-            state_reason=sample.reason,
-            state_age_ms=sample.state_age_ms + (_ms(replica.age_s(now_s)) or 0),
-            running=sample.running,
-            waiting=sample.waiting,
-            kv_cache_usage_ratio=sample.kv_cache_usage_ratio,
-            gpus=_gpus(node, sample.gpus),
-        )
-    return view
+
+
+def _facts(replica: Replica, now_s: float) -> dict[str, Any]:
+    facts = replica.facts
+    if facts is None:
+        return {}
+    return {
+        "max_num_seqs": facts.max_num_seqs,
+        "max_num_seqs_source": facts.max_num_seqs_source,
+        "vllm_version": facts.vllm_version,
+        "uptime_ms": replica.uptime_ms(now_s),
+    }
+
+
+def _sample(replica: Replica, node: Node | None, now_s: float) -> dict[str, Any]:
+    sample = replica.sample
+    if sample is None:
+        return {}
+    return {
+        "state_reason": sample.reason,
+        "state_age_ms": sample.state_age_ms + (_ms(replica.age_s(now_s)) or 0),
+        "running": sample.running,
+        "waiting": sample.waiting,
+        "kv_cache_usage_ratio": sample.kv_cache_usage_ratio,
+        "gpus": _gpus(node, sample.gpus),
+    }
 
 
 def _breaker(breaker: Breaker, now_s: float) -> dict[str, Any]:

@@ -115,15 +115,16 @@ class Arrivals:
         lasted_s = record.ended_s - since_s
         who = (record.tenant, record.urgency)
         first_s = NO_FIRST_S if first_byte_s is None else first_byte_s - since_s
-        tokens = 0
+        tokens, prompt_tokens = 0, 0
         wait_s = lasted_s
         for attempt in attempts:
             tokens += attempt.tokens
+            prompt_tokens = prompt_tokens or attempt.prompt_tokens  # who goes on has a longer one
             if first_byte_s is None or attempt.picked_s <= first_byte_s:
                 wait_s = attempt.picked_s - since_s  # the last one before data came
         block.rows += _ROW.pack(
             *(since_s, wait_s, first_s, lasted_s),
-            min(record.prompt_tokens, MOST),
+            min(prompt_tokens or record.prompt_tokens, MOST),
             1 if is_pass and tokens else tokens,
             block.tenants.setdefault(who, len(block.tenants)),
             block.pools.setdefault(record.pool, len(block.pools)),

@@ -52,7 +52,7 @@ class Belief:
         self._totals = Counter[tuple[str, str]]()
         self._minute: deque[Counter[tuple[str, str]]] = deque(maxlen=WINDOW)
 
-    def take(self, now_s: float, at_s: float) -> list[history.Cell]:
+    def take(self, now_s: float, at_s: float) -> list[history.Finished]:
         """Note this moment; the cells of the timeline that are finished by it."""
         totals, routes = self._counted(), self._table.snapshot.routes
         new = totals - self._totals if self._totals or self._minute else Counter()

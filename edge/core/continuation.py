@@ -19,7 +19,7 @@ from edge.core.openai import Call
 from edge.core.surface import CHAT
 
 FOLD_BYTES = 32 * 1024
-FOLD_PIECES = 1_024  # each takes memory beside its bytes
+FOLD_PIECES = 256  # each takes memory beside its bytes
 TEXT_LIMIT_CHARS = 1024 * 1024
 COMPLETION_MAX_TOKENS = 16  # what vLLM gives a text completion that does not say
 

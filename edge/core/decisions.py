@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import chain, islice
 
 import msgspec
@@ -45,6 +44,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """How much of the answer its caller had; None for an attempt at the whole."""
     tokens: int = 0
     """Of the answer, as far as it came."""
+    prompt_tokens: int = 0
+    """Of the prompt, where the engine has said so."""
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
@@ -56,12 +57,11 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     retry_after_s: float | None = None
 
 
-@dataclass(slots=True)
-class Notes:
+class Notes(msgspec.Struct):
     """What is noted while a request is on its way."""
 
     forecast: Forecast | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     not_continued: str = ""
     """Why a stream that was cut ended there."""
     outside: bool = False

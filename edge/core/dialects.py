@@ -32,6 +32,7 @@ class Usage(msgspec.Struct):
     """What an answer says that it counts, in any dialect."""
 
     prompt_tokens: int | None = None
+    input_tokens: int | None = None
     completion_tokens: int | None = None
     output_tokens: int | None = None
 
@@ -39,6 +40,11 @@ class Usage(msgspec.Struct):
     def made_tokens(self) -> int:
         """Tokens of the answer."""
         return max(0, self.completion_tokens or self.output_tokens or 0)
+
+    @property
+    def read_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return max(0, self.prompt_tokens or self.input_tokens or 0)
 
 
 class _Error(msgspec.Struct):
@@ -80,7 +86,8 @@ def read_responses(raw: bytes) -> Event:
     if kind in _ENDS:
         answer = _response(raw)
         ended = Kind.ABORT if answer.status == "cancelled" else Kind.DONE
-        return Event(ended, raw, tokens=answer.usage.made_tokens if answer.usage else 0)
+        usage = answer.usage or NOTHING
+        return Event(ended, raw, tokens=usage.made_tokens, prompt_tokens=usage.read_tokens)
     if kind == b"response.failed":
         return _failed(raw, _response(raw))
     return _other(kind, raw)
@@ -96,7 +103,8 @@ def read_messages(raw: bytes) -> Event:
     if kind == b"message_delta":
         event = msgspec.json.decode(_data(raw), type=_DeltaEvent)
         going_on = Kind.ABORT if event.delta.stop_reason is None else Kind.DATA
-        return Event(going_on, raw, tokens=event.usage.made_tokens if event.usage else 0)
+        usage = event.usage or NOTHING
+        return Event(going_on, raw, tokens=usage.made_tokens, prompt_tokens=usage.read_tokens)
     return Event(Kind.COMMENT, raw) if kind == b"ping" else _other(kind, raw)
 
 

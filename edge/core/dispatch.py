@@ -438,6 +438,7 @@ class Dispatch:
             state.suspicion.penalty_slots(now_s) if state.suspicion.aversion_slots else 0.0,
             credit.weight or credit.slots,
             now_s >= state.unsettled_until_s,
+            1.0 if credit.share is None else credit.share,
         )
 
     def _fit(self, ticket: Ticket, candidates: list[Candidate]) -> list[Candidate]:

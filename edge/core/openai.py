@@ -9,7 +9,6 @@ survive; the engine validates.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -80,8 +79,10 @@ class _Body(msgspec.Struct):
     @property
     def most_tokens(self) -> int | None:
         """What the answer may have."""
-        most = whole_number(self.max_completion_tokens) or whole_number(self.max_tokens)
-        return most or whole_number(self.max_output_tokens) or None
+        for raw in (self.max_completion_tokens, self.max_tokens, self.max_output_tokens):
+            if raw is not msgspec.UNSET and (most := whole_number(raw)):
+                return most
+        return None
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -177,11 +178,14 @@ def about(found: Found, method: str, query: Mapping[str, str]) -> Call:
 
 def beyond_context(call: Call, routes: Iterable[Route]) -> Problem | None:
     """Why no replica could ever take it, where that is certain without counting the prompt."""
-    lengths = [route.max_model_len_tokens for route in routes]
-    longest = max((math.inf if n is None else n for n in lengths), default=math.inf)
-    if call.max_tokens is None or call.max_tokens <= longest:
+    if call.max_tokens is None:
         return None
-    return problems.answer_too_long(call.max_tokens, int(longest))
+    longest = 0
+    for route in routes:
+        if route.max_model_len_tokens is None or route.max_model_len_tokens >= call.max_tokens:
+            return None
+        longest = max(longest, route.max_model_len_tokens)
+    return problems.answer_too_long(call.max_tokens, longest) if longest else None
 
 
 def token_count(body: bytes) -> int | None:

@@ -40,16 +40,18 @@ class Passage:
         """Whether data has come in this attempt."""
         self.tokens: int | None = None
         """Of the attempt's answer, if it has said so."""
+        self.prompt_tokens = 0
+        """Of its prompt, if it has said so."""
         self.last: Event | None = None
         """What ended it."""
 
     def plain(self, data: bytes) -> Plain | None:
         """Whole events like those before; None: `feed` them."""
-        return self._shape.read(data) if self._flows else None
+        return self._shape.read(data)
 
     def feed(self, events: list[Event]) -> bytes | Plain:
         """What may pass now."""
-        first = events[0] if len(events) == 1 and self._flows else None
+        first = events[0] if len(events) == 1 and self.flows else None
         if first and first.kind is Kind.DATA and FINISHED not in first.raw:
             if plain := self._shape.read(first.raw):
                 return plain
@@ -59,7 +61,7 @@ class Passage:
         passing = bytearray()
         for event in events:
             if event.tokens:
-                self.tokens = event.tokens
+                self.tokens, self.prompt_tokens = event.tokens, event.prompt_tokens
             if event.kind in _LAST:
                 self.last = event
                 break
@@ -78,7 +80,7 @@ class Passage:
         return not self.began and self._dialect is not Dialect.RESPONSES
 
     @property
-    def _flows(self) -> bool:
+    def flows(self) -> bool:
         """Whether data is all that there is to pass, as nearly always."""
         return self.began and not self.singly and not self._held
 

@@ -50,6 +50,8 @@ class Event(NamedTuple):
     """So many events."""
     tokens: int = 0
     """Of the whole answer, where the event says so."""
+    prompt_tokens: int = 0
+    """The same of its prompt."""
 
 
 class OversizedEventError(ValueError):
@@ -88,6 +90,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
@@ -145,7 +148,9 @@ def _usage(raw: bytes) -> Event:
         return Event(Kind.DATA, raw)
     if chunk.choices or chunk.usage is None:
         return Event(Kind.DATA, raw)
-    return Event(Kind.USAGE, raw, tokens=chunk.usage.completion_tokens)
+    usage = chunk.usage
+    tokens, prompt_tokens = usage.completion_tokens, usage.prompt_tokens
+    return Event(Kind.USAGE, raw, tokens=tokens, prompt_tokens=prompt_tokens)
 
 
 class Scanner:

@@ -31,6 +31,8 @@ class RoutingTable:
         self.snapshot = Snapshot()
         self.credits: dict[str, Credit] = {}
         self.paces: tuple[PoolPace, ...] = ()
+        self.leaving = False
+        """An operator drains this edge."""
         self._base_version = 0
         self.targets: Targets = {}
         """What can be asked for, by name."""
@@ -55,7 +57,7 @@ class RoutingTable:
             return refusal
         if isinstance(update.body, Credits):
             self.credits = {credit.replica: credit for credit in update.body.credits}
-            self.paces = update.body.paces
+            self.paces, self.leaving = update.body.paces, update.body.leaving
         else:
             body = update.body
             self._index(body if isinstance(body, Snapshot) else patch(self.snapshot, body))

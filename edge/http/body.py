@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 
+from edge.alarm import Watch
+
 READ_BUFFER_BYTES = 256 * 1024
 
 
@@ -18,10 +20,14 @@ class BrokenBodyError(Exception):
 class Body:
     """One of them: `take` and `more` for who reads, the rest for the connection."""
 
-    __slots__ = ("_parts", "_paused", "_size_bytes", "_transport", "_wake", "is_broken", "is_whole")
+    __slots__ = (
+        *("_parts", "_paused", "_size_bytes", "_transport", "_wake", "_watch"),
+        *("is_broken", "is_whole"),
+    )
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, watch: Watch) -> None:
         self._transport = transport
+        self._watch = watch
         self._parts: list[bytes] | None = []
         self._size_bytes = 0
         self._paused = False
@@ -38,18 +44,20 @@ class Body:
         self._resume()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def more(self) -> bytes:
-        """What has come since, at least something; empty at the end. Raises BrokenBodyError."""
-        while not self._parts:
-            if self.is_broken:
-                raise BrokenBodyError
-            if self.is_whole:
-                return b""
-            self._wake = asyncio.get_running_loop().create_future()
-            try:
-                await self._wake
-            finally:
-                self._wake = None
+    async def more(self, within_s: float) -> bytes:
+        """What has come since, at least something; empty at the end.
+
+        Raises BrokenBodyError, or TimeoutError when nothing comes in time.
+        """
+        if not (self._parts or self.is_whole or self.is_broken):
+            with self._watch.alarm(within_s):
+                self._wake = self._watch.loop.create_future()
+                try:
+                    await self._wake
+                finally:
+                    self._wake = None
+        if self.is_broken and not self._parts:
+            raise BrokenBodyError
         return self.take()
 
     def feed(self, part: bytes) -> None:

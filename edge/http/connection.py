@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import httptools
@@ -51,7 +50,7 @@ class Connection(asyncio.Protocol):
         """Whose body is not whole."""
         self._running: Request | None = None
         self._task: asyncio.Task[None] | None = None
-        self._ahead: deque[Request] = deque()
+        self._ahead: list[Request] = []
         self._flaw: Problem | None = None
         """What ends the connection after what came before it was answered."""
         self._deaf = False
@@ -182,13 +181,15 @@ class Connection(asyncio.Protocol):
         if len(self._ahead) >= AHEAD_MAX:
             self._break_off(problems.bad_request(f"more than {AHEAD_MAX} others wait before it"))
             return
-        upgrades, body = self._parser.should_upgrade(), Body(self._transport)
+        upgrades, body = self._parser.should_upgrade(), Body(self._transport, self._server.watch)
         writer = Writer(self._transport, self._flow, body)
         writer.is_head, writer.is_old = method == "HEAD", version == "1.0"
         writer.keeps = self._parser.should_keep_alive() and not upgrades
         request = Request(method, self._target.decode("latin-1"), headers, body, writer)
         request.hand_over = self.hand_over if upgrades else None
         self._coming, self._has_asked = request, True
+        if not upgrades:
+            self._fields = []  # else an heir reads them again
         if self._running is None:
             self._begin(request)
         else:
@@ -224,10 +225,10 @@ class Connection(asyncio.Protocol):
         """What comes after an answer."""
         self._running = self._task = None
         last.body.drop()
-        if not last.writer.keeps or self._server.retiring:
+        if not last.writer.keeps or (self._server.retiring and not self._ahead):
             self._end(lingers=not last.body.is_whole)
         elif self._ahead:
-            self._begin(self._ahead.popleft())
+            self._begin(self._ahead.pop(0))
         elif self._flaw is not None:
             self._refuse(self._flaw)
         else:
@@ -260,9 +261,8 @@ class Connection(asyncio.Protocol):
     def _refuse(self, problem: Problem) -> None:
         """Answer what never became a request."""
         self._deaf = True
-        Writer(self._transport, self._flow, Body(self._transport)).send(
-            self._server.refuse(problem)
-        )
+        nothing = Body(self._transport, self._server.watch)
+        Writer(self._transport, self._flow, nothing).send(self._server.refuse(problem))
         self._end(lingers=True)
 
     def _end(self, *, lingers: bool) -> None:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from edge.alarm import Watch
 from edge.core.problems import Problem
 from edge.http.connection import Connection
 from edge.http.request import Request
@@ -25,6 +26,7 @@ class Server:
         self.refuse = refuse
         self.tasks = tasks
         self.connections: set[Connection] = set()
+        self.watch = Watch()
         self.retiring = False
         """Whether a connection ends with the answer to what it has asked."""
         self._empty = asyncio.Event()

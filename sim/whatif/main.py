@@ -8,6 +8,7 @@ made at the same time in a process of its own, and thrown away when the model tu
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import pathlib
 import sys
@@ -33,6 +34,7 @@ FAILED_TOLD = 0.01  # of the submissions
 def main(argv: Sequence[str]) -> int:
     """Run what was asked for; raises OSError and ValueError."""
     args = _parser().parse_args(argv)
+    gc.disable()  # what a run makes lives to its end, so looking for garbage finds none
     content = sys.stdin.buffer.read() if args.file == "-" else pathlib.Path(args.file).read_bytes()
     asked = Asked(args.replicas, args.settings, args.max_num_seqs, args.load)
     found = simulate(content, asked, args.seed)
@@ -51,7 +53,7 @@ def simulate(content: bytes, asked: Asked, seed: int) -> Found:
         if wanted.words:
             # not forked: a fork of a process with threads (gRPC has some) may hang for ever
             spawning = multiprocessing.get_context("spawn")
-            beside = stack.enter_context(ProcessPoolExecutor(1, mp_context=spawning))
+            beside = stack.enter_context(ProcessPoolExecutor(1, spawning, gc.disable))
             changed = beside.submit(run_beside, content, wanted, seed)
         costs = fit(recorded)
         as_it_is = Setting(head.replicas, head.policy, head.edges, costs)

@@ -10,7 +10,6 @@ draw equal lengths and copies, whatever the fleet is like, so two runs meet the 
 
 from __future__ import annotations
 
-import gc
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -90,12 +89,7 @@ class Replay:
         """From the lead's beginning to the end, and a little longer."""
         self._next()
         self._loop.at(self._zero_s, self._look)
-        gc.collect()
-        gc.disable()  # what a run makes lives to its end, so looking for garbage finds none
-        try:
-            self._loop.run(self._zero_s + self._head.span_s + DRAIN_S)
-        finally:
-            gc.enable()
+        self._loop.run(self._zero_s + self._head.span_s + DRAIN_S)
         return self._figures()
 
     # As a caller

@@ -199,6 +199,9 @@ class Edge:
 
     def _acquire(self, ride: Ride, *, again: bool) -> None:
         now_s, ticket = self._loop.now_s, ride.ticket
+        if not again and (placement := self.dispatch.admit(POOL, ticket, now_s)):
+            self._place(placement, ride)
+            return
         if not self.dispatch.has_open(POOL):
             self._refuse(ride, problems.no_replica(POOL, len(self.table.routes(POOL))))
             return
@@ -218,9 +221,11 @@ class Edge:
     def _pump(self) -> None:
         now_s = self._loop.now_s
         for placement in self.dispatch.place(now_s):
-            ride = self._waiting.pop(placement.ticket.number)
-            ride.placement, ride.counted = placement, 0
-            self._send(ride, placement.route.replica)
+            self._place(placement, self._waiting.pop(placement.ticket.number))
+
+    def _place(self, placement: Placement, ride: Ride) -> None:
+        ride.placement, ride.counted = placement, 0
+        self._send(ride, placement.route.replica)
 
     def _expire(self, ride: Ride, life: int) -> None:
         if life != self._life or ride.ticket.number not in self._waiting:

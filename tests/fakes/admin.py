@@ -1,7 +1,7 @@
 """A control plane's AdminService in threads of its own, so that `ctl` can run in the test's.
 
-It serves the fleet it was last given, pushes each new one to those who watch, keeps the intents and
-the state that it was sent, and refuses on demand.
+It serves the fleet it was last given, pushes each new one to those who watch, keeps the state that
+it was sent, and refuses on demand.
 """
 
 from __future__ import annotations
@@ -9,42 +9,51 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
 
 from tests.fakes.configs import FakeConfigs
+from tests.fakes.steer import FakeSteer
 from trimtab import codec
+from trimtab.facts import FleetFacts, ProcessFacts
+from trimtab.runtime import clock
 from trimtab.v1 import (
     admin_pb2,
     admin_pb2_grpc,
     config_pb2_grpc,
+    doctor_pb2,
+    doctor_pb2_grpc,
     explain_pb2,
     explain_pb2_grpc,
-    types_pb2,
+    steer_pb2_grpc,
 )
 from trimtab.views import Account, Explanation, Fleet, FleetEvent, StateHeader, StateRecord
 
 
 @dataclass
 class FakeAdmin:
-    """`start()`, `show(fleet)`, `stop()`; `intents` holds what it was asked."""
+    """`start()`, `show(fleet)`, `stop()`; `steer` holds what it was told."""
 
     target: str
     fleet: Fleet
     refusal: tuple[grpc.StatusCode, str] | None = None
     silent: bool = False  # watchers get nothing
-    intents: list[admin_pb2.SetIntentRequest] = field(default_factory=list)
     state: dict[str, bytes] = field(default_factory=dict)
     explanations: dict[str, Explanation] = field(default_factory=dict)
     accounts: dict[tuple[str, str], Account] = field(default_factory=dict)
     """By subject and name."""
     events: list[FleetEvent] = field(default_factory=list)
     restores: list[admin_pb2.RestoreStateRequest] = field(default_factory=list)  # the first of each
+    facts: FleetFacts = field(default_factory=lambda: FleetFacts(ProcessFacts()))
     configs: FakeConfigs = field(default_factory=FakeConfigs)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _server: grpc.Server | None = None
+
+    def __post_init__(self) -> None:
+        """What it is told to change, it keeps there."""
+        self.steer = FakeSteer(lambda: self.fleet)
 
     def start(self) -> FakeAdmin:
         """Listen."""
@@ -54,8 +63,12 @@ class FakeAdmin:
         untyped(self, server)
         explaining: Any = explain_pb2_grpc.add_ExplainServiceServicer_to_server
         explaining(self, server)
+        steering: Any = steer_pb2_grpc.add_SteerServiceServicer_to_server
+        steering(self.steer, server)
         configuring: Any = config_pb2_grpc.add_ConfigServiceServicer_to_server
         configuring(self.configs, server)
+        examining: Any = doctor_pb2_grpc.add_DoctorServiceServicer_to_server
+        examining(self, server)
         server.add_insecure_port(self.target)
         server.start()
         self._server = server
@@ -83,6 +96,13 @@ class FakeAdmin:
         if self.refusal is not None:
             context.abort(*self.refusal)
         return admin_pb2.GetFleetResponse(fleet=codec.encode(self.fleet))
+
+    def GetFacts(  # noqa: N802  the contract's name
+        self, _request: doctor_pb2.GetFactsRequest, _context: grpc.ServicerContext
+    ) -> doctor_pb2.GetFactsResponse:
+        """As given, but told now."""
+        leader = replace(self.facts.leader, at_ms=round(1000 * clock.wall_s()))
+        return doctor_pb2.GetFactsResponse(facts=codec.encode(replace(self.facts, leader=leader)))
 
     def ExplainReplica(  # noqa: N802  the contract's name
         self, request: admin_pb2.ExplainReplicaRequest, context: grpc.ServicerContext
@@ -146,15 +166,11 @@ class FakeAdmin:
             self._changed.notify_all()
 
     def SetIntent(  # noqa: N802  the contract's name
-        self, request: admin_pb2.SetIntentRequest, _context: grpc.ServicerContext
+        self, _request: admin_pb2.SetIntentRequest, context: grpc.ServicerContext
     ) -> admin_pb2.SetIntentResponse:
-        """Keep it."""
-        before = {replica.route.replica: replica.intent for replica in self.fleet.replicas}
-        self.intents.append(request)
-        return admin_pb2.SetIntentResponse(
-            revision=412 + len(self.intents),
-            previous=types_pb2.Intent.ValueType(before[request.replica]),
-        )
+        """An older ctl's: see `steer`."""
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
+        raise AssertionError
 
     def SaveState(  # noqa: N802  the contract's name
         self, _request: admin_pb2.SaveStateRequest, _context: grpc.ServicerContext

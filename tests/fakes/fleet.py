@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from trimtab.facts import EngineSetup, FleetFacts, PeerFacts, ProcessFacts
 from trimtab.model import (
     BreakerState,
     EngineState,
@@ -201,6 +204,25 @@ WELL = Fleet(
     edges=FLEET.edges[:1],
     agents=FLEET.agents[:1],
     pools=(PoolView(BIG, 1, 1, 128, 128, inflight=98, requests_1m=1200),),
+)
+
+_PROCESS = ProcessFacts(open_files=60, open_files_limit=262_144)
+_STARTED = EngineSetup("gpu0", True, ("127.0.0.1",), 0, True, 300.0, 128, "", True, False)
+FACTS = FleetFacts(
+    leader=_PROCESS,
+    store="embedded",
+    store_read_s=0.001,
+    store_write_s=0.3,
+    agents=(
+        PeerFacts(
+            "h200a",
+            0.1,
+            _PROCESS,
+            (_STARTED, replace(_STARTED, replica="gpu1", listens=("::",), dev_mode=True)),
+        ),
+    ),
+    edges=(PeerFacts("edge-a", 2.5, _PROCESS), PeerFacts("edge-b", error="no answer in 2 s")),
+    queue_limit=256,
 )
 
 EVENTS = [

@@ -70,7 +70,7 @@ class ShownFleet:
     moments: int = 0
     since_s: float = field(default_factory=clock.wall_s)
 
-    def remember(self, at_s: float) -> list[history.Cell]:
+    def remember(self, at_s: float) -> list[history.Finished]:
         """Another second like the last."""
         self.moments += 1
         names = [view.route.replica for view in self.fleet.replicas]

@@ -15,7 +15,8 @@ import pytest
 from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
 from tests.fakes.engines import SimEngine, sim_engine
 from tests.fakes.wait import until
-from trimtab.model import EdgePolicy, Serving
+from trimtab.model import Credits, EdgePolicy, Serving
+from trimtab.policy.autonomy import Mode
 from trimtab.runtime import clock
 
 CHAT = "/v1/chat/completions"
@@ -299,3 +300,19 @@ async def test_health_needs_no_key_and_says_when_the_edge_drains(edge: EdgeUnder
         async with session.get(f"{edge.url}/readyz") as answer:
             assert answer.status == 503
             assert answer.headers["connection"] == "close"
+
+
+async def test_an_edge_that_is_drained_says_so_and_serves_on(
+    edge: EdgeUnderTest, http: aiohttp.ClientSession
+) -> None:
+    edge.push(Credits(tuple(edge.table.credits.values()), leaving=True))
+    async with http.get(f"{edge.url}/readyz") as answer:
+        assert (answer.status, (await answer.json())["reason"]) == (503, "draining")
+    body = {"model": MODEL, "messages": HELLO, "max_tokens": 1}
+    async with http.post(f"{edge.url}{CHAT}", json=body) as answer:
+        assert answer.status == 200
+    async with http.get(f"{edge.url}/v1/models") as answer:
+        assert answer.headers["connection"] == "close"
+    edge.dispatch.mode = Mode.AUTONOMOUS  # nobody could take it back
+    async with http.get(f"{edge.url}/readyz") as answer:
+        assert answer.status == 200

@@ -8,9 +8,14 @@ import socket
 import pytest
 import uvloop
 
-from edge import bodies, upstream
+from edge import answers, bodies, listening, upstream
+from edge.config import from_args
 from edge.http import connection
+from edge.http.request import Request
+from edge.http.response import Response
+from edge.http.server import serving
 from tests.fakes.edge import KEY, running_edge
+from tests.fakes.wait import until
 
 HEAD = (
     "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -90,3 +95,30 @@ def test_a_vanished_engine_host_is_noticed_by_tcp() -> None:
     with upstream._socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("", 0))) as made:
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
+
+
+async def _refuse(_request: Request) -> Response:
+    return Response(404)
+
+
+async def _kept_alive() -> list[int]:
+    """What the system does for a connection that the edge has taken."""
+    config = from_args(["--controlplane", "unix:/none", "--listen", "127.0.0.1:0"])
+    async with (
+        serving(_refuse, answers.refuse) as callers,
+        await listening.public(callers, config, None) as taken,
+    ):
+        await taken.start_serving()
+        _, writer = await asyncio.open_connection(*taken.sockets[0].getsockname())
+        await until(lambda: len(callers.connections) == 1)
+        [one] = callers.connections
+        made = one._transport.get_extra_info("socket")
+        said = [made.getsockopt(*option[:2]) for option in listening.SOCKET_OPTIONS]
+        writer.close()
+    return said
+
+
+def test_a_vanished_callers_host_is_noticed_by_tcp() -> None:
+    asked = [option[2] for option in listening.SOCKET_OPTIONS]
+    assert asyncio.run(_kept_alive()) == asked
+    assert uvloop.run(_kept_alive()) == asked

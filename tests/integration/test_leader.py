@@ -19,6 +19,7 @@ from agent.uplink import Uplink
 from controlplane.main import serve_until
 from ctl.client import Client, Frame
 from ctl.exits import CtlError, Exit
+from ctl.steer import Steer
 from edge import main as edge_main
 from edge.admission import Admission
 from edge.config import EdgeConfig
@@ -38,6 +39,7 @@ from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import LEADER_METADATA
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
+from trimtab.steered import Order, Override, OverrideKind, fault
 from trimtab.v1 import admin_pb2
 
 
@@ -131,7 +133,9 @@ async def test_a_new_leader_takes_nothing_away_before_it_has_heard(fleet: Cluste
 async def test_a_wish_outlives_its_leader(fleet: Cluster) -> None:
     async with agent(fleet.targets, "n1", "r1"), edge(fleet.targets) as (_, table):
         await until(lambda: open_replicas(table) == {"r1"})
-        await Client(fleet.targets).set_intent("r1", Intent.CORDONED, "fan", "ada")
+        steer = Steer(Client(fleet.targets))
+        await steer.set_intents(["r1"], Intent.CORDONED, Order("ada", "fan"))
+        await steer.set_override(Override(OverrideKind.PAUSE), 60_000, Order("ada"))
         await until(lambda: open_replicas(table) == set())
         old, term = await fleet.leader(), table.term
         await old.kill()
@@ -139,6 +143,13 @@ async def test_a_wish_outlives_its_leader(fleet: Cluster) -> None:
         assert open_replicas(table) == set()
         (route,) = table.snapshot.routes
         assert "cordoned by ada: fan" in route.reason
+        assert [one.kind for one in (await Client(fleet.targets).fleet()).overrides] == [
+            OverrideKind.PAUSE
+        ]
+        entries, newest = await Steer(Client(fleet.targets)).audit(0, "ada")
+        assert [one.action for one in entries] == ["intent", "automation"]
+        assert newest is not None
+        assert fault(entries, newest) == ""
 
 
 async def test_whoever_shares_a_store_must_be_found(tmp_path: pathlib.Path) -> None:
@@ -171,8 +182,9 @@ async def test_ctl_follows_the_leader(fleet: Cluster) -> None:
             async for look in seen:
                 if isinstance(look, Frame) and look.fleet.leader not in {"", old.name}:
                     break
-        change = await Client(fleet.targets).set_intent("r1", Intent.SPARE, "", "ada")
-        assert change.previous is Intent.ACTIVE
+        steer = Steer(Client(fleet.targets))
+        _, previous = await steer.set_intents(["r1"], Intent.SPARE, Order("ada"))
+        assert previous == [Intent.ACTIVE]
 
 
 async def test_without_a_store_nobody_leads_and_with_it_somebody_does(
@@ -186,8 +198,9 @@ async def test_without_a_store_nobody_leads_and_with_it_somebody_does(
             member.link.cut = True
         await until(lambda: not feed.connected)
         for member in fleet.members:
+            steer = Steer(Client(member.target))
             with pytest.raises(CtlError, match="no control plane leads now") as error:
-                await Client(member.target).set_intent("r1", Intent.ACTIVE, "", "ada")
+                await steer.set_intents(["r1"], Intent.ACTIVE, Order("ada"))
             assert error.value.code is Exit.UNREACHABLE
             with pytest.raises(CtlError, match="the store fails: the link is cut"):
                 await Client(member.target).fleet()
@@ -203,7 +216,7 @@ async def test_what_is_stored_is_shown_while_nobody_leads(
     monkeypatch.setattr("controlplane.seat.PATIENCE_S", 0.1)
     async with agent(fleet.targets, "n1", "r1"), edge(fleet.targets) as (_, table):
         await until(lambda: open_replicas(table) == {"r1"})
-        await Client(fleet.targets).set_intent("r1", Intent.CORDONED, "fan", "ada")
+        await Steer(Client(fleet.targets)).set_intents(["r1"], Intent.CORDONED, Order("ada", "fan"))
         # the key stays, but nobody who could be asked holds it
         monkeypatch.setattr("controlplane.leader.StoreElection.keep", _lose)
         monkeypatch.setattr("controlplane.leader.StoreElection.claim", _never)

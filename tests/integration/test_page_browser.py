@@ -14,11 +14,13 @@ from tests.fakes.browser import chromium
 from tests.fakes.page import ShownFleet, fleet_of, served, storm
 from trimtab import status
 from trimtab.runtime import clock
+from trimtab.steered import Override, OverrideKind
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BUDGET_BYTES = 150_000
 HEALTHY = ["gpu0", "gpu2"]
 CANARY = "canary-tenant"
+expect.set_options(timeout=20_000)  # a loaded machine
 PANELS = ("share", "lanes", "admission", "events")
 
 
@@ -150,9 +152,11 @@ async def test_it_fits_by_day_and_by_night(opened: Opened) -> None:
 
 async def test_what_changes_is_seen_and_silence_is_told(opened: Opened) -> None:
     page, source = opened.page, opened.source
-    source.fleet = replace(fleet_of([*HEALTHY, "gpu3"], "gpu1"), name="lab-b")
+    hold = Override(OverrideKind.HOLD_OPEN, "gpu3", actor="anna", left_ms=600_000)
+    source.fleet = replace(fleet_of([*HEALTHY, "gpu3"], "gpu1"), name="lab-b", overrides=(hold,))
     await expect(page.locator("#replicas tr[data-replica=gpu3]")).to_contain_text("healthy")
     await expect(page.locator("#fleet")).to_have_text("lab-b")
+    await expect(page.locator("#verdict li.hand")).to_contain_text("gpu3 is held out, by anna")
     await expect(page.locator("#lanes-legend")).to_contain_text("healthy")
     await page.locator("#spans button", has_text="6h").click()
     await expect(page.locator("#span-name")).to_have_text("6 hours")
@@ -173,6 +177,21 @@ async def test_the_public_page_shows_no_tenant_and_asks_nothing(opened: Opened) 
     assert await page.locator("button.ask").count() == 0
     await page.locator("#lanes .u-over").click()
     await expect(page.locator("#why")).to_be_hidden()
+
+
+async def test_of_several_models_the_one_in_trouble_is_shown_first(opened: Opened) -> None:
+    page, fleet = opened.page, opened.source.fleet
+    moved = replace(fleet.replicas[0], route=replace(fleet.replicas[0].route, pool="a"))
+    none = replace(fleet.replicas[1], route=replace(fleet.replicas[1].route, pool=""))
+    pools = (replace(fleet.pools[0], pool="a"), *fleet.pools)
+    opened.source.fleet = replace(fleet, replicas=(moved, none, fleet.replicas[2]), pools=pools)
+    await page.goto(f"{opened.url}?")
+    await drawn(page)
+    await expect(page.locator("#replicas tbody tr .name")).to_have_text(["gpu1", "gpu2"])
+    await expect(page.locator("#of-pool")).to_have_text(" of m")
+    await page.locator(".pool[data-pool=a]").click()
+    await expect(page.locator("#replicas tbody tr .name")).to_have_text(["gpu0", "gpu2"])
+    assert "pool=a" in page.url
 
 
 async def test_many_replicas_show_those_with_something_to_tell(opened: Opened) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
+from controlplane.core import audit
 from controlplane.migrations import SCHEMA
 from controlplane.store.embedded import EmbeddedStore
 from controlplane.store.protocol import Put
@@ -111,7 +112,10 @@ async def test_a_restore_leaves_exactly_what_it_was_given(target: str) -> None:
         agent.call.cancel()
         done = await restore(stub, wanted)
         assert (done.added, done.removed) == (300, 2)
-        assert await saved(stub) == {**wanted, "trimtab/term": b"2"}
+        now = await saved(stub)
+        record = {name: value for name, value in now.items() if name.startswith("trimtab/audit")}
+        assert now == {**wanted, "trimtab/term": b"2", **record}
+        assert record.keys() == {audit.NEWEST_KEY, audit.key(1), audit.key(2)}, "cordon, restore"
         assert not (await stub.GetFleet(admin_pb2.GetFleetRequest())).fleet.replicas
 
 

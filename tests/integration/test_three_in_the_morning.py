@@ -107,7 +107,7 @@ async def night(
         following = await stack.enter_async_context(TaskRunner())
         told = EdgeConfig("e1", "127.0.0.1", 1, "127.0.0.1", 2, target, None)
         feed = Feed(told, edge.table, edge.dispatch, edge.admission, edge.metrics)
-        feed.tellers = questions.tellers(edge.proxy.decisions, edge.dispatch)
+        feed.tellers = questions.tellers(edge.proxy.decisions, edge.proxy.arrivals, edge.dispatch)
         follows = following.once("feed", feed.run())
         key = {"authorization": "Bearer sk-test"}
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=key))
@@ -126,6 +126,7 @@ async def sick(at: Night) -> None:
     async with at.http.post(f"{at.engines[0].url}/v1/completions", json=short) as answer:
         await answer.read()  # its first steps, in which hangs are called so much later
     await until(lambda: not at.edge.table.credits["r0"].running)
+    await at.engines[0].fault(slow=50.0)  # so that it is at work when it hangs
     await at.engines[1].fault(error_rate=1.0)
     at.ask_many(60)
     await until(lambda: bool(at.edge.table.credits["r0"].running))

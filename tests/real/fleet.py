@@ -109,7 +109,7 @@ class Fleet:
     def cordoned(self, engine: RealEngine) -> Iterator[None]:
         """Inside, new requests go to the other engine."""
         name = self.replica(engine)["replica"]
-        subprocess.run(self.ctl("cordon", name), capture_output=True, check=True)
+        subprocess.run(self.ctl("cordon", name, "--yes"), capture_output=True, check=True)
         self.wait_for(engine, "READY", "CLOSED")
         try:
             yield

@@ -8,7 +8,9 @@ Rule 3: nothing is taken away on a guess: an engine that serves when it is first
 Rule 4: a start is not a failure: a first restart is probed at once. No engine that was seen
 starting gets clients before it made a token: probes pay for compilation, not people.
 Rule 5: back in use is a cap on concurrency that grows on evidence; a timer alone grows nothing.
-Rule 6: caution follows the record. Each ejection doubles the next wait, up to five minutes, halves
+Rule 6: an operator may hold a replica out, or in, or pause what counts decide (`Hold`). The agent's
+word and a closed port eject all the same. Whom he let go comes back like any other, without a wait.
+Rule 7: caution follows the record. Each ejection doubles the next wait, up to five minutes, halves
 the first cap and asks for one probe more; time in use forgives.
 
 TABLE is the machine: in each state the first cause that holds moves it. The diagram in
@@ -67,6 +69,15 @@ class Word(Enum):
     LOST = auto()  # no useful work: dead, hung, without its GPU
 
 
+class Hold(Enum):
+    """What an operator has put in the place of counts."""
+
+    NONE = auto()
+    OPEN = auto()  # it stays out
+    CLOSED = auto()  # edges' counts do not eject it, and what they ejected comes back
+    PAUSED = auto()  # edges' counts eject nobody
+
+
 class Cause(Enum):
     """Why a breaker moves, in words for people."""
 
@@ -76,6 +87,7 @@ class Cause(Enum):
     UNPROBED = "no probe can tell: its first requests are the probes"
     FULL = "it holds its full limit"
     RECOVERED = "its failures have ended"
+    HELD = "an operator holds it out"
     LOST = "its agent says that it does no useful work"
     STOPPED = "its engine stopped or started anew"
     LEAVING = "its engine drains or sleeps"
@@ -126,6 +138,13 @@ class Evidence:
     """Edges' word alone may not eject it."""
     pardoned: bool = False
     """What was ejected on edges' word alone is to come back."""
+    hold: Hold = Hold.NONE
+    """What an operator says."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the failures that edges count may eject it."""
+        return not self.kept and self.hold not in {Hold.CLOSED, Hold.PAUSED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +177,12 @@ class Breaker:
 
 TABLE: Mapping[State, tuple[tuple[Cause, State], ...]] = {
     State.JOINING: (
+        (Cause.HELD, State.EJECTED),
         (Cause.FOUND, State.HEALTHY),
         (Cause.STARTED, State.PROBING),
     ),
     State.PROBING: (
+        (Cause.HELD, State.EJECTED),
         (Cause.LOST, State.EJECTED),
         (Cause.STOPPED, State.EJECTED),
         (Cause.LEAVING, State.DRAINING),
@@ -170,6 +191,7 @@ TABLE: Mapping[State, tuple[tuple[Cause, State], ...]] = {
         (Cause.UNPROBED, State.RAMPING),
     ),
     State.RAMPING: (
+        (Cause.HELD, State.EJECTED),
         (Cause.LOST, State.EJECTED),
         (Cause.STOPPED, State.EJECTED),
         (Cause.LEAVING, State.DRAINING),
@@ -179,6 +201,7 @@ TABLE: Mapping[State, tuple[tuple[Cause, State], ...]] = {
         (Cause.FULL, State.HEALTHY),
     ),
     State.HEALTHY: (
+        (Cause.HELD, State.EJECTED),
         (Cause.LOST, State.EJECTED),
         (Cause.STOPPED, State.EJECTED),
         (Cause.LEAVING, State.DRAINING),
@@ -188,6 +211,7 @@ TABLE: Mapping[State, tuple[tuple[Cause, State], ...]] = {
         (Cause.IMPAIRED, State.DEGRADED),
     ),
     State.DEGRADED: (
+        (Cause.HELD, State.EJECTED),
         (Cause.LOST, State.EJECTED),
         (Cause.STOPPED, State.EJECTED),
         (Cause.LEAVING, State.DRAINING),
@@ -225,6 +249,12 @@ def wants_probe(breaker: Breaker, word: Word, now_s: float) -> bool:
         return False
     ramps_idle = breaker.state is State.RAMPING and not breaker.first_token
     return breaker.state is State.PROBING or ramps_idle
+
+
+def reset(breaker: Breaker, now_s: float) -> Breaker:
+    """Hold nothing against it: what is out is probed as soon as it serves, what is in stays."""
+    until_s = min(breaker.until_s, now_s)
+    return replace(breaker, ejections=0, until_s=until_s, counts_from_s=now_s)
 
 
 def probes_needed(breaker: Breaker) -> int:
@@ -351,13 +381,23 @@ _HOLDS: Mapping[Cause, Callable[[Breaker, Evidence, float], bool]] = {
     Cause.RETURNED: lambda _b, e, _n: e.word not in {Word.LEAVING, Word.NONE},
     Cause.PROBE_FAILED: lambda _b, e, _n: e.probe is False,
     Cause.REFUSED: lambda _b, e, _n: _refuses(e) and not e.kept,
-    Cause.FAILING: lambda _b, e, _n: is_failing(e) and not e.kept,
-    Cause.STUMBLED: lambda _b, e, _n: _stumbles(e) and not e.kept,
-    Cause.SPARED: lambda _b, e, _n: is_impaired(e) and e.spared and not e.kept,
+    Cause.FAILING: lambda _b, e, _n: is_failing(e) and e.counts,
+    Cause.STUMBLED: lambda _b, e, _n: _stumbles(e) and e.counts,
+    Cause.SPARED: lambda _b, e, _n: is_impaired(e) and e.spared and e.counts,
     Cause.IMPAIRED: lambda _b, e, _n: is_impaired(e),
-    Cause.PARDONED: lambda b, e, _: e.pardoned and e.word is Word.SERVES and b.cause in PARDONABLE,
-    Cause.RESTARTED: lambda b, e, _: b.ejections <= 1 and _restarted(b, e),
-    Cause.WAITED: lambda b, e, n: n >= b.until_s and e.word is Word.SERVES,
+    Cause.PARDONED: lambda b, e, _: (
+        (e.pardoned or e.hold is Hold.CLOSED)
+        and e.hold is not Hold.OPEN
+        and e.word is Word.SERVES
+        and b.cause in PARDONABLE
+    ),
+    Cause.RESTARTED: lambda b, e, _: (
+        b.ejections <= 1 and _restarted(b, e) and e.hold is not Hold.OPEN
+    ),
+    Cause.WAITED: lambda b, e, n: (
+        n >= b.until_s and e.word is Word.SERVES and e.hold is not Hold.OPEN
+    ),
+    Cause.HELD: lambda _b, e, _n: e.hold is Hold.OPEN,
 }
 
 
@@ -392,6 +432,8 @@ def _first_cap(breaker: Breaker, seen: Evidence) -> float:
 
 
 def _eject(breaker: Breaker, now_s: float, dice: Dice) -> Breaker:
+    if breaker.cause is Cause.HELD:  # that is no fault of its own
+        return replace(breaker, until_s=now_s)
     ejections = min(EJECTIONS_MAX, breaker.ejections + 1)
     wait_s = min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** (ejections - 1))
     wait_s *= 1.0 + BACKOFF_JITTER * (2.0 * dice.random() - 1.0)

@@ -41,6 +41,8 @@ class Member:
     """Its agent takes it out of use at this moment."""
     impaired: bool = False
     """It fails more than chance would."""
+    held: bool = False
+    """An operator says that counts do not eject it."""
     out: bool = False
     """Ejected on edges' word alone, while its agent has nothing against it."""
     carries_work_per_s: float = 0.0
@@ -132,6 +134,7 @@ def _spare(
         member.name
         for member in members
         if member.impaired
+        and not member.held
         and member.state in STEADY
         and member.name not in kept
         and suffices(offered_work_per_s, carried - member.carries_work_per_s)

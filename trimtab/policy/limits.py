@@ -74,8 +74,8 @@ class Limit:
             return QUEUE_TARGET_MAX
         return min(QUEUE_TARGET_MAX, 1.0 + ROUND_TRIP_S * self.finished_per_s)
 
-    def observe(self, reading: Reading, now_s: float) -> None:
-        """A new report came."""
+    def observe(self, reading: Reading, now_s: float, *, frozen: bool = False) -> None:
+        """A new report came; what is frozen only keeps to what the engine can run."""
         elapsed_s = 0.0 if self._read_s is None else max(0.0, now_s - self._read_s)
         self._read_s = now_s
         self._count_finished(reading.finished_total, elapsed_s)
@@ -83,9 +83,9 @@ class Limit:
             standing = min(reading.waiting, self._waiting)
             self._waiting = reading.waiting
             step = GAIN_PER_S * min(STEP_LIMIT_S, elapsed_s) * (self.target - standing)
-            if step < 0.0 or reading.used >= GROWS_ABOVE * self._slots:
+            if not frozen and (step < 0.0 or reading.used >= GROWS_ABOVE * self._slots):
                 self._slots += step
-        self._mind_kv(reading, now_s)
+        self._mind_kv(reading, now_s, frozen=frozen)
         least = min(FLOOR_SLOTS, reading.max_num_seqs)
         self._slots = min(max(self._slots, least), reading.max_num_seqs + self.target)
 
@@ -100,10 +100,12 @@ class Limit:
         blind_s = 0.0 if self._read_s is None else max(0.0, now_s - self._read_s - BLIND_AFTER_S)
         return self._slots * max(BLIND_RATIO, 1.0 - BLIND_LOSS_PER_S * blind_s)
 
-    def _mind_kv(self, reading: Reading, now_s: float) -> None:
+    def _mind_kv(self, reading: Reading, now_s: float, *, frozen: bool) -> None:
         ratio, preemptions = reading.kv_ratio or 0.0, reading.preemptions_total or 0
         preempted = preemptions > self._preemptions > 0
         self._preemptions = preemptions
+        if frozen:
+            return
         if ratio > KV_TELLS_ABOVE and reading.running:
             self._slots = min(self._slots, self.target + reading.running * KV_CEILING / ratio)
         if (preempted or ratio > KV_CEILING) and now_s - self._cut_s >= CUT_GAP_S:

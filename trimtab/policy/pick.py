@@ -1,10 +1,10 @@
 """Which replica gets the next request.
 
 score = (own in-flight + queue the engine reports + aversion) / slots, smallest wins; scores within
-2 % are a tie that the dice break. Own in-flight is exact and fresh, and keeps edges from herding on
-stale reports (Mitzenmacher 2000); the report only corrects for load that others put there. Rules:
-a replica without a free slot is never picked; one that failed this very request is picked again
-only when no other open replica exists.
+2 % are a tie that the dice break, loaded by an operator's weights if there are any. Own in-flight
+is exact and fresh, and keeps edges from herding on stale reports (Mitzenmacher 2000); the report
+only corrects for load that others put there. Rules: a replica without a free slot is never picked;
+one that failed this very request is picked again only when no other open replica exists.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     """Its part of the pool, beside the others'."""
     is_settled: bool = True
     """Whether conversations may have their home on it (`affinity`)."""
+    share: float = 1.0
+    """Of its limit, by an operator's weights (`shares`)."""
 
     @property
     def has_room(self) -> bool:
@@ -56,5 +58,13 @@ def pick(candidates: Sequence[Candidate], tried: Collection[str], dice: Dice) ->
         return None
     scores = [(c.inflight + c.waiting + c.penalty_slots) / (c.slots or 1) for c in free]
     worst = min(scores) + TIE_RATIO
-    ties = [c.replica for c, score in zip(free, scores, strict=True) if score <= worst]
-    return ties[int(dice.random() * len(ties))]
+    ties = [c for c, score in zip(free, scores, strict=True) if score <= worst]
+    total = sum([c.share for c in ties])
+    at = dice.random() * total
+    if total == len(ties):
+        return ties[int(at)].replica
+    for candidate in ties:
+        at -= candidate.share
+        if at < 0.0:
+            break
+    return candidate.replica

@@ -14,8 +14,10 @@ just died leaves several behind.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
+
+import msgspec
 
 from trimtab.model import Outcome
 from trimtab.policy.classify import Failure, Fault, classify
@@ -71,15 +73,14 @@ class Budget:
         self.tokens = min(self.depth, self.tokens + RESERVE_PER_S * elapsed_s)
 
 
-@dataclass(slots=True)
-class History:
+class History(msgspec.Struct):
     """The attempts of one request so far."""
 
     retries: int = 0
     requeues: int = 0
     stale: int = 0
     continuations: int = 0
-    tried: set[str] = field(default_factory=set)
+    tried: set[str] = set()
 
     @property
     def attempts(self) -> int:

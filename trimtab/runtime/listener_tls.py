@@ -29,8 +29,14 @@ class ListenerTls:
         self._said = ""
         self._stamp = self._stamped()
         self._current = _context(cert, key)
+        self._expires_s = _expires_s(cert)
         self.context = _context(cert, key)
         self.context.sni_callback = self._serve_newest
+
+    @property
+    def expires_s(self) -> float:
+        """When the newest usable certificate does, in seconds since 1970."""
+        return self._expires_s
 
     async def follow(self, poll_s: float = POLL_S) -> None:
         """Look for a new pair, for ever."""
@@ -46,6 +52,7 @@ class ListenerTls:
                 return
             self._stamp = stamp
             self._current = _context(self._cert, self._key)
+            self._expires_s = _expires_s(self._cert)
             log.info("new certificate", extra={"fields": {"cert": str(self._cert)}})
         except ConfigError as error:
             self._complain(str(error))
@@ -84,6 +91,13 @@ def _context(cert: pathlib.Path, key: pathlib.Path) -> ssl.SSLContext:
     except OSError as error:
         raise ConfigError(f"cannot read {error.filename or key}: {error.strerror}") from None
     return context
+
+
+def _expires_s(cert: pathlib.Path) -> float:
+    """Of the first certificate in a file that OpenSSL has just taken."""
+    from cryptography import x509  # noqa: PLC0415  40 ms that who has no certificate need not pay
+
+    return x509.load_pem_x509_certificate(cert.read_bytes()).not_valid_after_utc.timestamp()
 
 
 def _no_password() -> str:

@@ -40,6 +40,7 @@ RESTARTS: Mapping[type[msgspec.Struct], Mapping[str, str]] = {
     file.Pool: {"fallback": "edges"},
     file.Engine: {"max_num_seqs": "agents"},
     file.EdgeLimits: {
+        "drain_s": "edges",
         "extra_paths": "edges",
         "tls": "edges",
         "route_headers": "edges",

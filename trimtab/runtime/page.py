@@ -51,7 +51,7 @@ log = logging.getLogger("page")
 class Source(Protocol):
     """What one process knows."""
 
-    def remember(self, at_s: float) -> list[history.Cell]:
+    def remember(self, at_s: float) -> list[history.Finished]:
         """Note this moment, in seconds since 1970; the cells of the timeline it finished."""
 
     def look(self, at_s: float) -> status.Look:
@@ -131,8 +131,9 @@ class Page:
                 log.exception("the status page missed a moment")
 
     def _tick(self, at_s: float) -> None:
-        cells = status.cells(self._source.remember(at_s))
+        finished = self._source.remember(at_s)
         if any(channel.watchers for channel in self._channels.values()):
+            cells = status.cells(self._source.past(), finished)
             whole = status.document(self._source.look(at_s))
             for is_public, channel in self._channels.items():
                 if channel.watchers:

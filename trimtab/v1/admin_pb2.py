@@ -23,68 +23,69 @@ _sym_db = _symbol_database.Default()
 
 
 from trimtab.v1 import edge_pb2 as trimtab_dot_v1_dot_edge__pb2
+from trimtab.v1 import steer_pb2 as trimtab_dot_v1_dot_steer__pb2
 from trimtab.v1 import types_pb2 as trimtab_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16trimtab/v1/admin.proto\x12\ntrimtab.v1\x1a\x15trimtab/v1/edge.proto\x1a\x16trimtab/v1/types.proto\"\x11\n\x0fGetFleetRequest\"4\n\x10GetFleetResponse\x12 \n\x05\x66leet\x18\x01 \x01(\x0b\x32\x11.trimtab.v1.Fleet\"&\n\x11WatchFleetRequest\x12\x11\n\tperiod_ms\x18\x01 \x01(\r\"6\n\x12WatchFleetResponse\x12 \n\x05\x66leet\x18\x01 \x01(\x0b\x32\x11.trimtab.v1.Fleet\"(\n\x15\x45xplainReplicaRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\"F\n\x16\x45xplainReplicaResponse\x12,\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x17.trimtab.v1.Explanation\"b\n\x12WatchEventsRequest\x12\r\n\x05\x61\x62out\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x10\n\x08since_ms\x18\x04 \x01(\x04\x12\x0c\n\x04what\x18\x05 \x01(\t\"K\n\x13WatchEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.trimtab.v1.FleetEvent\x12\x0c\n\x04lost\x18\x02 \x01(\x04\"\xc5\x01\n\x0b\x45xplanation\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x10\n\x08headline\x18\x02 \x01(\t\x12\x13\n\x0bin_rotation\x18\x03 \x01(\x08\x12\x0f\n\x07traffic\x18\x04 \x01(\t\x12%\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x13.trimtab.v1.Finding\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x07 \x03(\t\x12&\n\x06\x65vents\x18\x08 \x03(\x0b\x32\x16.trimtab.v1.FleetEvent\"K\n\x07\x46inding\x12$\n\x07\x63oncern\x18\x01 \x01(\x0e\x32\x13.trimtab.v1.Concern\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"{\n\nFleetEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x04\x12\r\n\x05\x61\x62out\x18\x03 \x01(\t\x12\x0c\n\x04what\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12#\n\x07\x64\x65tails\x18\x06 \x03(\x0b\x32\x12.trimtab.v1.Detail\"%\n\x06\x44\x65tail\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"f\n\x10SetIntentRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\"\n\x06intent\x18\x02 \x01(\x0e\x32\x12.trimtab.v1.Intent\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"K\n\x11SetIntentResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12$\n\x08previous\x18\x02 \x01(\x0e\x32\x12.trimtab.v1.Intent\"\x12\n\x10SaveStateRequest\"f\n\x11SaveStateResponse\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.trimtab.v1.StateHeader\x12(\n\x07records\x18\x02 \x03(\x0b\x32\x17.trimtab.v1.StateRecord\"x\n\x0bStateHeader\x12\r\n\x05\x66leet\x18\x01 \x01(\t\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\r\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x04\x12\x0f\n\x07records\x18\x06 \x01(\x04\")\n\x0bStateRecord\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x81\x01\n\x13RestoreStateRequest\x12\x10\n\x08\x65xpected\x18\x01 \x01(\x04\x12\x0f\n\x07preview\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12(\n\x07records\x18\x05 \x03(\x0b\x32\x17.trimtab.v1.StateRecord\"V\n\x14RestoreStateResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x04\x12\x0f\n\x07removed\x18\x03 \x01(\x04\x12\r\n\x05\x66leet\x18\x04 \x01(\t\"\xfe\x01\n\x05\x46leet\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12\x1c\n\x14\x63ontrolplane_version\x18\x05 \x01(\t\x12)\n\x08replicas\x18\x06 \x03(\x0b\x32\x17.trimtab.v1.ReplicaView\x12#\n\x05\x65\x64ges\x18\x07 \x03(\x0b\x32\x14.trimtab.v1.EdgeView\x12%\n\x06\x61gents\x18\x08 \x03(\x0b\x32\x15.trimtab.v1.AgentView\x12#\n\x05pools\x18\t \x03(\x0b\x32\x14.trimtab.v1.PoolView\"\xa7\x07\n\x0bReplicaView\x12 \n\x05route\x18\x01 \x01(\x0b\x32\x11.trimtab.v1.Route\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.trimtab.v1.EngineState\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12\x14\n\x0cstate_age_ms\x18\x04 \x01(\x04\x12\"\n\x06intent\x18\x05 \x01(\x0e\x32\x12.trimtab.v1.Intent\x12\x13\n\x0blimit_slots\x18\x06 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x07 \x01(\r\x12\x34\n\x13max_num_seqs_source\x18\x08 \x01(\x0e\x32\x17.trimtab.v1.LimitSource\x12\x0e\n\x06weight\x18\t \x01(\x01\x12\x10\n\x08inflight\x18\n \x01(\r\x12\x14\n\x07running\x18\x0b \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x07waiting\x18\x0c \x01(\x04H\x01\x88\x01\x01\x12!\n\x14kv_cache_usage_ratio\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nttft_p50_s\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x17\n\nttft_p99_s\x18\x0f \x01(\x01H\x04\x88\x01\x01\x12$\n\x17generation_tokens_per_s\x18\x10 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x0bshare_ratio\x18\x11 \x01(\x01H\x06\x88\x01\x01\x12\x13\n\x0b\x66\x61ilures_1m\x18\x12 \x01(\x04\x12\x14\n\x0coverloads_1m\x18\x13 \x01(\x04\x12\x1a\n\rreport_age_ms\x18\x14 \x01(\x04H\x07\x88\x01\x01\x12\x14\n\x0cvllm_version\x18\x15 \x01(\t\x12\x16\n\tuptime_ms\x18\x16 \x01(\x04H\x08\x88\x01\x01\x12#\n\x04gpus\x18\x17 \x03(\x0b\x32\x15.trimtab.v1.GpuSample\x12\x12\n\nfull_slots\x18\x18 \x01(\r\x12\x16\n\x0e\x62reaker_reason\x18\x19 \x01(\t\x12\x16\n\x0e\x62reaker_age_ms\x18\x1a \x01(\x04\x12\x1b\n\x0e\x65jected_for_ms\x18\x1b \x01(\x04H\t\x88\x01\x01\x12\x11\n\tejections\x18\x1c \x01(\rB\n\n\x08_runningB\n\n\x08_waitingB\x17\n\x15_kv_cache_usage_ratioB\r\n\x0b_ttft_p50_sB\r\n\x0b_ttft_p99_sB\x1a\n\x18_generation_tokens_per_sB\x0e\n\x0c_share_ratioB\x10\n\x0e_report_age_msB\x0c\n\n_uptime_msB\x11\n\x0f_ejected_for_ms\"\x8f\x02\n\x08\x45\x64geView\x12\x0c\n\x04\x65\x64ge\x18\x01 \x01(\t\x12\x14\n\x0c\x65\x64ge_version\x18\x02 \x01(\t\x12\x12\n\nlisten_url\x18\x03 \x01(\t\x12\x15\n\racked_version\x18\x04 \x01(\x04\x12\x14\n\x0csent_version\x18\x05 \x01(\x04\x12\x12\n\nlast_error\x18\x06 \x01(\t\x12\x10\n\x08inflight\x18\x07 \x01(\r\x12\x0e\n\x06queued\x18\x08 \x01(\r\x12\x13\n\x0brequests_1m\x18\t \x01(\x04\x12\x0f\n\x07shed_1m\x18\n \x01(\x04\x12\x14\n\x0c\x63onnected_ms\x18\x0b \x01(\x04\x12\x1a\n\rreport_age_ms\x18\x0c \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_report_age_ms\"\x85\x01\n\tAgentView\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x1a\n\rreport_age_ms\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\ngpu_detail\x18\x05 \x01(\tB\x10\n\x0e_report_age_ms\"\xba\x01\n\x08PoolView\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\r\x12\x0c\n\x04open\x18\x03 \x01(\r\x12\x12\n\nopen_slots\x18\x04 \x01(\r\x12\x15\n\rhealthy_slots\x18\x05 \x01(\r\x12\x10\n\x08inflight\x18\x06 \x01(\r\x12\x0e\n\x06queued\x18\x07 \x01(\r\x12\x0f\n\x07shed_1m\x18\x08 \x01(\x04\x12\x13\n\x0brequests_1m\x18\t \x01(\x04\x12\r\n\x05\x61larm\x18\n \x01(\t*\\\n\x07\x43oncern\x12\x17\n\x13\x43ONCERN_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ONCERN_BLOCKS\x10\x01\x12\x12\n\x0e\x43ONCERN_LIMITS\x10\x02\x12\x10\n\x0c\x43ONCERN_FINE\x10\x03\x32\xba\x04\n\x0c\x41\x64minService\x12\x45\n\x08GetFleet\x12\x1b.trimtab.v1.GetFleetRequest\x1a\x1c.trimtab.v1.GetFleetResponse\x12M\n\nWatchFleet\x12\x1d.trimtab.v1.WatchFleetRequest\x1a\x1e.trimtab.v1.WatchFleetResponse0\x01\x12W\n\x0e\x45xplainReplica\x12!.trimtab.v1.ExplainReplicaRequest\x1a\".trimtab.v1.ExplainReplicaResponse\x12P\n\x0bWatchEvents\x12\x1e.trimtab.v1.WatchEventsRequest\x1a\x1f.trimtab.v1.WatchEventsResponse0\x01\x12H\n\tSetIntent\x12\x1c.trimtab.v1.SetIntentRequest\x1a\x1d.trimtab.v1.SetIntentResponse\x12J\n\tSaveState\x12\x1c.trimtab.v1.SaveStateRequest\x1a\x1d.trimtab.v1.SaveStateResponse0\x01\x12S\n\x0cRestoreState\x12\x1f.trimtab.v1.RestoreStateRequest\x1a .trimtab.v1.RestoreStateResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16trimtab/v1/admin.proto\x12\ntrimtab.v1\x1a\x15trimtab/v1/edge.proto\x1a\x16trimtab/v1/steer.proto\x1a\x16trimtab/v1/types.proto\"\x11\n\x0fGetFleetRequest\"4\n\x10GetFleetResponse\x12 \n\x05\x66leet\x18\x01 \x01(\x0b\x32\x11.trimtab.v1.Fleet\"&\n\x11WatchFleetRequest\x12\x11\n\tperiod_ms\x18\x01 \x01(\r\"6\n\x12WatchFleetResponse\x12 \n\x05\x66leet\x18\x01 \x01(\x0b\x32\x11.trimtab.v1.Fleet\"(\n\x15\x45xplainReplicaRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\"F\n\x16\x45xplainReplicaResponse\x12,\n\x0b\x65xplanation\x18\x01 \x01(\x0b\x32\x17.trimtab.v1.Explanation\"b\n\x12WatchEventsRequest\x12\r\n\x05\x61\x62out\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\r\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x10\n\x08since_ms\x18\x04 \x01(\x04\x12\x0c\n\x04what\x18\x05 \x01(\t\"K\n\x13WatchEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.trimtab.v1.FleetEvent\x12\x0c\n\x04lost\x18\x02 \x01(\x04\"\xc5\x01\n\x0b\x45xplanation\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x10\n\x08headline\x18\x02 \x01(\t\x12\x13\n\x0bin_rotation\x18\x03 \x01(\x08\x12\x0f\n\x07traffic\x18\x04 \x01(\t\x12%\n\x08\x66indings\x18\x05 \x03(\x0b\x32\x13.trimtab.v1.Finding\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x06 \x01(\t\x12\x0e\n\x06\x61\x64vice\x18\x07 \x03(\t\x12&\n\x06\x65vents\x18\x08 \x03(\x0b\x32\x16.trimtab.v1.FleetEvent\"K\n\x07\x46inding\x12$\n\x07\x63oncern\x18\x01 \x01(\x0e\x32\x13.trimtab.v1.Concern\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"{\n\nFleetEvent\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x04\x12\r\n\x05\x61\x62out\x18\x03 \x01(\t\x12\x0c\n\x04what\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12#\n\x07\x64\x65tails\x18\x06 \x03(\x0b\x32\x12.trimtab.v1.Detail\"%\n\x06\x44\x65tail\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"f\n\x10SetIntentRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\"\n\x06intent\x18\x02 \x01(\x0e\x32\x12.trimtab.v1.Intent\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\"K\n\x11SetIntentResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12$\n\x08previous\x18\x02 \x01(\x0e\x32\x12.trimtab.v1.Intent\"\x12\n\x10SaveStateRequest\"f\n\x11SaveStateResponse\x12\'\n\x06header\x18\x01 \x01(\x0b\x32\x17.trimtab.v1.StateHeader\x12(\n\x07records\x18\x02 \x03(\x0b\x32\x17.trimtab.v1.StateRecord\"x\n\x0bStateHeader\x12\r\n\x05\x66leet\x18\x01 \x01(\t\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x0e\n\x06schema\x18\x03 \x01(\r\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x05 \x01(\x04\x12\x0f\n\x07records\x18\x06 \x01(\x04\")\n\x0bStateRecord\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x81\x01\n\x13RestoreStateRequest\x12\x10\n\x08\x65xpected\x18\x01 \x01(\x04\x12\x0f\n\x07preview\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12(\n\x07records\x18\x05 \x03(\x0b\x32\x17.trimtab.v1.StateRecord\"V\n\x14RestoreStateResponse\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x01 \x01(\x04\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x04\x12\x0f\n\x07removed\x18\x03 \x01(\x04\x12\r\n\x05\x66leet\x18\x04 \x01(\t\"\xa7\x02\n\x05\x46leet\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06leader\x18\x02 \x01(\t\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12\x1c\n\x14\x63ontrolplane_version\x18\x05 \x01(\t\x12)\n\x08replicas\x18\x06 \x03(\x0b\x32\x17.trimtab.v1.ReplicaView\x12#\n\x05\x65\x64ges\x18\x07 \x03(\x0b\x32\x14.trimtab.v1.EdgeView\x12%\n\x06\x61gents\x18\x08 \x03(\x0b\x32\x15.trimtab.v1.AgentView\x12#\n\x05pools\x18\t \x03(\x0b\x32\x14.trimtab.v1.PoolView\x12\'\n\toverrides\x18\x14 \x03(\x0b\x32\x14.trimtab.v1.Override\"\xa7\x07\n\x0bReplicaView\x12 \n\x05route\x18\x01 \x01(\x0b\x32\x11.trimtab.v1.Route\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.trimtab.v1.EngineState\x12\x14\n\x0cstate_reason\x18\x03 \x01(\t\x12\x14\n\x0cstate_age_ms\x18\x04 \x01(\x04\x12\"\n\x06intent\x18\x05 \x01(\x0e\x32\x12.trimtab.v1.Intent\x12\x13\n\x0blimit_slots\x18\x06 \x01(\r\x12\x14\n\x0cmax_num_seqs\x18\x07 \x01(\r\x12\x34\n\x13max_num_seqs_source\x18\x08 \x01(\x0e\x32\x17.trimtab.v1.LimitSource\x12\x0e\n\x06weight\x18\t \x01(\x01\x12\x10\n\x08inflight\x18\n \x01(\r\x12\x14\n\x07running\x18\x0b \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x07waiting\x18\x0c \x01(\x04H\x01\x88\x01\x01\x12!\n\x14kv_cache_usage_ratio\x18\r \x01(\x01H\x02\x88\x01\x01\x12\x17\n\nttft_p50_s\x18\x0e \x01(\x01H\x03\x88\x01\x01\x12\x17\n\nttft_p99_s\x18\x0f \x01(\x01H\x04\x88\x01\x01\x12$\n\x17generation_tokens_per_s\x18\x10 \x01(\x01H\x05\x88\x01\x01\x12\x18\n\x0bshare_ratio\x18\x11 \x01(\x01H\x06\x88\x01\x01\x12\x13\n\x0b\x66\x61ilures_1m\x18\x12 \x01(\x04\x12\x14\n\x0coverloads_1m\x18\x13 \x01(\x04\x12\x1a\n\rreport_age_ms\x18\x14 \x01(\x04H\x07\x88\x01\x01\x12\x14\n\x0cvllm_version\x18\x15 \x01(\t\x12\x16\n\tuptime_ms\x18\x16 \x01(\x04H\x08\x88\x01\x01\x12#\n\x04gpus\x18\x17 \x03(\x0b\x32\x15.trimtab.v1.GpuSample\x12\x12\n\nfull_slots\x18\x18 \x01(\r\x12\x16\n\x0e\x62reaker_reason\x18\x19 \x01(\t\x12\x16\n\x0e\x62reaker_age_ms\x18\x1a \x01(\x04\x12\x1b\n\x0e\x65jected_for_ms\x18\x1b \x01(\x04H\t\x88\x01\x01\x12\x11\n\tejections\x18\x1c \x01(\rB\n\n\x08_runningB\n\n\x08_waitingB\x17\n\x15_kv_cache_usage_ratioB\r\n\x0b_ttft_p50_sB\r\n\x0b_ttft_p99_sB\x1a\n\x18_generation_tokens_per_sB\x0e\n\x0c_share_ratioB\x10\n\x0e_report_age_msB\x0c\n\n_uptime_msB\x11\n\x0f_ejected_for_ms\"\x8f\x02\n\x08\x45\x64geView\x12\x0c\n\x04\x65\x64ge\x18\x01 \x01(\t\x12\x14\n\x0c\x65\x64ge_version\x18\x02 \x01(\t\x12\x12\n\nlisten_url\x18\x03 \x01(\t\x12\x15\n\racked_version\x18\x04 \x01(\x04\x12\x14\n\x0csent_version\x18\x05 \x01(\x04\x12\x12\n\nlast_error\x18\x06 \x01(\t\x12\x10\n\x08inflight\x18\x07 \x01(\r\x12\x0e\n\x06queued\x18\x08 \x01(\r\x12\x13\n\x0brequests_1m\x18\t \x01(\x04\x12\x0f\n\x07shed_1m\x18\n \x01(\x04\x12\x14\n\x0c\x63onnected_ms\x18\x0b \x01(\x04\x12\x1a\n\rreport_age_ms\x18\x0c \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_report_age_ms\"\x85\x01\n\tAgentView\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x11\n\tconnected\x18\x03 \x01(\x08\x12\x1a\n\rreport_age_ms\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\ngpu_detail\x18\x05 \x01(\tB\x10\n\x0e_report_age_ms\"\xba\x01\n\x08PoolView\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x10\n\x08replicas\x18\x02 \x01(\r\x12\x0c\n\x04open\x18\x03 \x01(\r\x12\x12\n\nopen_slots\x18\x04 \x01(\r\x12\x15\n\rhealthy_slots\x18\x05 \x01(\r\x12\x10\n\x08inflight\x18\x06 \x01(\r\x12\x0e\n\x06queued\x18\x07 \x01(\r\x12\x0f\n\x07shed_1m\x18\x08 \x01(\x04\x12\x13\n\x0brequests_1m\x18\t \x01(\x04\x12\r\n\x05\x61larm\x18\n \x01(\t*\\\n\x07\x43oncern\x12\x17\n\x13\x43ONCERN_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ONCERN_BLOCKS\x10\x01\x12\x12\n\x0e\x43ONCERN_LIMITS\x10\x02\x12\x10\n\x0c\x43ONCERN_FINE\x10\x03\x32\xba\x04\n\x0c\x41\x64minService\x12\x45\n\x08GetFleet\x12\x1b.trimtab.v1.GetFleetRequest\x1a\x1c.trimtab.v1.GetFleetResponse\x12M\n\nWatchFleet\x12\x1d.trimtab.v1.WatchFleetRequest\x1a\x1e.trimtab.v1.WatchFleetResponse0\x01\x12W\n\x0e\x45xplainReplica\x12!.trimtab.v1.ExplainReplicaRequest\x1a\".trimtab.v1.ExplainReplicaResponse\x12P\n\x0bWatchEvents\x12\x1e.trimtab.v1.WatchEventsRequest\x1a\x1f.trimtab.v1.WatchEventsResponse0\x01\x12H\n\tSetIntent\x12\x1c.trimtab.v1.SetIntentRequest\x1a\x1d.trimtab.v1.SetIntentResponse\x12J\n\tSaveState\x12\x1c.trimtab.v1.SaveStateRequest\x1a\x1d.trimtab.v1.SaveStateResponse0\x01\x12S\n\x0cRestoreState\x12\x1f.trimtab.v1.RestoreStateRequest\x1a .trimtab.v1.RestoreStateResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtab.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONCERN']._serialized_start=3470
-  _globals['_CONCERN']._serialized_end=3562
-  _globals['_GETFLEETREQUEST']._serialized_start=85
-  _globals['_GETFLEETREQUEST']._serialized_end=102
-  _globals['_GETFLEETRESPONSE']._serialized_start=104
-  _globals['_GETFLEETRESPONSE']._serialized_end=156
-  _globals['_WATCHFLEETREQUEST']._serialized_start=158
-  _globals['_WATCHFLEETREQUEST']._serialized_end=196
-  _globals['_WATCHFLEETRESPONSE']._serialized_start=198
-  _globals['_WATCHFLEETRESPONSE']._serialized_end=252
-  _globals['_EXPLAINREPLICAREQUEST']._serialized_start=254
-  _globals['_EXPLAINREPLICAREQUEST']._serialized_end=294
-  _globals['_EXPLAINREPLICARESPONSE']._serialized_start=296
-  _globals['_EXPLAINREPLICARESPONSE']._serialized_end=366
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=368
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=466
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=468
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=543
-  _globals['_EXPLANATION']._serialized_start=546
-  _globals['_EXPLANATION']._serialized_end=743
-  _globals['_FINDING']._serialized_start=745
-  _globals['_FINDING']._serialized_end=820
-  _globals['_FLEETEVENT']._serialized_start=822
-  _globals['_FLEETEVENT']._serialized_end=945
-  _globals['_DETAIL']._serialized_start=947
-  _globals['_DETAIL']._serialized_end=984
-  _globals['_SETINTENTREQUEST']._serialized_start=986
-  _globals['_SETINTENTREQUEST']._serialized_end=1088
-  _globals['_SETINTENTRESPONSE']._serialized_start=1090
-  _globals['_SETINTENTRESPONSE']._serialized_end=1165
-  _globals['_SAVESTATEREQUEST']._serialized_start=1167
-  _globals['_SAVESTATEREQUEST']._serialized_end=1185
-  _globals['_SAVESTATERESPONSE']._serialized_start=1187
-  _globals['_SAVESTATERESPONSE']._serialized_end=1289
-  _globals['_STATEHEADER']._serialized_start=1291
-  _globals['_STATEHEADER']._serialized_end=1411
-  _globals['_STATERECORD']._serialized_start=1413
-  _globals['_STATERECORD']._serialized_end=1454
-  _globals['_RESTORESTATEREQUEST']._serialized_start=1457
-  _globals['_RESTORESTATEREQUEST']._serialized_end=1586
-  _globals['_RESTORESTATERESPONSE']._serialized_start=1588
-  _globals['_RESTORESTATERESPONSE']._serialized_end=1674
-  _globals['_FLEET']._serialized_start=1677
-  _globals['_FLEET']._serialized_end=1931
-  _globals['_REPLICAVIEW']._serialized_start=1934
-  _globals['_REPLICAVIEW']._serialized_end=2869
-  _globals['_EDGEVIEW']._serialized_start=2872
-  _globals['_EDGEVIEW']._serialized_end=3143
-  _globals['_AGENTVIEW']._serialized_start=3146
-  _globals['_AGENTVIEW']._serialized_end=3279
-  _globals['_POOLVIEW']._serialized_start=3282
-  _globals['_POOLVIEW']._serialized_end=3468
-  _globals['_ADMINSERVICE']._serialized_start=3565
-  _globals['_ADMINSERVICE']._serialized_end=4135
+  _globals['_CONCERN']._serialized_start=3535
+  _globals['_CONCERN']._serialized_end=3627
+  _globals['_GETFLEETREQUEST']._serialized_start=109
+  _globals['_GETFLEETREQUEST']._serialized_end=126
+  _globals['_GETFLEETRESPONSE']._serialized_start=128
+  _globals['_GETFLEETRESPONSE']._serialized_end=180
+  _globals['_WATCHFLEETREQUEST']._serialized_start=182
+  _globals['_WATCHFLEETREQUEST']._serialized_end=220
+  _globals['_WATCHFLEETRESPONSE']._serialized_start=222
+  _globals['_WATCHFLEETRESPONSE']._serialized_end=276
+  _globals['_EXPLAINREPLICAREQUEST']._serialized_start=278
+  _globals['_EXPLAINREPLICAREQUEST']._serialized_end=318
+  _globals['_EXPLAINREPLICARESPONSE']._serialized_start=320
+  _globals['_EXPLAINREPLICARESPONSE']._serialized_end=390
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=392
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=490
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=492
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=567
+  _globals['_EXPLANATION']._serialized_start=570
+  _globals['_EXPLANATION']._serialized_end=767
+  _globals['_FINDING']._serialized_start=769
+  _globals['_FINDING']._serialized_end=844
+  _globals['_FLEETEVENT']._serialized_start=846
+  _globals['_FLEETEVENT']._serialized_end=969
+  _globals['_DETAIL']._serialized_start=971
+  _globals['_DETAIL']._serialized_end=1008
+  _globals['_SETINTENTREQUEST']._serialized_start=1010
+  _globals['_SETINTENTREQUEST']._serialized_end=1112
+  _globals['_SETINTENTRESPONSE']._serialized_start=1114
+  _globals['_SETINTENTRESPONSE']._serialized_end=1189
+  _globals['_SAVESTATEREQUEST']._serialized_start=1191
+  _globals['_SAVESTATEREQUEST']._serialized_end=1209
+  _globals['_SAVESTATERESPONSE']._serialized_start=1211
+  _globals['_SAVESTATERESPONSE']._serialized_end=1313
+  _globals['_STATEHEADER']._serialized_start=1315
+  _globals['_STATEHEADER']._serialized_end=1435
+  _globals['_STATERECORD']._serialized_start=1437
+  _globals['_STATERECORD']._serialized_end=1478
+  _globals['_RESTORESTATEREQUEST']._serialized_start=1481
+  _globals['_RESTORESTATEREQUEST']._serialized_end=1610
+  _globals['_RESTORESTATERESPONSE']._serialized_start=1612
+  _globals['_RESTORESTATERESPONSE']._serialized_end=1698
+  _globals['_FLEET']._serialized_start=1701
+  _globals['_FLEET']._serialized_end=1996
+  _globals['_REPLICAVIEW']._serialized_start=1999
+  _globals['_REPLICAVIEW']._serialized_end=2934
+  _globals['_EDGEVIEW']._serialized_start=2937
+  _globals['_EDGEVIEW']._serialized_end=3208
+  _globals['_AGENTVIEW']._serialized_start=3211
+  _globals['_AGENTVIEW']._serialized_end=3344
+  _globals['_POOLVIEW']._serialized_start=3347
+  _globals['_POOLVIEW']._serialized_end=3533
+  _globals['_ADMINSERVICE']._serialized_start=3630
+  _globals['_ADMINSERVICE']._serialized_end=4200
 # @@protoc_insertion_point(module_scope)

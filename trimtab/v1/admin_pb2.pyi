@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from trimtab.v1 import edge_pb2 as _edge_pb2
+from trimtab.v1 import steer_pb2 as _steer_pb2
 from trimtab.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -668,6 +669,7 @@ class Fleet(_message.Message):
     EDGES_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
+    OVERRIDES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The fleet's name."""
     leader: _builtins.str
@@ -694,6 +696,10 @@ class Fleet(_message.Message):
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolView]:
         """Pools by name."""
 
+    @_builtins.property
+    def overrides(self) -> _containers.RepeatedCompositeFieldContainer[_steer_pb2.Override]:
+        """What operators put in the place of automatic steering, by kind and target."""
+
     def __init__(
         self,
         *,
@@ -706,10 +712,11 @@ class Fleet(_message.Message):
         edges: _abc.Iterable[Global___EdgeView] | None = ...,
         agents: _abc.Iterable[Global___AgentView] | None = ...,
         pools: _abc.Iterable[Global___PoolView] | None = ...,
+        overrides: _abc.Iterable[_steer_pb2.Override] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "controlplane_version", b"controlplane_version", "edges", b"edges", "leader", b"leader", "name", b"name", "pools", b"pools", "replicas", b"replicas", "term", b"term", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "controlplane_version", b"controlplane_version", "edges", b"edges", "leader", b"leader", "name", b"name", "overrides", b"overrides", "pools", b"pools", "replicas", b"replicas", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

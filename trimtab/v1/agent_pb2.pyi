@@ -11,6 +11,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from trimtab.v1 import doctor_pb2 as _doctor_pb2
 from trimtab.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -34,6 +35,7 @@ class AgentMessage(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     PROBE_RESULT_FIELD_NUMBER: _builtins.int
     BYE_FIELD_NUMBER: _builtins.int
+    NODE_FACTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node_hello(self) -> Global___NodeHello:
         """First message of a stream."""
@@ -54,6 +56,10 @@ class AgentMessage(_message.Message):
     def bye(self) -> Global___Bye:
         """A clean goodbye."""
 
+    @_builtins.property
+    def node_facts(self) -> _doctor_pb2.NodeFacts:
+        """How the node is set up, for ctl doctor."""
+
     def __init__(
         self,
         *,
@@ -62,12 +68,13 @@ class AgentMessage(_message.Message):
         report: Global___Report | None = ...,
         probe_result: Global___ProbeResult | None = ...,
         bye: Global___Bye | None = ...,
+        node_facts: _doctor_pb2.NodeFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bye", b"bye", "engine_facts", b"engine_facts", "node_hello", b"node_hello", "probe_result", b"probe_result", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bye", b"bye", "engine_facts", b"engine_facts", "node_facts", b"node_facts", "node_hello", b"node_hello", "probe_result", b"probe_result", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bye", b"bye", "engine_facts", b"engine_facts", "node_hello", b"node_hello", "probe_result", b"probe_result", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bye", b"bye", "engine_facts", b"engine_facts", "node_facts", b"node_facts", "node_hello", b"node_hello", "probe_result", b"probe_result", "report", b"report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["node_hello", "engine_facts", "report", "probe_result", "bye"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["node_hello", "engine_facts", "report", "probe_result", "bye", "node_facts"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -796,6 +796,7 @@ class Credit(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     REPORT_AGE_MS_FIELD_NUMBER: _builtins.int
     LIMIT_SLOTS_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica."""
     slots: _builtins.int
@@ -812,6 +813,8 @@ class Credit(_message.Message):
     """Attempts that all edges together may have on it when it does not ramp up; 0 if unknown. What
     an edge that hears no control plane may float its slots up to.
     """
+    share: _builtins.float
+    """The part of its limit that an operator's weights leave it, above 0 to 1; absent: all."""
     def __init__(
         self,
         *,
@@ -822,21 +825,26 @@ class Credit(_message.Message):
         waiting: _builtins.int | None = ...,
         report_age_ms: _builtins.int | None = ...,
         limit_slots: _builtins.int = ...,
+        share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms", "_running", b"_running", "_waiting", b"_waiting", "report_age_ms", b"report_age_ms", "running", b"running", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms", "_running", b"_running", "_share", b"_share", "_waiting", b"_waiting", "report_age_ms", b"report_age_ms", "running", b"running", "share", b"share", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms", "_running", b"_running", "_waiting", b"_waiting", "limit_slots", b"limit_slots", "replica", b"replica", "report_age_ms", b"report_age_ms", "running", b"running", "slots", b"slots", "waiting", b"waiting", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms", "_running", b"_running", "_share", b"_share", "_waiting", b"_waiting", "limit_slots", b"limit_slots", "replica", b"replica", "report_age_ms", b"report_age_ms", "running", b"running", "share", b"share", "slots", b"slots", "waiting", b"waiting", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__report_age_ms: _TypeAlias = _typing.Literal["report_age_ms"]  # noqa: Y015
     _WhichOneofArgType__report_age_ms: _TypeAlias = _typing.Literal["_report_age_ms", b"_report_age_ms"]  # noqa: Y015
     _WhichOneofReturnType__running: _TypeAlias = _typing.Literal["running"]  # noqa: Y015
     _WhichOneofArgType__running: _TypeAlias = _typing.Literal["_running", b"_running"]  # noqa: Y015
+    _WhichOneofReturnType__share: _TypeAlias = _typing.Literal["share"]  # noqa: Y015
+    _WhichOneofArgType__share: _TypeAlias = _typing.Literal["_share", b"_share"]  # noqa: Y015
     _WhichOneofReturnType__waiting: _TypeAlias = _typing.Literal["waiting"]  # noqa: Y015
     _WhichOneofArgType__waiting: _TypeAlias = _typing.Literal["_waiting", b"_waiting"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__report_age_ms) -> _WhichOneofReturnType__report_age_ms | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__running) -> _WhichOneofReturnType__running | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__share) -> _WhichOneofReturnType__share | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__waiting) -> _WhichOneofReturnType__waiting | None: ...
 
@@ -927,6 +935,9 @@ class Credits(_message.Message):
 
     CREDITS_FIELD_NUMBER: _builtins.int
     PACES_FIELD_NUMBER: _builtins.int
+    LEAVING_FIELD_NUMBER: _builtins.int
+    leaving: _builtins.bool
+    """An operator drains this edge: it says that it is not ready, and serves what comes all the same."""
     @_builtins.property
     def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Credit]:
         """One entry a route."""
@@ -940,10 +951,11 @@ class Credits(_message.Message):
         *,
         credits: _abc.Iterable[Global___Credit] | None = ...,
         paces: _abc.Iterable[Global___PoolPace] | None = ...,
+        leaving: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "paces", b"paces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "leaving", b"leaving", "paces", b"paces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trimtab/v1/identity.proto\x12\ntrimtab.v1\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"0\n\rRenewResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x02 \x01(\x0c\"@\n\x12\x43reateTokenRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x04\"4\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06\x65nroll\x18\x02 \x01(\t\"\x13\n\x11ListTokensRequest\";\n\x12ListTokensResponse\x12%\n\x06tokens\x18\x01 \x03(\x0b\x32\x15.trimtab.v1.TokenView\"J\n\tTokenView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x15\n\rexpires_in_ms\x18\x04 \x01(\x04\" \n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x15\n\x13RevokeTokenResponse\"\x17\n\x15ListIdentitiesRequest\"F\n\x16ListIdentitiesResponse\x12,\n\nidentities\x18\x01 \x03(\x0b\x32\x18.trimtab.v1.IdentityView\"b\n\x0cIdentityView\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x15\n\rexpires_in_ms\x18\x04 \x01(\x04\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\"1\n\x17RevokeIdentitiesRequest\x12\x16\n\x0ename_or_serial\x18\x01 \x01(\t\"H\n\x18RevokeIdentitiesResponse\x12,\n\nidentities\x18\x01 \x03(\x0b\x32\x18.trimtab.v1.IdentityView2O\n\x0fIdentityService\x12<\n\x05Renew\x12\x18.trimtab.v1.RenewRequest\x1a\x19.trimtab.v1.RenewResponse2\xb2\x03\n\x0bNodeService\x12N\n\x0b\x43reateToken\x12\x1e.trimtab.v1.CreateTokenRequest\x1a\x1f.trimtab.v1.CreateTokenResponse\x12K\n\nListTokens\x12\x1d.trimtab.v1.ListTokensRequest\x1a\x1e.trimtab.v1.ListTokensResponse\x12N\n\x0bRevokeToken\x12\x1e.trimtab.v1.RevokeTokenRequest\x1a\x1f.trimtab.v1.RevokeTokenResponse\x12W\n\x0eListIdentities\x12!.trimtab.v1.ListIdentitiesRequest\x1a\".trimtab.v1.ListIdentitiesResponse\x12]\n\x10RevokeIdentities\x12#.trimtab.v1.RevokeIdentitiesRequest\x1a$.trimtab.v1.RevokeIdentitiesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19trimtab/v1/identity.proto\x12\ntrimtab.v1\"\x1b\n\x0cRenewRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\"0\n\rRenewResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\n\n\x02\x63\x61\x18\x02 \x01(\x0c\"_\n\x12\x43reateTokenRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x04\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"4\n\x13\x43reateTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06\x65nroll\x18\x02 \x01(\t\"\x13\n\x11ListTokensRequest\";\n\x12ListTokensResponse\x12%\n\x06tokens\x18\x01 \x03(\x0b\x32\x15.trimtab.v1.TokenView\"J\n\tTokenView\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x15\n\rexpires_in_ms\x18\x04 \x01(\x04\"?\n\x12RevokeTokenRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x15\n\x13RevokeTokenResponse\"\x17\n\x15ListIdentitiesRequest\"F\n\x16ListIdentitiesResponse\x12,\n\nidentities\x18\x01 \x03(\x0b\x32\x18.trimtab.v1.IdentityView\"b\n\x0cIdentityView\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x15\n\rexpires_in_ms\x18\x04 \x01(\x04\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\"P\n\x17RevokeIdentitiesRequest\x12\x16\n\x0ename_or_serial\x18\x01 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"H\n\x18RevokeIdentitiesResponse\x12,\n\nidentities\x18\x01 \x03(\x0b\x32\x18.trimtab.v1.IdentityView2O\n\x0fIdentityService\x12<\n\x05Renew\x12\x18.trimtab.v1.RenewRequest\x1a\x19.trimtab.v1.RenewResponse2\xb2\x03\n\x0bNodeService\x12N\n\x0b\x43reateToken\x12\x1e.trimtab.v1.CreateTokenRequest\x1a\x1f.trimtab.v1.CreateTokenResponse\x12K\n\nListTokens\x12\x1d.trimtab.v1.ListTokensRequest\x1a\x1e.trimtab.v1.ListTokensResponse\x12N\n\x0bRevokeToken\x12\x1e.trimtab.v1.RevokeTokenRequest\x1a\x1f.trimtab.v1.RevokeTokenResponse\x12W\n\x0eListIdentities\x12!.trimtab.v1.ListIdentitiesRequest\x1a\".trimtab.v1.ListIdentitiesResponse\x12]\n\x10RevokeIdentities\x12#.trimtab.v1.RevokeIdentitiesRequest\x1a$.trimtab.v1.RevokeIdentitiesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,31 +36,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RENEWRESPONSE']._serialized_start=70
   _globals['_RENEWRESPONSE']._serialized_end=118
   _globals['_CREATETOKENREQUEST']._serialized_start=120
-  _globals['_CREATETOKENREQUEST']._serialized_end=184
-  _globals['_CREATETOKENRESPONSE']._serialized_start=186
-  _globals['_CREATETOKENRESPONSE']._serialized_end=238
-  _globals['_LISTTOKENSREQUEST']._serialized_start=240
-  _globals['_LISTTOKENSREQUEST']._serialized_end=259
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=261
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=320
-  _globals['_TOKENVIEW']._serialized_start=322
-  _globals['_TOKENVIEW']._serialized_end=396
-  _globals['_REVOKETOKENREQUEST']._serialized_start=398
-  _globals['_REVOKETOKENREQUEST']._serialized_end=430
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=432
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=453
-  _globals['_LISTIDENTITIESREQUEST']._serialized_start=455
-  _globals['_LISTIDENTITIESREQUEST']._serialized_end=478
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=480
-  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=550
-  _globals['_IDENTITYVIEW']._serialized_start=552
-  _globals['_IDENTITYVIEW']._serialized_end=650
-  _globals['_REVOKEIDENTITIESREQUEST']._serialized_start=652
-  _globals['_REVOKEIDENTITIESREQUEST']._serialized_end=701
-  _globals['_REVOKEIDENTITIESRESPONSE']._serialized_start=703
-  _globals['_REVOKEIDENTITIESRESPONSE']._serialized_end=775
-  _globals['_IDENTITYSERVICE']._serialized_start=777
-  _globals['_IDENTITYSERVICE']._serialized_end=856
-  _globals['_NODESERVICE']._serialized_start=859
-  _globals['_NODESERVICE']._serialized_end=1293
+  _globals['_CREATETOKENREQUEST']._serialized_end=215
+  _globals['_CREATETOKENRESPONSE']._serialized_start=217
+  _globals['_CREATETOKENRESPONSE']._serialized_end=269
+  _globals['_LISTTOKENSREQUEST']._serialized_start=271
+  _globals['_LISTTOKENSREQUEST']._serialized_end=290
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=292
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=351
+  _globals['_TOKENVIEW']._serialized_start=353
+  _globals['_TOKENVIEW']._serialized_end=427
+  _globals['_REVOKETOKENREQUEST']._serialized_start=429
+  _globals['_REVOKETOKENREQUEST']._serialized_end=492
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=494
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=515
+  _globals['_LISTIDENTITIESREQUEST']._serialized_start=517
+  _globals['_LISTIDENTITIESREQUEST']._serialized_end=540
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_start=542
+  _globals['_LISTIDENTITIESRESPONSE']._serialized_end=612
+  _globals['_IDENTITYVIEW']._serialized_start=614
+  _globals['_IDENTITYVIEW']._serialized_end=712
+  _globals['_REVOKEIDENTITIESREQUEST']._serialized_start=714
+  _globals['_REVOKEIDENTITIESREQUEST']._serialized_end=794
+  _globals['_REVOKEIDENTITIESRESPONSE']._serialized_start=796
+  _globals['_REVOKEIDENTITIESRESPONSE']._serialized_end=868
+  _globals['_IDENTITYSERVICE']._serialized_start=870
+  _globals['_IDENTITYSERVICE']._serialized_end=949
+  _globals['_NODESERVICE']._serialized_start=952
+  _globals['_NODESERVICE']._serialized_end=1386
 # @@protoc_insertion_point(module_scope)

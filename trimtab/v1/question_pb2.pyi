@@ -39,6 +39,7 @@ class EdgeQuestion(_message.Message):
     """What is asked; each kind says what `argument` is, and what the answer's parts make together:
     "decision": a request's id; its decision record as JSON (docs/architecture.md), empty if unknown;
     "tenant": its name; a TenantAtEdge. "replica": its name; a ReplicaAtEdge (explain.proto).
+    "process": nothing; a ProcessFacts (doctor.proto).
     "arrivals": JSON of `pool`, `since_ms` (since 1970) and `block`; an ArrivalBlock (whatif.proto).
     """
     argument: _builtins.str

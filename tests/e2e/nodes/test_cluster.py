@@ -62,7 +62,7 @@ async def test_a_whole_node_may_die(cluster: Cluster) -> None:
 
 def test_what_an_admin_says_is_kept_by_the_next_leader(cluster: Cluster) -> None:
     cluster.settle()
-    _ = cluster.ctl("cordon", "engine3", "--reason", "fan")
+    _ = cluster.ctl("cordon", "engine3", "--reason", "fan", "--yes")
     cluster.parts[cluster.leader()].end()
     shown = cluster.ctl("get", "replicas")
     assert "fan" in shown

@@ -51,6 +51,19 @@ def test_finds_the_listener_its_children_and_its_flag() -> None:
         assert found.pids == {pid, child}
 
 
+def test_sees_where_it_listens_and_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
+    monkeypatch.setenv("SECRET_OF_SOMEBODY", "x")
+    with running(LISTEN, "--shutdown-timeout", "0") as (_, (port, _child)):
+        found = process.find(port)
+        assert found is not None
+        assert (found.listens, found.strangers) == (("127.0.0.1",), 0)
+        assert found.environment == {"VLLM_SERVER_DEV_MODE": "1"}
+        assert found.lines[0][-2:] == ("--shutdown-timeout", "0")
+        assert found.open_files_limit is not None
+        assert found.open_files_limit > 0
+
+
 def test_looks_for_the_flag_above_the_listener() -> None:
     with running(SERVE, "vllm", "serve", "--max-num-seqs", "24") as (parent, (port, child)):
         found = process.find(port)

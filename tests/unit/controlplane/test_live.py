@@ -124,7 +124,8 @@ async def test_the_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_an_unreadable_record_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk()
     await desk.apply("a")
-    await desk.saver.write(f"{CONFIGS}{2:010d}", b"{", None)
+    desk.saver.save(f"{CONFIGS}{2:010d}", b"{")
+    await desk.saver.flush()
     desk.live.load((await state.load(desk.store)).config)
     assert desk.pools == ["a"]
     assert "differ from what was applied" in caplog.text

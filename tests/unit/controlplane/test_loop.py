@@ -11,11 +11,14 @@ import pytest
 
 from controlplane import loop as loop_module
 from controlplane import saver
+from controlplane.core import audit
+from controlplane.core.audit import Deed
 from controlplane.core.placement import Placement
 from controlplane.core.records import EVENTS
 from controlplane.leader import DeposedError, Tenure
 from controlplane.loop import ControlLoop
 from controlplane.settings import Settings
+from controlplane.steering import set_intents
 from controlplane.store.protocol import Compare, Op, StoreError, TxnResult
 from controlplane.streams import OUTBOX_LIMIT, AgentStream, EdgeStream
 from tests.fakes.clock import FakeClock
@@ -36,7 +39,10 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
+from trimtab.steered import Order
 
+ADA = Order("ada", "fan")
+DEED = Deed(ADA, "restore")
 SETTINGS = Settings("lab", "cp1", "0", Placement(()), (), EdgePolicy(), stale_s=2.0)
 
 
@@ -93,7 +99,7 @@ async def test_a_broken_store_stops_no_push() -> None:
         taken = Taken(control, connect(control))
         await until(lambda: taken.holds("r1", Serving.OPEN))
         with pytest.raises(StoreError, match="disk full"):
-            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+            await set_intents(control, ["r1"], Intent.CORDONED, ADA)
         assert control.fleet().replicas[0].intent is Intent.ACTIVE
         with pytest.raises(StoreError, match="disk full"):
             await control.flush()
@@ -112,13 +118,13 @@ async def test_a_store_that_hangs_stops_no_push_and_what_it_refused_stays_refuse
         taken = Taken(control, connect(control))
         await until(lambda: taken.holds("r1", Serving.OPEN))
         with pytest.raises(StoreError, match=r"not answered in 0 s: is its disk slow\?"):
-            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+            await set_intents(control, ["r1"], Intent.CORDONED, ADA)
         store.answers.set()
         await until(lambda: "trimtab/replicas/r1" in store.entries)
         await control.flush()
         store.answers.clear()
         with pytest.raises(StoreError, match="not answered"):
-            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+            await set_intents(control, ["r1"], Intent.CORDONED, ADA)
         assert "trimtab/intents/r1" in store.entries, "it came through, and nobody was told"
         store.answers.set()
         await until(lambda: "trimtab/intents/r1" not in store.entries)
@@ -220,13 +226,14 @@ async def test_a_restore_that_broke_off_changes_no_routing_and_is_repeated() -> 
     wanted = {f"trimtab/intents/r{number}": b'{"intent":2}' for number in range(200)}
     store.left = 1
     with pytest.raises(StoreError):
-        await control.restore(wanted, preview=False)
+        await control.restore(wanted, DEED, preview=False)
     assert 0 < len(store.entries) < 200
     assert [view.intent for view in control.fleet().replicas] == [Intent.ACTIVE]
     assert agent.reason == ""
     store.left = None
-    await control.restore(wanted, preview=False)
-    assert store.entries.keys() - wanted.keys() == {"trimtab/term", "trimtab/schema"}
+    await control.restore(wanted, DEED, preview=False)
+    others = store.entries.keys() - wanted.keys()
+    assert others == {"trimtab/term", "trimtab/schema", audit.NEWEST_KEY, audit.key(1)}
     assert agent.reason == "the state was restored: connect again"
     serve(control)
     assert [view.intent for view in control.fleet().replicas] == [Intent.CORDONED]
@@ -236,11 +243,11 @@ async def test_what_waited_to_be_stored_is_not_stored_over_a_restore() -> None:
     store = FakeStore()
     control = make(store)
     agent = serve(control)  # its record waits
-    await control.restore({}, preview=False)
+    await control.restore({}, DEED, preview=False)
     control.agent_said(agent, facts("late"))  # its stream is ending
     await control.flush()
     kept = {key for key in store.entries if not key.startswith(EVENTS)}
-    assert kept == {"trimtab/term", "trimtab/schema"}
+    assert kept == {"trimtab/term", "trimtab/schema", audit.NEWEST_KEY, audit.key(1)}
 
 
 async def test_who_leads_no_longer_pushes_and_promises_nothing(
@@ -257,7 +264,7 @@ async def test_who_leads_no_longer_pushes_and_promises_nothing(
         fake.advance(1.0)  # the process was paused, and goes on where it was
         assert control.updates(edge) == []
         with pytest.raises(DeposedError):
-            await control.set_intent("r1", Intent.CORDONED, "fan", "ada")
+            await set_intents(control, ["r1"], Intent.CORDONED, ADA)
         assert list(store.entries) == ["trimtab/replicas/r1"]
         tenure.until_s = fake.now_s + 1.0
         assert control.updates(edge) != []

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.accounts import ACCOUNTS
 from tests.fakes.admin import FakeAdmin
-from tests.fakes.fleet import EVENTS, FLEET, WHY_GPU0, WHY_GPU1
+from tests.fakes.fleet import EVENTS, FACTS, FLEET, WHY_GPU0, WHY_GPU1
 
 
 @pytest.fixture(autouse=True)
@@ -33,5 +33,6 @@ def admin(tmp_path: pathlib.Path) -> Iterator[FakeAdmin]:
     fake.explanations = {"gpu0": WHY_GPU0, "gpu1": WHY_GPU1}
     fake.accounts = dict(ACCOUNTS)
     fake.events = list(EVENTS)
+    fake.facts = FACTS
     yield fake
     fake.stop()

@@ -13,9 +13,12 @@ import pytest
 from ctl import client
 from ctl.client import Client, Frame, Lost
 from ctl.exits import CtlError, Exit
+from ctl.steer import Steer
 from tests.fakes.admin import FakeAdmin
 from tests.fakes.fleet import FLEET, WELL
+from trimtab import codec
 from trimtab.model import Intent
+from trimtab.steered import Order
 from trimtab.v1 import types_pb2
 
 T = TypeVar("T", Frame, Lost)
@@ -26,10 +29,11 @@ async def test_a_fleet_survives_the_wire(admin: FakeAdmin) -> None:
 
 
 async def test_intent_carries_reason_and_actor(admin: FakeAdmin) -> None:
-    change = await Client(admin.target).set_intent("gpu2", Intent.ACTIVE, "fan is new", "op@box")
-    assert (change.revision, change.previous) == (413, Intent.CORDONED)
-    sent = admin.intents[0]
-    assert (sent.replica, sent.reason, sent.actor) == ("gpu2", "fan is new", "op@box")
+    order = Order("op@box", "fan is new", 400)
+    steer = Steer(Client(admin.target))
+    assert await steer.set_intents(["gpu2"], Intent.ACTIVE, order) == (413, [Intent.CORDONED])
+    sent = admin.steer.intents[0]
+    assert (list(sent.replicas), codec.decode(sent.order, Order)) == (["gpu2"], order)
     assert sent.intent == types_pb2.INTENT_ACTIVE
 
 
@@ -76,7 +80,7 @@ async def test_refusal_keeps_the_servers_words(admin: FakeAdmin) -> None:
     admin.refusal = (grpc.StatusCode.PERMISSION_DENIED, "you may not")
     with pytest.raises(CtlError, match="you may not") as error:
         await Client(admin.target).fleet()
-    assert error.value.code is Exit.FAILED
+    assert error.value.code is Exit.DENIED
 
 
 async def test_a_servers_own_unavailable_is_not_cut(admin: FakeAdmin) -> None:

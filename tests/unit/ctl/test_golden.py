@@ -14,6 +14,7 @@ import pytest
 from ctl.main import main
 from tests.fakes.admin import FakeAdmin
 from tests.fakes.fleet import FLEET, WELL
+from tests.fakes.steered_fleet import ENTRIES, STEERED
 from trimtab.views import Fleet
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -78,6 +79,44 @@ CASES: dict[str, tuple[str, Fleet]] = {
     "events-since": ("events --since yesterday", FLEET),
     "events-about": ("events --for gpu1", FLEET),
     "uncordon": ("uncordon gpu2", FLEET),
+    "cordon-yes": ("cordon replica gpu0 --yes", STEERED),
+    "cordon-nobody-there": ("cordon gpu0", STEERED),
+    "cordon-dry-run": ("cordon node h200a --dry-run", STEERED),
+    "drain-detached": ("drain node h200b --confirm h200b --detach --reason fan", STEERED),
+    "drain-what": ("drain pool gpt-oss-120b", FLEET),
+    "drain-edge": ("drain edge edge-a --detach --yes", FLEET),
+    "drain-edge-last": ("drain edge edge-a", WELL),
+    "drain-edge-unknown": ("drain edge edge-c", FLEET),
+    "cordon-edge": ("cordon edge edge-a", FLEET),
+    "uncordon-edge": ("uncordon edge edge-a", FLEET),
+    "status-steered": ("status", STEERED),
+    "weights-get": ("weights get", STEERED),
+    "weights-get-json": ("weights get gpt-oss-120b -o json", STEERED),
+    "weights-get-unknown": ("weights get gpt-oss-12b", STEERED),
+    "weights-set": ("weights set gpt-oss-120b gpu0=70 gpu4=30 --for 2h --yes", STEERED),
+    "weights-set-dry-run": ("weights set gpt-oss-120b gpu4=0 gpu0=1 --dry-run", STEERED),
+    "weights-set-other": ("weights set gpt-oss-120b gpu3=1 --yes", STEERED),
+    "weights-set-what": ("weights set gpt-oss-120b gpu0:70 --yes", STEERED),
+    "weights-set-long": ("weights set gpt-oss-120b gpu0=70 --for ever --yes", STEERED),
+    "weights-reset": ("weights reset gpt-oss-120b", STEERED),
+    "weights-reset-none": ("weights reset qwen3-8b", STEERED),
+    "breaker-get": ("breaker get", STEERED),
+    "breaker-get-jsonl": ("breaker get gpu1 -o jsonl", STEERED),
+    "breaker-reset": ("breaker reset gpu1 --reason seen", STEERED),
+    "breaker-hold-open": ("breaker hold-open gpu0 --for 30m --yes", STEERED),
+    "breaker-hold-open-last": ("breaker hold-open gpu0 --yes", FLEET),
+    "breaker-hold-closed": ("breaker hold-closed gpu1", STEERED),
+    "probe-answered": ("probe gpu0", FLEET),
+    "probe-failed": ("probe gpu1 --timeout 5s", FLEET),
+    "pause": ("pause --for 30m --yes", FLEET),
+    "pause-nobody-there": ("pause", FLEET),
+    "resume": ("resume", STEERED),
+    "resume-none": ("resume", FLEET),
+    "audit": ("audit", FLEET),
+    "audit-actor-jsonl": ("audit --actor root@cp1 -o jsonl", FLEET),
+    "audit-verify": ("audit --verify", FLEET),
+    "audit-verify-part": ("audit --verify --actor ada", FLEET),
+    "explain-yaml": ("explain replica gpu1 -o yaml", FLEET),
     "get-verb-second": ("re get gpu1 -o name", FLEET),
     "status-json": ("status -o json", WELL),
     "get-pools-yaml": ("get pools -o yaml", FLEET),
@@ -90,6 +129,11 @@ CASES: dict[str, tuple[str, Fleet]] = {
     "context-use": ("context use lab-b", FLEET),
     "context-use-unknown": ("context use lab-c", FLEET),
     "context-add": ("context add far -s cp9:7443 --tls-dir /etc/far", FLEET),
+    "doctor": ("doctor", FLEET),
+    "doctor-wide": ("doctor -o wide", FLEET),
+    "doctor-json": ("doctor -o json", WELL),
+    "doctor-node": ("doctor --node h200a", FLEET),
+    "doctor-node-unknown": ("doctor --node h200c", FLEET),
     "config-validate": ("config validate bad.yaml", FLEET),
     "config-validate-json": ("config validate bad.yaml -o jsonl", FLEET),
     "config-validate-good": ("config validate same.yaml", FLEET),
@@ -167,6 +211,7 @@ def test_output(
     monkeypatch.setenv("TRIMTAB_CONFIG", "ctl.yaml")
     monkeypatch.setattr("importlib.metadata.version", lambda _: "0.1.0")
     admin.show(fleet)
+    admin.steer.entries = ENTRIES
     code = main(["--server", admin.target, *words.split()])
     compare(name, transcript(words, code, capfd.readouterr(), admin.target))
 

@@ -16,8 +16,10 @@ from ctl.options import Format
 from ctl.pages import Page
 from ctl.screen import Screen
 from trimtab.runtime import rpc
+from trimtab.steered import Order
 from trimtab.v1 import identity_pb2 as pb
 
+ADA = Order("ada", "new rack")
 TOKENS = pb.ListTokensResponse(
     tokens=[pb.TokenView(id="t1", role="agent", name="n1", expires_in_ms=60_000)]
 )
@@ -54,7 +56,7 @@ def ask(answer: Any, method: str, *words: Any) -> Page:
             {"id": "t1", "role": "agent", "name": "n1", "expires_in_ms": 60_000},
         ),
         (
-            pb.RevokeIdentitiesResponse(identities=[ANN]), ("revoke", "e1"),
+            pb.RevokeIdentitiesResponse(identities=[ANN]), ("revoke", "e1", ADA),
             "edge e1 5e1f: revoked\n", "5e1f\n",
             {
                 "serial": "5e1f", "role": "edge", "name": "e1", "expires_in_ms": 1_000,
@@ -63,7 +65,7 @@ def ask(answer: Any, method: str, *words: Any) -> Page:
         ),
         (
             pb.CreateTokenResponse(token="tt", enroll="cp:1"),
-            ("create_token", "agent", "n1", 60_000),
+            ("create_token", "agent", "n1", 60_000, ADA),
             "trimtab join cp:1 tt\n", "trimtab join cp:1 tt\n",
             {
                 "command": "trimtab join cp:1 tt",
@@ -94,5 +96,5 @@ def test_pages(
 def test_exit_codes_are_those_of_all_commands(code: grpc.StatusCode, exit_code: Exit) -> None:
     error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), "why")
     with pytest.raises(CtlError) as caught:
-        ask(error, "revoke", "n9")
+        ask(error, "revoke", "n9", ADA)
     assert caught.value.code is exit_code

@@ -22,9 +22,8 @@ def _soon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 async def test_it_rings_when_time_is_up_and_not_before() -> None:
     watch = Watch()
     began_s = watch.loop.time()
-    with pytest.raises(RangError):
-        with watch.alarm(0.05):
-            await asyncio.Event().wait()
+    with pytest.raises(RangError), watch.alarm(0.05):
+        await asyncio.Event().wait()
     assert watch.loop.time() - began_s >= 0.05
     with watch.alarm(math.inf), watch.alarm(60.0):
         await asyncio.sleep(0)
@@ -37,22 +36,18 @@ async def test_signs_of_life_move_it_and_it_can_be_pulled() -> None:
             await asyncio.sleep(0.02)
             moved.within(0.05)
     for seconds in (math.inf, 60.0):
-        with pytest.raises(RangError):
-            with watch.alarm(seconds) as pulled:
-                watch.loop.call_soon(pulled.now)
-                await asyncio.Event().wait()
+        pulled = watch.alarm(seconds)
+        watch.loop.call_soon(pulled.now)
+        with pytest.raises(RangError), pulled:
+            await asyncio.Event().wait()
 
 
 async def test_of_two_the_one_that_is_due_rings() -> None:
     watch = Watch()
-    with pytest.raises(RangError):
-        with watch.alarm(0.03):
-            with watch.alarm(60.0):
-                await asyncio.Event().wait()
-    with watch.alarm(60.0):
-        with pytest.raises(RangError):
-            with watch.alarm(0.03):
-                await asyncio.Event().wait()
+    with pytest.raises(RangError), watch.alarm(0.03), watch.alarm(60.0):
+        await asyncio.Event().wait()
+    with watch.alarm(60.0), pytest.raises(RangError), watch.alarm(0.03):
+        await asyncio.Event().wait()
 
 
 async def test_who_is_cancelled_by_others_stays_cancelled_also_if_it_rings_just_then() -> None:

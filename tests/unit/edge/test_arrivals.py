@@ -10,8 +10,12 @@ from edge.core.decisions import Attempt, Ending, Notes, Record
 from trimtab.model import Outcome, Urgency
 
 
-def attempt(picked_s: float, tokens: int = 0) -> Attempt:
-    return Attempt("r", picked_s, picked_s + 1.0, Outcome.OK, "", 200, (), tokens=tokens)
+def attempt(picked_s: float, tokens: int = 0, prompt_tokens: int = 0) -> Attempt:
+    return Attempt(
+        *("r", picked_s, picked_s + 1.0, Outcome.OK, "", 200, ()),
+        tokens=tokens,
+        prompt_tokens=prompt_tokens,
+    )
 
 
 def record(
@@ -58,6 +62,10 @@ def kept(what: Record, *, is_pass: bool = False) -> Row:
 def test_what_is_kept(what: Record, end: End, wait_s: float, first_s: float, tokens: int) -> None:
     row = kept(what)
     assert row == Row(10.0, wait_s, first_s, 10.0, 7, tokens, 0, 0, end, 1, 2)
+
+
+def test_a_prompt_counts_as_its_first_engine_says() -> None:
+    assert kept(record(attempt(10.0, 1, 99), attempt(12.0, 1, 120))).prompt_tokens == 99
 
 
 def test_a_pass_makes_one_token() -> None:

@@ -300,3 +300,35 @@ async def test_any_body_in_any_pieces(
             made.data_received(piece)
     assert await whole(made) == body
     assert made.finish()
+
+
+async def test_who_waits_may_take_what_comes_in_the_same_moment() -> None:
+    made, _ = asked()
+    feed(made, CHUNKED[: CHUNKED.index(b"2\r\n")])
+    await made.head()
+    taken: list[bytes] = []
+
+    def take(data: bytes) -> bool:
+        if data == b"no":
+            return False
+        taken.append(data)
+        return True
+
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(made.read(take))
+        await asyncio.sleep(0)
+        for part in (b"a", b"b", b"c"):
+            made.data_received(b"1\r\n%b\r\n" % part)
+        assert taken == [b"a", b"b", b"c"]
+        await asyncio.sleep(0)
+        assert not reading.done()
+        made.data_received(b"2\r\nno\r\n")
+    assert reading.result() == b"no"
+    made.data_received(b"1\r\nd\r\n")
+    assert await made.read(take) == b"d"
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(made.read(take))
+        await asyncio.sleep(0)
+        made.data_received(b"1\r\ne\r\n0\r\n\r\n")
+    assert (taken[-1], reading.result()) == (b"e", b"")
+    assert made.finish()

@@ -47,7 +47,7 @@ async def echo(request: Request) -> Response:
     """What came, after some turns of the loop."""
     await asyncio.sleep(0)
     body = b""
-    while part := await request.body.more():
+    while part := await request.body.more(20.0):
         body += part
     return Response(200, f"{request.method} {request.path} ".encode() + body)
 
@@ -195,7 +195,7 @@ async def test_who_leaves_is_served_no_more(text: bytes, leave: str) -> None:
     async def serve(request: Request) -> Response:
         begun.append(request)
         try:
-            await request.body.more()
+            await request.body.more(20.0)
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             cancelled.append(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edge.alarm import Watch
 from edge.http.body import Body
 from edge.http.flow import Flow
 from edge.http.request import QUERY_FIELDS_MAX, Request
@@ -13,7 +14,7 @@ from tests.fakes.transport import FakeTransport
 
 def request(target: str) -> Request:
     transport = FakeTransport()
-    body = Body(transport)
+    body = Body(transport, Watch())
     return Request("GET", target, {}, body, Writer(transport, Flow(), body))
 
 
@@ -33,7 +34,7 @@ def request(target: str) -> Request:
         ("*", "*"),
     ],
 )
-def test_paths_are_decoded_once_and_have_no_query(target: str, path: str) -> None:
+async def test_paths_are_decoded_once_and_have_no_query(target: str, path: str) -> None:
     assert request(target).path == path
 
 
@@ -47,5 +48,5 @@ def test_paths_are_decoded_once_and_have_no_query(target: str, path: str) -> Non
         ("?a=1#b=2", {"a": "1"}),
     ],
 )
-def test_queries_are_read_once(query: str, fields: dict[str, str]) -> None:
+async def test_queries_are_read_once(query: str, fields: dict[str, str]) -> None:
     assert request("/v1" + query).query == fields

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from edge.alarm import Watch
 from edge.http.body import Body
 from edge.http.flow import Flow
 from edge.http.response import Response, head
@@ -16,7 +17,7 @@ from tests.fakes.wait import until
 
 def writer(*, old: bool = False, head: bool = False) -> tuple[Writer, FakeTransport, Flow]:
     transport, flow = FakeTransport(), Flow()
-    body = Body(transport)
+    body = Body(transport, Watch())
     body.end()
     made = Writer(transport, flow, body)
     made.is_old, made.is_head, made.keeps = old, head, True
@@ -29,7 +30,7 @@ def sent(transport: FakeTransport) -> tuple[bytes, bytes]:
     return lines, body
 
 
-def test_a_whole_answer_says_its_length() -> None:
+async def test_a_whole_answer_says_its_length() -> None:
     made, transport, _ = writer()
     response = Response(200, b"{}", {"x-a": "é"})
     made.send(response)
@@ -41,13 +42,13 @@ def test_a_whole_answer_says_its_length() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_some_have_no_body(status: int) -> None:
+async def test_some_have_no_body(status: int) -> None:
     made, transport, _ = writer()
     made.send(Response(status))
     assert b"content-length" not in transport.written
 
 
-def test_who_asks_for_the_head_gets_no_more() -> None:
+async def test_who_asks_for_the_head_gets_no_more() -> None:
     made, transport, _ = writer(head=True)
     made.send(Response(200, b"hello"))
     lines, body = sent(transport)
@@ -55,13 +56,13 @@ def test_who_asks_for_the_head_gets_no_more() -> None:
     assert body == b""
 
 
-def test_a_large_one_is_not_copied() -> None:
+async def test_a_large_one_is_not_copied() -> None:
     made, transport, _ = writer()
     made.send(Response(200, b"x" * (JOINED_MAX_BYTES + 1)))
     assert sent(transport)[1] == b"x" * (JOINED_MAX_BYTES + 1)
 
 
-def test_a_stream_has_chunks_and_an_end() -> None:
+async def test_a_stream_has_chunks_and_an_end() -> None:
     made, transport, _ = writer()
     made.begin(Response(), b"hello")
     made.write(b"")
@@ -73,13 +74,13 @@ def test_a_stream_has_chunks_and_an_end() -> None:
     assert made.keeps
 
 
-def test_one_that_begins_with_nothing_has_not_ended() -> None:
+async def test_one_that_begins_with_nothing_has_not_ended() -> None:
     made, transport, _ = writer()
     made.begin(Response(), b"")
     assert sent(transport)[1] == b""
 
 
-def test_one_that_is_cut_has_no_end() -> None:
+async def test_one_that_is_cut_has_no_end() -> None:
     made, transport, _ = writer()
     made.begin(Response(), b"hello")
     made.cut()
@@ -87,7 +88,7 @@ def test_one_that_is_cut_has_no_end() -> None:
     assert not made.keeps
 
 
-def test_old_callers_get_what_they_understand() -> None:
+async def test_old_callers_get_what_they_understand() -> None:
     made, transport, _ = writer(old=True)
     made.send(Response(200, b"hello"))
     assert b"connection: keep-alive" in transport.written
@@ -102,7 +103,7 @@ def test_old_callers_get_what_they_understand() -> None:
     assert not made.keeps
 
 
-def test_to_who_has_left_nothing_is_said() -> None:
+async def test_to_who_has_left_nothing_is_said() -> None:
     made, transport, _ = writer()
     transport.close()
     made.begin(Response(), b"hello")
@@ -111,7 +112,7 @@ def test_to_who_has_left_nothing_is_said() -> None:
     assert transport.written == b""
 
 
-def test_no_value_ends_its_line() -> None:
+async def test_no_value_ends_its_line() -> None:
     for value in ("a\r\nb: c", "a\nb", "a\rb"):
         with pytest.raises(ValueError, match="end of a line"):
             head(200, {"x": value})

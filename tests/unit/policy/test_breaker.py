@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.dice import Loaded
 from trimtab.model import BreakerState as S
 from trimtab.policy import breaker as policy
-from trimtab.policy.breaker import TABLE, Breaker, Cause, Evidence, Word, step
+from trimtab.policy.breaker import TABLE, Breaker, Cause, Evidence, Hold, Word, step
 
 FULL_SLOTS = 132
 NOW_S = 1000.0
@@ -21,6 +21,8 @@ NEW_START = replace(WELL, epoch=8)
 GOOD_PROBE, BAD_PROBE = replace(WELL, probe=True), replace(WELL, probe=False)
 REFUSED = replace(WELL, refusing_edges=2)
 TOKENS = replace(WELL, first_tokens=1)
+OUT = replace(WELL, hold=Hold.OPEN)
+GONE = replace(WELL, word=Word.LOST)
 
 
 def said(word: Word) -> Evidence:
@@ -206,6 +208,74 @@ MOVES: dict[str, tuple[Breaker, Evidence, float, S, Cause | None]] = {
     "still away": (DRAINING, said(Word.LEAVING), 0, S.DRAINING, None),
     "away, agent unsure": (DRAINING, said(Word.NONE), 0, S.DRAINING, None),
     "back": (DRAINING, WELL, 0, S.JOINING, Cause.RETURNED),
+    "held out, new": (NEW, OUT, 0, S.EJECTED, Cause.HELD),
+    "held out while probed": (PROBING, OUT, 0, S.EJECTED, Cause.HELD),
+    "held out while it ramps": (RAMPING, OUT, 0, S.EJECTED, Cause.HELD),
+    "held out": (HEALTHY, OUT, 0, S.EJECTED, Cause.HELD),
+    "held out, and failing": (DEGRADED, OUT, 0, S.EJECTED, Cause.HELD),
+    "held out, though needed": (HEALTHY, replace(OUT, kept=True), 0, S.EJECTED, Cause.HELD),
+    "still held out": (ejected(Cause.HELD), OUT, 900, S.EJECTED, None),
+    "held out, a new start": (DEAD, replace(NEW_START, hold=Hold.OPEN), 900, S.EJECTED, None),
+    "held out, no pardon": (
+        ejected(Cause.FAILING),
+        replace(OUT, pardoned=True),
+        0,
+        S.EJECTED,
+        None,
+    ),
+    "let go": (
+        replace(ejected(Cause.HELD), until_s=NOW_S),
+        WELL,
+        0.5,
+        S.PROBING,
+        Cause.WAITED,
+    ),
+    "held in, failing": (HEALTHY, replace(HARD, hold=Hold.CLOSED), 0, S.DEGRADED, Cause.IMPAIRED),
+    "held in, spared": (
+        DEGRADED,
+        replace(SOFT, spared=True, hold=Hold.CLOSED),
+        0,
+        S.DEGRADED,
+        None,
+    ),
+    "held in, stumbling": (
+        RAMPING,
+        replace(WELL, dispatched=9, failed=9, hold=Hold.CLOSED),
+        0,
+        S.RAMPING,
+        None,
+    ),
+    "held in, dies": (
+        HEALTHY,
+        replace(said(Word.LOST), hold=Hold.CLOSED),
+        0,
+        S.EJECTED,
+        Cause.LOST,
+    ),
+    "held in, port closed": (
+        HEALTHY,
+        replace(REFUSED, hold=Hold.CLOSED),
+        0,
+        S.EJECTED,
+        Cause.REFUSED,
+    ),
+    "held in, had been ejected for its counts": (
+        ejected(Cause.SPARED),
+        replace(WELL, hold=Hold.CLOSED),
+        0.5,
+        S.DEGRADED,
+        Cause.PARDONED,
+    ),
+    "held in, had died": (DEAD, replace(WELL, hold=Hold.CLOSED), 0.5, S.EJECTED, None),
+    "paused, failing": (HEALTHY, replace(HARD, hold=Hold.PAUSED), 0, S.DEGRADED, Cause.IMPAIRED),
+    "paused, dies": (HEALTHY, replace(GONE, hold=Hold.PAUSED), 0, S.EJECTED, Cause.LOST),
+    "paused, no pardon": (
+        ejected(Cause.SPARED),
+        replace(WELL, hold=Hold.PAUSED),
+        0.5,
+        S.EJECTED,
+        None,
+    ),
 }
 
 
@@ -219,6 +289,20 @@ def test_moves(name: str) -> None:
         assert after.since_s == NOW_S + later_s
     else:
         assert (after.cause, after.since_s) == (before.cause, before.since_s)
+
+
+def test_an_operators_hold_costs_no_penance() -> None:
+    before = replace(HEALTHY, ejections=2, due_s=NOW_S + 60)
+    held = step(before, OUT, NOW_S, Loaded())
+    assert (held.ejections, held.until_s) == (2, NOW_S)
+
+
+@pytest.mark.parametrize("before", [replace(DEAD, ejections=5), replace(DEGRADED, ejections=3)])
+def test_a_reset_forgets_and_takes_nothing_away(before: Breaker) -> None:
+    after = policy.reset(before, NOW_S + 1)
+    assert (after.ejections, after.state, after.counts_from_s) == (0, before.state, NOW_S + 1)
+    on = step(after, WELL, NOW_S + 1, Loaded())
+    assert on.state is (S.PROBING if before.state is S.EJECTED else S.HEALTHY)
 
 
 def test_every_row_of_the_table_is_tried() -> None:

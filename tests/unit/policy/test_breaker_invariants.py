@@ -20,7 +20,7 @@ from tests.fakes.dice import Loaded
 from trimtab.model import BreakerState as S
 from trimtab.model import Cohort, Outcome, OutcomeCount
 from trimtab.policy import breaker as policy
-from trimtab.policy.breaker import SERVING, TABLE, Breaker, Cause, Evidence, Word, step
+from trimtab.policy.breaker import SERVING, TABLE, Breaker, Cause, Evidence, Hold, Word, step
 from trimtab.policy.cohorts import FAILURES, Window
 
 FULL_SLOTS = 132
@@ -169,6 +169,15 @@ class BreakerMachine(RuleBasedStateMachine):
             self.seen, kept=kept, spared=spared, pardoned=pardoned, agent_silent=silent
         )
 
+    @rule(hold=st.sampled_from(Hold))
+    def operator_holds(self, hold: Hold) -> None:
+        self.seen = replace(self.seen, hold=hold)
+
+    @rule()
+    def operator_resets(self) -> None:
+        before, self.breaker = self.breaker, policy.reset(self.breaker, self.now_s)
+        assert self.breaker.state is before.state
+
     @rule(
         seconds=st.sampled_from([0.5, 1.0, 2.0, 10.0, 400.0]),
         probe=st.sampled_from([None, True, False]),
@@ -185,7 +194,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def wait(self) -> None:
         before = self.breaker
         self.now_s = max(self.now_s, before.until_s)
-        seen = replace(self.seen, word=Word.SERVES)
+        seen = replace(self.seen, word=Word.SERVES, hold=Hold.NONE)
         self.breaker = step(before, seen, self.now_s, self.dice)
         assert self.breaker.state in {S.PROBING, S.DEGRADED}
 
@@ -193,7 +202,10 @@ class BreakerMachine(RuleBasedStateMachine):
         """What one step may do."""
         if after.state is not before.state:
             assert (after.cause, after.state) in TABLE[before.state]
-        if after.state is S.EJECTED and before.state is not S.EJECTED:
+        self.check_hold(before, seen, after)
+        if after.cause is Cause.HELD and after is not before:
+            assert after.ejections <= before.ejections
+        elif after.state is S.EJECTED and before.state is not S.EJECTED:
             assert after.ejections == min(policy.EJECTIONS_MAX, before.ejections + 1)
             wait_s = after.until_s - self.now_s
             expected_s = min(300.0, 5.0 * 2 ** (after.ejections - 1))
@@ -205,11 +217,21 @@ class BreakerMachine(RuleBasedStateMachine):
         if before.state is S.EJECTED and after.state is not S.EJECTED:
             over = self.now_s >= before.until_s
             first_restart = before.ejections <= 1 and seen.epoch != before.epoch
-            assert over or first_restart or seen.pardoned
+            held_in = seen.hold is Hold.CLOSED
+            assert over or first_restart or seen.pardoned or held_in
         if before.state is S.RAMPING and after.state is S.RAMPING:
             assert before.cap_slots <= after.cap_slots <= 1.5 * before.cap_slots
         if after.state in SERVING and before.state not in SERVING:
             assert seen.word is Word.SERVES or after.cause is Cause.PROBED
+
+    def check_hold(self, before: Breaker, seen: Evidence, after: Breaker) -> None:
+        """What an operator may do, and may not."""
+        if seen.word is Word.LOST and before.state is not S.JOINING:
+            assert after.state not in SERVING, "whatever anybody says"
+        if seen.hold is Hold.OPEN:
+            assert after.state in {S.EJECTED, S.DRAINING, S.JOINING}
+        if seen.hold in {Hold.CLOSED, Hold.PAUSED} and after.state is not before.state:
+            assert after.cause not in {Cause.FAILING, Cause.STUMBLED, Cause.SPARED}
 
     @invariant()
     def bounded(self) -> None:

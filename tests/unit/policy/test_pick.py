@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,3 +59,12 @@ def test_ties_are_shared() -> None:
     twins = [Candidate("a", 8, 2), Candidate("b", 8, 2)]
     picks = [pick(twins, (), dice) for _ in range(1000)]
     assert 400 < picks.count("a") < 600
+
+
+def test_an_operators_weights_load_the_dice() -> None:
+    """At a low load all are a tie, and shares must hold all the same."""
+    rng = random.Random(0)
+    ties = [Candidate("a", 250, 1, share=1.0), Candidate("b", 107, 0, share=3 / 7)]
+    picked = Counter(pick(ties, (), rng) for _ in range(10_000))
+    assert picked["a"] / 10_000 == pytest.approx(0.7, abs=0.02)
+    assert pick([Candidate("b", 9, 0, share=1e-6)], (), rng) == "b"

@@ -322,3 +322,42 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueueMachine = QueueMachine.TestCase
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(list(Urgency)),
+            st.sampled_from("abc"),
+            st.floats(0.0, 50.0),
+            st.floats(0.0, 3.0),
+            st.booleans(),
+        ),
+        max_size=80,
+    ),
+    st.booleans(),
+)
+def test_who_passes_by_leaves_what_waiting_for_no_time_would(
+    asked: list[tuple[Urgency, str, float, float, bool]], knows_pace: bool
+) -> None:
+    straight, queued = Queue(10), Queue(10)
+    now_s = 0.0
+    for number, (urgency, tenant, work, later_s, ends) in enumerate(asked):
+        now_s += later_s
+        ticket = Ticket(number, now_s, work=work, tenant=tenant, urgency=urgency)
+        for queue in (straight, queued):
+            if knows_pace and number % 7 == 0:
+                paced(queue, now_s, Elsewhere("b", Urgency.DEFAULT, 5.0, number))
+        assert straight.pass_by(ticket, now_s)
+        assert offer(queued, ticket, now_s, room=True) is None
+        assert queued.head(1, now_s) == [ticket]
+        queued.depart(ticket)
+        for queue in (straight, queued):
+            if ends:
+                queue.settle(ticket, work / 2)
+        assert straight == queued
+
+
+def test_nobody_passes_by_who_waits_nor_where_nobody_may() -> None:
+    assert not filled(*tickets(1)).pass_by(Ticket(7, 0.0), 0.0)
+    assert not Queue(0).pass_by(Ticket(7, 0.0), 0.0)

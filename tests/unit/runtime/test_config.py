@@ -91,7 +91,8 @@ CASES = {
     "report_period_s: 0.01": "t.yaml:1:18 error report_period_s: expected float >= 0.1, got 0.01",
     "edge: {queue_limits: 1}": 't.yaml:1:8 error edge.queue_limits: unknown key (did you mean "'
     'queue_limit"?) allowed: queue_limit, queue_wait_s, head_hold_s, idle_timeout_s, '
-    "total_timeout_s, body_limit_bytes, extra_paths, tls, route_headers, cors_origins, workers",
+    "total_timeout_s, drain_s, body_limit_bytes, extra_paths, tls, route_headers, cors_origins, "
+    "workers",
     "edge: {cors_origins: ['https://a.lab/x']}": "t.yaml:1:23 error edge.cors_origins[0]: "
     '"https://a.lab/x" is not an origin as browsers spell it, like https://portal.lab',
     "keys:\n- name: a": "t.yaml:2:3 error keys[0]: give exactly one of sha256 and key",

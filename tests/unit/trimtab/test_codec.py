@@ -15,10 +15,28 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimtab import codec, model, views
-from trimtab.v1 import admin_pb2, agent_pb2, config_pb2, edge_pb2, explain_pb2, types_pb2
+from trimtab import codec, facts, model, steered, views
+from trimtab.v1 import (
+    admin_pb2,
+    agent_pb2,
+    config_pb2,
+    doctor_pb2,
+    edge_pb2,
+    explain_pb2,
+    steer_pb2,
+    types_pb2,
+)
 
-MODULES = (types_pb2, agent_pb2, edge_pb2, admin_pb2, explain_pb2, config_pb2)
+MODULES = (
+    types_pb2,
+    agent_pb2,
+    edge_pb2,
+    steer_pb2,
+    admin_pb2,
+    explain_pb2,
+    config_pb2,
+    doctor_pb2,
+)
 ENVELOPES: dict[str, Any] = {
     "AgentMessage": agent_pb2.AgentMessage,
     "AgentDirective": agent_pb2.AgentDirective,
@@ -34,7 +52,7 @@ MESSAGES: dict[str, type[Message]] = {
 }
 CLASSES: dict[str, Any] = {
     name: cls
-    for name, cls in (vars(model) | vars(views)).items()
+    for name, cls in (vars(model) | vars(views) | vars(steered) | vars(facts)).items()
     if isinstance(cls, type) and dataclasses.is_dataclass(cls) and name not in ENVELOPES
 }
 ENUMS = {
@@ -141,7 +159,8 @@ def test_same_fields(name: str) -> None:
 def test_same_enums(name: str) -> None:
     snake = "".join(f"_{c}" if c.isupper() else c.upper() for c in name).lstrip("_")
     wire = {value.name.removeprefix(f"{snake}_"): value.number for value in ENUMS[name].values}
-    assert {member.name: member.value for member in (vars(model) | vars(views))[name]} == wire
+    known = vars(model) | vars(views) | vars(steered)
+    assert {member.name: member.value for member in known[name]} == wire
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -31,7 +31,7 @@ def column(history: History, span: str, name: str, replica: str = "r") -> list[i
     return list(array(codes[name], view["replicas"][replica][name]))  # type: ignore[index]
 
 
-def test_a_cell_has_sums_peaks_the_newest_limit_and_the_worst_state() -> None:
+def test_a_cell_has_sums_peaks_and_the_worst_state() -> None:
     history, ejected = History(T0), USES.index("ejected")
     moments = [
         Replica("m", started=2, inflight=9, limit=16, waiting=3, use=1, engine=1),
@@ -41,7 +41,7 @@ def test_a_cell_has_sums_peaks_the_newest_limit_and_the_worst_state() -> None:
     for second, moment in enumerate(moments):
         history.add(T0 + second, {"r": moment}, {})
     assert [column(history, "1h", name)[-1] for name in ("started", "inflight", "limit")] == [
-        *(6, 9, 12)
+        *(6, 9, 16)
     ]
     assert column(history, "6h", "use")[-1] == ejected
     assert column(history, "6h", "engine")[-1] == ENGINES.index("DEAD")
@@ -53,7 +53,8 @@ def test_finished_cells_are_told_once() -> None:
     told = [
         (cell.span, cell.at_s - T0, cell.replicas["r"][0], cell.pools["m"])
         for second in range(7)
-        for cell in history.add(T0 + second, {"r": Replica("m", 1)}, {"m": Pool(2, 1, second)})
+        for one in history.add(T0 + second, {"r": Replica("m", 1)}, {"m": Pool(2, 1, second)})
+        for cell in [history.cell(*one)]
     ]
     assert told == [
         *(("15m", s, 1, [2, 1, s]) for s in range(5)),
@@ -70,6 +71,18 @@ def test_a_time_in_which_nobody_wrote_is_blank(gap_s: int) -> None:
     cells = column(history, "15m", "started")
     assert cells[-1] == 8
     assert sum(cells) == (15 if gap_s < 900 else 8)
+
+
+@pytest.mark.parametrize("gap_s", [1, 7, 40, 899, 900, 901, 4_000])
+def test_a_longer_cell_keeps_what_was_before_a_gap(gap_s: int) -> None:
+    history = History(T0)
+    history.add(T0, {"r": Replica("m", 3, use=1)}, {})
+    history.add(T0 + 1, {"r": Replica("m", 4, use=1)}, {})
+    history.add(T0 + 1 + gap_s, {"r": Replica("m", 5, use=1)}, {})
+    assert sum(column(history, "6h", "started")) == 12
+    assert column(history, "6h", "started")[-1] == (12 if gap_s < 29 else 5)
+    history.add(T0 + 2 + gap_s, {}, {})
+    assert column(history, "15m", "started")[-2:] == [5, 0]
 
 
 def test_a_clock_that_steps_back_breaks_nothing() -> None:
@@ -102,9 +115,9 @@ def test_a_hundred_replicas_over_six_hours_take_less_than_30_mb() -> None:
     history.add(T0, {f"r{i}": Replica("m", 1) for i in range(100)}, {"m": Pool(1)})
     total_bytes = sum(
         sys.getsizeof(ring)
-        for level in history._levels.values()
-        for track in level.replicas.values()
-        for ring in track.rings
+        for track in history._replicas.values()
+        for rings in track.rings
+        for ring in rings
     )
     assert total_bytes < 30e6 / 8
 

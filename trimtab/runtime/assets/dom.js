@@ -17,7 +17,7 @@ export function el(name, attributes = {}, ...children) {
 export function say(node, text) { if (node.textContent !== text) node.textContent = text; }
 
 export const count = (value) => value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en");
-export const percent = (value) => value === null || value === undefined ? "–" : value > 0 && value < 0.01 ? "<1 %" : `${Math.round(value * 100)} %`;
+export const percent = (value) => value === null || value === undefined ? "–" : `${value > 0 && value < 0.0995 ? (100 * value).toFixed(1) : Math.round(100 * value)} %`;
 export const seconds = (value) => value === null || value === undefined ? "–" : value < 1 ? `${Math.round(value * 1000)} ms` : `${value < 10 ? value.toFixed(1) : Math.round(value)} s`;
 export function span(value) {
   const s = Math.max(0, Math.round(value));

@@ -6,7 +6,6 @@ import { $, ENGINE_LOOKS, LOOKS, clock, count, el, percent, say } from "./dom.js
 const SHOWN = 8, LANES = 12, LANE = 31, BAND = 16, STRIP = 11;
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = () => innerWidth < 560;
-const gutter = () => narrow() ? 58 : 92;
 
 let colours = {}, patterns = {};
 function repaint() {
@@ -77,6 +76,9 @@ export class Timeline {
     for (const chart of Object.values(this.charts)) chart.destroy();
     const names = this.past.of(this.pool);
     this.chosen = this.#interesting(names).join("\n");
+    const pen = el("canvas").getContext("2d");
+    pen.font = "600 12px system-ui, sans-serif";
+    this.gutter = 30 + Math.min(narrow() ? 52 : 130, Math.max(34, ...this.lanes.map((name) => pen.measureText(name).width)));
     const more = $("more"), hidden = names.length - this.lanes.length;
     more.hidden = !hidden && !(this.all && names.length > LANES);
     say(more, hidden ? `${hidden} others had nothing to tell: show all ${names.length}` : "show only those that have something to tell");
@@ -91,6 +93,9 @@ export class Timeline {
     const shares = this.shares = past.shares(pool, this.shown);
     const stack = []; // the lowest last, so that each covers what is below its edge
     for (let k = shares.length - 1; k >= 0; k--) stack.push(shares[0].map((first, i) => { if (first === null) return null; let sum = 0; for (let j = 0; j <= k; j++) sum += shares[j][i]; return sum; }));
+    // of many each has little: what is shown fills the panel, the others are above it
+    const few = stack[shares.length - this.shown.length] ?? [];
+    this.top = shares.length > this.shown.length ? Math.min(1, Math.max(.01, 1.15 * few.reduce((most, sum) => Math.max(most, sum ?? 0), 0))) : 1;
     this.flow = past.admission(pool);
     const blank = new Array(x.length).fill(null);
     this.charts.share.setData([x, ...stack]);
@@ -108,7 +113,7 @@ export class Timeline {
       width: $(id).clientWidth || 600, height, legend: { show: false }, padding: [8, 18, more.x ? 0 : 8, 0],
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false }, sync: { key: "timeline" } },
       scales: { x: { time: true, range: () => this.#reach() }, y: { range: more.range } },
-      axes: [{ ...axis, show: Boolean(more.x), size: 22, space: 76, values: (u, ticks, a, b, step) => ticks.map((t) => step < 60 ? clock(t) : clock(t).slice(0, 5)) }, { ...axis, show: true, size: gutter(), gap: 6, space: 26, values: more.values, splits: more.splits, grid: { ...axis.grid, show: !more.bare } }],
+      axes: [{ ...axis, show: Boolean(more.x), size: 22, space: 76, values: (u, ticks, a, b, step) => ticks.map((t) => step < 60 ? clock(t) : clock(t).slice(0, 5)) }, { ...axis, show: true, size: this.gutter, gap: 6, space: 26, values: more.values, splits: more.splits, grid: { ...axis.grid, show: !more.bare } }],
       series: [{}, ...series], hooks: { draw: [more.draw ?? (() => {})], setCursor: [(u) => this.#moved(u)] },
     }, [[]], $(id));
   }
@@ -122,7 +127,7 @@ export class Timeline {
   #share() {
     const kinds = this.past.of(this.pool).length > this.shown.length ? [...this.shown, null] : this.shown;
     const series = kinds.map((_, k) => kinds.length - 1 - k).map((k) => ({ fill: () => this.#colour(k), stroke: () => colours.card, width: 1.5, points: { show: false }, spanGaps: false }));
-    return this.#options("share", narrow() ? 92 : 118, series, { range: () => [0, 1], splits: () => [0, .5, 1], values: (u, s) => s.map(percent), draw: (u) => this.#names(u, kinds) });
+    return this.#options("share", narrow() ? 92 : 118, series, { range: () => [0, this.top ?? 1], splits: (u, axis, low, high) => [0, high / 2, high], values: (u, s) => s.map(percent), draw: (u) => this.#names(u, kinds) });
   }
 
   #colour(k) { return k < this.shown.length ? colours[`c${k % 8}`] : colours["held-fill"]; }
@@ -137,7 +142,7 @@ export class Timeline {
     let below = 0;
     kinds.forEach((name, k) => {
       const share = this.shares?.[k]?.[last] ?? 0, mid = below + share / 2; below += share;
-      if (share * height < 13 * r) return;
+      if (share / u.scales.y.max * height < 13 * r || mid > u.scales.y.max) return;
       const text = name ?? "others", y = u.valToPos(mid, "y", true), w = c.measureText(text).width;
       c.fillStyle = colours.card; c.globalAlpha = .85; c.fillRect(left + width - w - 12 * r, y - 8 * r, w + 8 * r, 16 * r); c.globalAlpha = 1;
       c.fillStyle = colours.ink; c.fillText(text, left + width - 8 * r, y);

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.core.credits import Ledger, full_slots, slots, weights
+from controlplane.core.credits import Ledger, full_slots, open_slots, slots, weights
 from controlplane.core.edges import Edge
 from controlplane.core.replica import Replica
 from tests.fakes.peers import facts, sample
@@ -36,6 +36,10 @@ def replica(
     known.standing.breaker = Breaker(BreakerState.HEALTHY)
     known.route = Route(name, pool, "n", "http://h:1", "m", serving)
     return known
+
+
+def weighed_now(replicas: list[Replica]) -> dict[str, float]:
+    return weights(replicas, open_slots(replicas, NOW_S))
 
 
 def edge(
@@ -76,7 +80,7 @@ def test_one_that_ramps_gets_less() -> None:
     shares = Ledger().split([ramping], edges(4), NOW_S)
     assert sum(given_slots(shares, "r1").values()) == slots(ramping, NOW_S) == 6
     assert full_slots(ramping, NOW_S) == 16 + QUEUE_TARGET_MAX
-    weighed = weights([ramping, replica("r2", 50)], NOW_S)
+    weighed = weighed_now([ramping, replica("r2", 50)])
     assert weighed == {"r1": 0.1, "r2": 0.9}
 
 
@@ -181,7 +185,7 @@ def test_weights_are_shares_of_the_open_slots_of_a_pool() -> None:
         replica("r4", 8, pool="other"),
         replica("r5", serving=Serving.LOST),
     ]
-    assert weights(members, NOW_S) == {"r1": 0.25, "r2": 0.75, "r4": 1.0}
+    assert weighed_now(members) == {"r1": 0.25, "r2": 0.75, "r4": 1.0}
 
 
 def test_what_is_not_open_gets_nothing() -> None:

@@ -47,7 +47,8 @@ def test_a_moment_has_what_happened_since_the_one_before() -> None:
     past.take(known, 0.6, AT_S)  # the first one has nothing to compare with
     known.handle(report(2, requests=4, shed=1, queued=7), 1.0)
     past.take(known, 1.6, AT_S + 1)
-    (cell,) = past.take(known, 2.6, AT_S + 2)
+    (finished,) = past.take(known, 2.6, AT_S + 2)
+    cell = past.history.cell(*finished)
     limit = cell.replicas["r1"][2]
     assert limit >= 16
     codes = [USES.index("healthy"), ENGINES.index("READY")]
