@@ -50,7 +50,7 @@ class Fleet:
         """Where its clients ask, for any path."""
         return str(self.client.base_url).removesuffix("/v1/")
 
-    def complete(self, tokens: int = 4, timeout_s: float = 60) -> Completion:
+    def complete(self, tokens: int = 4, timeout_s: float = 120) -> Completion:
         """A plain completion of exactly so many tokens."""
         return self.client.completions.create(
             model=MODEL,
@@ -58,7 +58,7 @@ class Fleet:
             max_tokens=tokens,
             temperature=0,
             extra_body={"ignore_eos": True},
-            extra_headers={"x-stainless-read-timeout": "60"},  # who leaves earlier does not say so
+            extra_headers={"x-stainless-read-timeout": "120"},  # who leaves earlier does not say so
             timeout=timeout_s,
         )
 
