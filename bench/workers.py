@@ -145,7 +145,8 @@ def page(cells: Sequence[Cell], command: str) -> str:
         f"have room for {possible:.2f} times one worker's. What a request costs two workers is"
         f" {costs[1] / costs[0]:.2f} of what it costs one,",
         f"so where each has a core of its own two do {2 * costs[0] / costs[1]:.2f} times what one"
-        " does.\n",
+        " does. Beside other work on",
+        "the machine two also get a larger part of it than one.\n",
     ])  # fmt: skip
 
 
