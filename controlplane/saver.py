@@ -13,13 +13,12 @@ import random
 from collections.abc import Awaitable, Sequence
 
 from controlplane import audit
-from controlplane.contents import Changes, op
+from controlplane.contents import Changes, batches, op
 from controlplane.core.audit import Deed
 from controlplane.core.journal import Journal
 from controlplane.core.records import ROOT
 from controlplane.leader import DeposedError, Tenure
 from controlplane.store.protocol import (
-    TXN_LIMIT_OPS,
     Compare,
     Op,
     Put,
@@ -144,7 +143,7 @@ class Saver:
             log.info("the store takes writes again")
 
     async def _flush_batch(self) -> None:
-        batch = dict(list(self._pending.items())[:TXN_LIMIT_OPS])
+        batch = dict(next(batches(self._pending.items())))
         try:
             ops = [op(key, value) for key, value in batch.items()]
             await self._tenure.write(self._store, ops)

@@ -35,7 +35,9 @@ def explain(
     context: typer.Context,
     noun: Annotated[str, typer.Argument(help="replica, request, tenant or model.")],
     name: Annotated[str, typer.Argument(help="Its name; of a request its x-request-id.")],
-    output: Annotated[Format, typer.Option("--output", "-o", help="table or json.")] = Format.TABLE,
+    output: Annotated[
+        Format, typer.Option("--output", "-o", help="table, json or yaml.")
+    ] = Format.TABLE,
     server: Server = "",
 ) -> None:
     """Say why a replica gets what it gets, how a request went, how a tenant or a model is served.
@@ -47,19 +49,19 @@ def explain(
     if not subject:
         known = "replica NAME, request ID, tenant NAME or model NAME"
         raise CtlError(Exit.USAGE, f'cannot explain "{noun}". Like: ctl explain {known}')
-    allow(output, Format.TABLE, Format.JSON)
+    allow(output, Format.TABLE, Format.JSON, Format.YAML)
     from ctl import accounts, client, render, told  # noqa: PLC0415  grpc is slow to import
 
     screen = Screen()
-    is_data = output is Format.JSON
+    is_data = output is not Format.TABLE
 
     async def work(plane: client.Client) -> Exit:
         if subject != "replica":
             account = await accounts.ask(plane, subject, name)
-            screen.data(render.account(account) if is_data else told.account(account))
+            screen.data(render.account(account, output) if is_data else told.account(account))
             return _EXITS.get(account.concern, Exit.OK)
         found = await plane.explain(name)
-        screen.data(render.document(found) if is_data else told.explanation(found))
+        screen.data(render.document(found, output) if is_data else told.explanation(found))
         return Exit.OK if found.in_rotation else Exit.DEGRADED
 
     raise typer.Exit(client.run(target(context, server), work))

@@ -133,17 +133,16 @@ def line(value: Any) -> str:
     return json.dumps(item(value))
 
 
-def document(value: Any) -> str:
-    """One thing as a JSON document."""
-    kind = type(value).__name__
-    return json.dumps({"apiVersion": API_VERSION, "kind": kind, **item(value)}, indent=2) + "\n"
+def document(value: Any, form: Format = Format.JSON) -> str:
+    """One thing as a document."""
+    return plain({"apiVersion": API_VERSION, "kind": type(value).__name__, **item(value)}, form)
 
 
-def account(found: Account) -> str:
-    """An account as a JSON document, with what edges told as they told it."""
+def account(found: Account, form: Format = Format.JSON) -> str:
+    """An account as a document, with what edges told as they told it."""
     records = [{"edge": one.edge, **json.loads(one.json)} for one in found.records]
     fields = item(found) | {"records": records}
-    return json.dumps({"apiVersion": API_VERSION, "kind": "Account", **fields}, indent=2) + "\n"
+    return plain({"apiVersion": API_VERSION, "kind": "Account", **fields}, form)
 
 
 def rows(columns: Sequence[Column[Any]], items: Sequence[Any]) -> Table:

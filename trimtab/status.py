@@ -7,6 +7,7 @@ document says how the fleet is, and nothing of tenants, nodes, requests or reaso
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from trimtab.model import (
     Route,
     Serving,
 )
+from trimtab.steered import Override, OverrideKind
 from trimtab.verdict import Verdict, why
 from trimtab.views import Explanation, Fleet, FleetEvent, PoolView, ReplicaView
 
@@ -134,6 +136,7 @@ def document(look: Look) -> Document:
         "sentence": look.verdict.sentence,
         "problems": look.verdict.problems,
         "facts": look.facts,
+        "by_hand": [_by_hand(one, at_s) for one in fleet.overrides],
         "pools": [_pool(pool, fleet.replicas) for pool in fleet.pools],
         "replicas": {
             r.route.replica: _row(r, at_s, avoided=r.route.replica in look.avoided)
@@ -154,6 +157,7 @@ def public(whole: Document) -> Document:
         "name": "",
         "problems": (),
         "facts": (),
+        "by_hand": [],
         "replicas": {name: {key: row[key] for key in shown} for name, row in rows},
         "pools": [{**pool, "alarm": ""} for pool in whole["pools"]],
         "tenants": [],
@@ -227,6 +231,23 @@ def _row(replica: ReplicaView, at_s: float, *, avoided: bool) -> Document:
         "silent_since_s": _since(at_s, replica.report_age_ms) if silent else None,
         "vllm_version": replica.vllm_version,
         "gpus": _gpus(replica.gpus),
+    }
+
+
+def _by_hand(one: Override, at_s: float) -> Document:
+    """What an operator put in the place of automatic steering, and the command that ends it."""
+    weights = " ".join(f"{share.replica}={share.weight:g}" for share in one.weights)
+    said, undo = {
+        OverrideKind.WEIGHTS: (f"weights of {one.target}: {weights}", "ctl weights reset {}"),
+        OverrideKind.HOLD_OPEN: (f"{one.target} is held out", "ctl breaker reset {}"),
+        OverrideKind.HOLD_CLOSED: (f"{one.target} is held in", "ctl breaker reset {}"),
+        OverrideKind.PAUSE: ("automation is paused: edges' counts eject nobody", "ctl resume"),
+        OverrideKind.EDGE_DRAIN: (f"edge {one.target} drains", "ctl uncordon edge {}"),
+    }.get(one.kind, (one.kind.name, "ctl status"))
+    return {
+        "text": f"{said}, by {one.actor}" + (f": {one.reason}" if one.reason else ""),
+        "until_s": round(at_s + one.left_ms / 1000),
+        "undo": undo.format(shlex.quote(one.target)),
     }
 
 

@@ -245,7 +245,10 @@ def _work(case: Case) -> tuple[Concern, str]:
     if since_s is None or case.now_s - since_s < UNSEEN_S or not inflight:
         return Concern.FINE, f"edges have {inflight} on it, it runs {case.view.running or 0}"
     text = f"edges have {inflight} on it, and it has run none for {span(case.now_s - since_s)}"
-    return Concern.LIMITS, f"{text}: its core may hang since it was idle"
+    return (
+        Concern.LIMITS,
+        f"{text}: its core hangs, or they wait for their callers (uploads, sessions)",
+    )
 
 
 def _room(case: Case) -> tuple[Concern, str]:

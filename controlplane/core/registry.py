@@ -65,6 +65,7 @@ from trimtab.model import (
     EngineFacts,
     EngineSample,
     EngineState,
+    Intent,
     NodeHello,
     ProbeResult,
     Report,
@@ -79,6 +80,7 @@ STALE_S = 2.0  # a report older than this is silence (four of the default period
 BLACKOUT_S = 3.0
 ABANDONED_S = 10.0  # an agent names all its engines within seconds of its start
 FORGET_S = 24 * 3600.0
+DRAIN_GRACE_S = 2.0  # four reports of an edge
 
 
 class Registry:
@@ -339,8 +341,18 @@ class Registry:
             replica.health, replica.sample, replica.sampled_at_s = Serving.CLOSED, None, None
             replica.cause = "its agent does not watch it any more"
             replica.standing.unsaved = True
-        effects = self._review(replica, now_s)
+        effects = [*self._drained(replica, now_s), *self._review(replica, now_s)]
         return effects + self._keep(replica, now_s) if replica.standing.unsaved else effects
+
+    def _drained(self, replica: Replica, now_s: float) -> list[Effect]:
+        """That a drained replica has become empty, once every edge must have heard of the drain."""
+        was, wish = replica.drained, replica.wish
+        waits_s = self.wall_s(now_s) - wish.at_s
+        drains = wish.intent is Intent.DRAINING and waits_s >= DRAIN_GRACE_S and self.edges.by_name
+        replica.drained = bool(drains) and not self.edges.inflight(replica.name)
+        if was or not replica.drained:
+            return []
+        return [Noted("drained", {"replica": replica.name, "after_s": round(waits_s, 1)})]
 
     def _abandoned(self, replica: Replica, now_s: float) -> bool:
         """Whether its own agent reports, and has not named it for long: a word, not silence."""

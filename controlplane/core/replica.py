@@ -66,6 +66,8 @@ class Replica:
     stalled_warming: bool = False  # it was WARMING when it stalled
     loaded: bool = False  # known from before a restart
     wish: Wish = field(default_factory=Wish)
+    drained: bool = False
+    """It was told that nothing runs on it any more."""
     hold: Hold = Hold.NONE
     weights: Mapping[str, float] = field(default_factory=dict)
     """What operators put in the place of automatic steering, of all in its pool."""
@@ -81,8 +83,10 @@ class Replica:
 
     def take(self, sample: EngineSample, inflight: int, now_s: float) -> None:
         """Its agent's newest sample; `inflight` is what edges have on it."""
+        before = self.sample
         self.sample, self.sampled_at_s = sample, now_s
-        unseen = inflight and not (sample.running or sample.waiting)
+        still = before is not None and _counted(before) == _counted(sample)
+        unseen = inflight and still and not (sample.running or sample.waiting)
         self.unseen_since_s = (self.unseen_since_s or now_s) if unseen else None
 
     @property
@@ -116,3 +120,8 @@ class Replica:
         """How long nobody has said anything about it."""
         since_s = self.known_since_s if self.sampled_at_s is None else self.sampled_at_s
         return now_s - since_s
+
+
+def _counted(sample: EngineSample) -> tuple[int | None, ...]:
+    """What grows with any work."""
+    return sample.prompt_tokens_total, sample.generation_tokens_total, sample.finished_total

@@ -14,6 +14,7 @@ from tests.fakes.browser import chromium
 from tests.fakes.page import ShownFleet, fleet_of, served, storm
 from trimtab import status
 from trimtab.runtime import clock
+from trimtab.steered import Override, OverrideKind
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BUDGET_BYTES = 150_000
@@ -151,9 +152,11 @@ async def test_it_fits_by_day_and_by_night(opened: Opened) -> None:
 
 async def test_what_changes_is_seen_and_silence_is_told(opened: Opened) -> None:
     page, source = opened.page, opened.source
-    source.fleet = replace(fleet_of([*HEALTHY, "gpu3"], "gpu1"), name="lab-b")
+    hold = Override(OverrideKind.HOLD_OPEN, "gpu3", actor="anna", left_ms=600_000)
+    source.fleet = replace(fleet_of([*HEALTHY, "gpu3"], "gpu1"), name="lab-b", overrides=(hold,))
     await expect(page.locator("#replicas tr[data-replica=gpu3]")).to_contain_text("healthy")
     await expect(page.locator("#fleet")).to_have_text("lab-b")
+    await expect(page.locator("#verdict li.hand")).to_contain_text("gpu3 is held out, by anna")
     await expect(page.locator("#lanes-legend")).to_contain_text("healthy")
     await page.locator("#spans button", has_text="6h").click()
     await expect(page.locator("#span-name")).to_have_text("6 hours")

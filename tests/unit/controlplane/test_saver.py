@@ -6,12 +6,14 @@ import logging
 
 import pytest
 
+from controlplane.core.audit import Deed
 from controlplane.leader import DeposedError, Tenure
 from controlplane.saver import Saver
 from controlplane.store.protocol import Absent, StoreError
 from tests.fakes.store import FakeStore
 from tests.fakes.wait import until
 from trimtab.runtime.tasks import TaskRunner
+from trimtab.steered import Order
 
 
 async def test_what_is_saved_is_stored_and_removed() -> None:
@@ -44,6 +46,15 @@ async def test_many_keys_go_in_pieces() -> None:
     await saver.flush()
     assert [len(ops) for ops in store.txns] == [128, 128, 44]
     assert len(store.entries) == 300
+
+
+async def test_what_is_large_goes_in_pieces_that_every_store_takes() -> None:
+    store = FakeStore()
+    saver = Saver(store, Tenure())
+    for number in range(5):
+        saver.save(f"k{number}", bytes(400_000))
+    await saver.flush()
+    assert [len(ops) for ops in store.txns] == [2, 2, 1]
 
 
 async def test_a_broken_store_is_told_once_and_caught_up_with(
@@ -100,3 +111,26 @@ async def test_who_leads_no_longer_writes_nothing_and_ends() -> None:
     with pytest.raises(DeposedError):
         await saver.run()
     assert store.entries["a"].value == b"1"
+
+
+async def test_what_failed_once_does_not_undo_what_was_written_then() -> None:
+    store = FakeStore()
+    saver = Saver(store, Tenure())
+    store.error = "disk full"
+    with pytest.raises(StoreError, match="disk full"):
+        await saver.write({"a": b"1"}, {"a": None}, Deed(Order("op", "why"), "test"))
+    store.error = ""
+    await saver.write({"a": b"2"}, {"a": None}, Deed(Order("op", "why"), "test"))
+    await saver.flush()
+    assert store.entries["a"].value == b"2"
+
+
+async def test_the_store_is_measured_and_nothing_stays() -> None:
+    store = FakeStore()
+    saver = Saver(store, Tenure())
+    read_s, write_s = await saver.probe()
+    assert min(read_s, write_s) >= 0.0
+    assert all(entry.lease for entry in store.entries.values()), "no snapshot has it"
+    store.error = "no quorum"
+    with pytest.raises(StoreError, match="no quorum"):
+        await saver.probe()

@@ -12,6 +12,7 @@ from tests.fakes.fleet import EVENTS, FLEET, GPU0
 from trimtab import status
 from trimtab.history import USES
 from trimtab.model import BreakerState, Intent, Route, Serving
+from trimtab.steered import Override, OverrideKind, Share
 from trimtab.verdict import judge
 
 OPEN, CLOSED, LOST = Serving.OPEN, Serving.CLOSED, Serving.LOST
@@ -96,6 +97,31 @@ def test_the_public_document_keeps_names_and_reasons() -> None:
     for secret in ("canary", "h200a", "http://", "no token for", "cp1"):
         assert secret not in shown
     assert judge(FLEET).sentence in shown
+
+
+@pytest.mark.parametrize(
+    ("override", "text", "undo"),
+    [
+        (
+            Override(OverrideKind.WEIGHTS, "m", (Share("a", 70.0),), "anna", "a test"),
+            "weights of m: a=70, by anna: a test",
+            "ctl weights reset m",
+        ),
+        (Override(OverrideKind.PAUSE, actor="bo"), "automation is paused", "ctl resume"),
+        (Override(OverrideKind.HOLD_OPEN, "it's"), "it's is held out", "reset 'it'\"'\"'s'"),
+        (Override(OverrideKind.EDGE_DRAIN, "e"), "edge e drains", "ctl uncordon edge e"),
+    ],
+)
+def test_what_is_steered_by_hand_is_shown_with_its_end(
+    override: Override, text: str, undo: str
+) -> None:
+    fleet = replace(FLEET, overrides=(replace(override, left_ms=60_000),))
+    whole = status.document(look(fleet=fleet))
+    (shown,) = whole["by_hand"]
+    assert text in shown["text"]
+    assert shown["undo"].endswith(undo)
+    assert shown["until_s"] == AT_S + 60
+    assert status.public(whole)["by_hand"] == []
 
 
 def test_lists_are_bounded() -> None:

@@ -123,7 +123,7 @@ async function explain(name) {
   const findings = why.findings.flatMap((found) => [el("dt", {}, found.what), el("dd", { class: found.concern }, found.text)]);
   const lately = why.events.slice(-8).reverse().map((event) => el("p", {}, el("b", {}, clock(event.at_ms / 1000)), ` ${event.what} ${event.text}`));
   const held = ["CORDONED", "DRAINING", "SPARE"].includes(row?.intent), q = quoted(name);
-  const commands = [`ctl explain replica ${q}`, ...(held ? [`ctl uncordon ${q}`] : [`ctl cordon ${q} --reason ""`, `ctl drain ${q} --reason ""`]), `ctl events --for ${q}`];
+  const commands = [`ctl explain replica ${q}`, ...(held ? [`ctl uncordon ${q}`] : [`ctl cordon ${q} --reason ""`, `ctl drain ${q} --reason ""`]), ...(row?.use === "ejected" ? [`ctl probe ${q}`, `ctl breaker reset ${q} --reason ""`] : []), `ctl events --for ${q}`];
   const part = (title, children) => children.length ? [el("h4", {}, title), ...children] : [];
   box.replaceChildren(el("h2", {}, `${LOOKS[row?.use]?.sign ?? ""} ${why.headline}`), el("p", {}, why.traffic), el("p", {}, why.effect), ...part("every cause, the worst first", [el("dl", {}, ...findings)]), ...part("what helps", why.advice.map((hint) => el("p", {}, hint))), ...part("lately", lately), ...part("commands to copy: nothing can be changed here", commands.map((command) => chip(command))));
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -41,6 +41,7 @@ from trimtab.model import (
     Pool,
     ProbeResult,
     Refused,
+    ReplicaUse,
     Report,
     Serving,
 )
@@ -197,6 +198,24 @@ def test_a_lost_replica_stays_lost_while_its_agent_is_silent() -> None:
     fleet.tick(60.0)
     fleet.report(1, sample("r1", EngineState.UNKNOWN))
     assert fleet.serving() is Serving.LOST
+
+
+def test_the_end_of_a_drain_is_told_once() -> None:
+    fleet = Fleet()
+    fleet.ready("r1")
+    edge = EdgeHello("e1", instance="i")
+    fleet.registry.handle(EdgeSaid(9, edge), fleet.now_s)
+    busy = EdgeReport(1, (ReplicaUse("r1", inflight=2),))
+    fleet.registry.handle(EdgeSaid(9, busy), fleet.now_s)
+    fleet.registry.handle(IntentSet("r1", Wish(Intent.DRAINING, at_s=START_S)), fleet.now_s)
+    assert noted(fleet.tick(5.0), "drained") == []
+    fleet.registry.handle(EdgeSaid(9, EdgeReport(2)), fleet.now_s)
+    assert noted(fleet.tick(0.5), "drained") == [{"replica": "r1", "after_s": 5.5}]
+    assert noted(fleet.tick(0.5), "drained") == []
+
+
+def noted(effects: Sequence[Effect], what: str) -> list[Mapping[str, object]]:
+    return [e.fields for e in effects if isinstance(e, Noted) and e.what == what]
 
 
 @pytest.mark.parametrize("intent", [Intent.CORDONED, Intent.DRAINING, Intent.SPARE])
