@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctl import live_names
 from ctl.care import Care, DryRun, For, IfRevision, Reason, Yes, milliseconds, order
 from ctl.exits import Exit
 from ctl.options import Format, Output, Server, target
@@ -28,8 +29,18 @@ breaker = typer.Typer(
     help="Whether a replica is in use: see it, reset it, hold it.",
     no_args_is_help=True,
 )
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Its name, as `get pools` shows it.")]
-Replica = Annotated[str, typer.Argument(metavar="REPLICA", help="Its name.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Its name, as `get pools` shows it.",
+        autocompletion=live_names.of("pools"),
+    ),
+]
+Replica = Annotated[
+    str,
+    typer.Argument(metavar="REPLICA", help="Its name.", autocompletion=live_names.of("replicas")),
+]
 
 
 @weights.command("get")

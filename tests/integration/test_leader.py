@@ -39,7 +39,7 @@ from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import LEADER_METADATA
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
-from trimtab.steered import Order
+from trimtab.steered import Order, Override, OverrideKind, fault
 from trimtab.v1 import admin_pb2
 
 
@@ -133,7 +133,9 @@ async def test_a_new_leader_takes_nothing_away_before_it_has_heard(fleet: Cluste
 async def test_a_wish_outlives_its_leader(fleet: Cluster) -> None:
     async with agent(fleet.targets, "n1", "r1"), edge(fleet.targets) as (_, table):
         await until(lambda: open_replicas(table) == {"r1"})
-        await Steer(Client(fleet.targets)).set_intents(["r1"], Intent.CORDONED, Order("ada", "fan"))
+        steer = Steer(Client(fleet.targets))
+        await steer.set_intents(["r1"], Intent.CORDONED, Order("ada", "fan"))
+        await steer.set_override(Override(OverrideKind.PAUSE), 60_000, Order("ada"))
         await until(lambda: open_replicas(table) == set())
         old, term = await fleet.leader(), table.term
         await old.kill()
@@ -141,6 +143,13 @@ async def test_a_wish_outlives_its_leader(fleet: Cluster) -> None:
         assert open_replicas(table) == set()
         (route,) = table.snapshot.routes
         assert "cordoned by ada: fan" in route.reason
+        assert [one.kind for one in (await Client(fleet.targets).fleet()).overrides] == [
+            OverrideKind.PAUSE
+        ]
+        entries, newest = await Steer(Client(fleet.targets)).audit(0, "ada")
+        assert [one.action for one in entries] == ["intent", "automation"]
+        assert newest is not None
+        assert fault(entries, newest) == ""
 
 
 async def test_whoever_shares_a_store_must_be_found(tmp_path: pathlib.Path) -> None:

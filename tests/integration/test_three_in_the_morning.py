@@ -126,6 +126,7 @@ async def sick(at: Night) -> None:
     async with at.http.post(f"{at.engines[0].url}/v1/completions", json=short) as answer:
         await answer.read()  # its first steps, in which hangs are called so much later
     await until(lambda: not at.edge.table.credits["r0"].running)
+    await at.engines[0].fault(slow=50.0)  # so that it is at work when it hangs
     await at.engines[1].fault(error_rate=1.0)
     at.ask_many(60)
     await until(lambda: bool(at.edge.table.credits["r0"].running))

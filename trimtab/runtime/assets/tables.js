@@ -65,10 +65,11 @@ const EDGE_LACKS = new Set(["KV", "first token p50 / p99", "tok/s", "failed", "f
 const FEW = 40;
 const cells = new Map();
 
-// The command that helps most, as far as one can say.
-function action(name, row) {
+// The command that helps most, as far as one can say; nobody is told to drain the last one.
+function action(name, row, doc) {
+  const isLast = (doc.pools.find((pool) => pool.pool === row.pool)?.open ?? 0) < 2;
   const held = ["CORDONED", "DRAINING", "SPARE"].includes(row.intent);
-  return held ? `ctl uncordon ${quoted(name)}` : row.serving === "OPEN" ? `ctl drain ${quoted(name)}` : `ctl explain replica ${quoted(name)}`;
+  return held ? `ctl uncordon ${quoted(name)}` : row.serving === "OPEN" && !isLast ? `ctl drain ${quoted(name)}` : `ctl explain replica ${quoted(name)}`;
 }
 
 export function replicas(doc, pool, open) {
@@ -77,7 +78,7 @@ export function replicas(doc, pool, open) {
   const sorted = worst(rows), shown = sorted.slice(0, replicas.all ? sorted.length : FEW), box = $("replicas");
   say(box.previousElementSibling, doc.pools.length > 1 && pool ? `Replicas of ${pool}` : "Replicas");
   if (!shown.length) { box.replaceChildren(el("p", { class: "none" }, "no replica is known")); return; }
-  const wanted = JSON.stringify([shown, shown.map((name) => [rows[name].use, rows[name].intent]), columns.length, Boolean(open)]);
+  const wanted = JSON.stringify([shown, shown.map((name) => [rows[name].use, rows[name].intent, action(name, rows[name], doc)]), columns.length, Boolean(open)]);
   if (box.told !== wanted) {
     box.told = wanted;
     cells.clear();
@@ -85,7 +86,7 @@ export function replicas(doc, pool, open) {
     const body = shown.map((name) => {
       const look = LOOKS[rows[name].use], tds = columns.map(([, tone]) => el("td", { class: tone })), why = el("span", { class: "why" }), state = el("span", { class: "state" });
       cells.set(name, [state, why, tds]);
-      return el("tr", { class: look.tone, "data-replica": name }, el("td", {}, el("span", { class: "glyph" }, look.sign), el("span", { class: "name" }, name)), el("td", {}, state, why), ...tds, el("td", {}, open ? el("button", { class: "ask", type: "button", click: () => open(name) }, "why") : ""), el("td", { class: "lo" }, open ? chip(action(name, rows[name])) : ""));
+      return el("tr", { class: look.tone, "data-replica": name }, el("td", {}, el("span", { class: "glyph" }, look.sign), el("span", { class: "name" }, name)), el("td", {}, state, why), ...tds, el("td", {}, open ? el("button", { class: "ask", type: "button", click: () => open(name) }, "why") : ""), el("td", { class: "lo" }, open ? chip(action(name, rows[name], doc)) : ""));
     });
     const more = sorted.length > FEW ? el("button", { id: "rows", class: "chip more", type: "button", click: () => { replicas.all = !replicas.all; replicas(doc, pool, open); } }, replicas.all ? "fewer" : `all ${sorted.length}`) : "";
     box.replaceChildren(el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)), more);
