@@ -64,8 +64,8 @@ class Permit(msgspec.Struct, eq=False):
     """Takes no slot: nothing is accounted."""
     on_began: Callable[[], None] = lambda: None
     """Called when the first data of a stream has come."""
-    on_made: Callable[[str], None] = lambda _id: None
-    """Called with the id of the answer, where others may ask for it later."""
+    answer_id: str = ""
+    """What the replica is to call its answer, where others may ask for it later."""
     on_lost: Callable[[], None] | None = None
 
     @property

@@ -22,7 +22,7 @@ from edge.core.openai import Call
 from edge.core.passage import Passage
 from edge.core.shape import Plain
 from edge.core.sse import Kind
-from edge.core.surface import Cost, Dialect
+from edge.core.surface import Cost
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.work import pass_work
@@ -94,7 +94,7 @@ async def _ask(upstream: Upstream, errand: Errand, relay: _Relay | None, alarm: 
     permit, call = errand.permit, errand.call
     if permit.lost:
         raise UpstreamError(Failure(Fault.LOST))
-    body = call.body_for(permit.served_as)
+    body = call.body_for(permit.served_as, permit.answer_id)
     way = upstream.post(permit.route, call.path, body, errand.headers, method=call.method)
     async with way as answer:
         if answer.status != 200:
@@ -130,8 +130,6 @@ def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
     usage = said.usage or dialects.NOTHING
     if entry.cost is Cost.ANSWER and dialects.aborted(entry.dialect, body, said):
         return Failure(Fault.ABORTED)
-    if entry.dialect is Dialect.RESPONSES and said.id:
-        permit.on_made(said.id)
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
     passed = entry.cost is Cost.PASS
     permit.prompt_tokens = usage.read_tokens
@@ -204,8 +202,6 @@ class _Relay:
         permit.tokens += sum([event.number for event in events])
         began = passage.began
         passing = passage.feed(events)
-        if passage.answer_id and not began:
-            permit.on_made(passage.answer_id)
         if passage.began and not began:
             permit.on_began()
         if passing:

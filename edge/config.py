@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from edge.answers import AnswerHeaders
 from edge.core import surface
 from edge.core.outside import Target
+from edge.ledger import Workers
 from trimtab.runtime import config as file
 from trimtab.runtime import tls
 from trimtab.runtime.certificates import WORKER_MARK, Role
@@ -38,6 +39,8 @@ class EdgeConfig:
     """By pool."""
     headers: AnswerHeaders = field(default_factory=AnswerHeaders)
     shares_port: bool = False
+    workers: Workers = field(default_factory=Workers)
+    """All that share the port; empty when it is the only one, or has no place for their sockets."""
     extra_paths: tuple[str, ...] = ()
 
     @property
@@ -99,8 +102,16 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         },
         headers=AnswerHeaders(base.edge.route_headers, frozenset(base.edge.cors_origins)),
         shares_port=args.worker is not None,
+        workers=_workers(base.edge.workers, number, state, port),
         extra_paths=_extra_paths(base),
     )
+
+
+def _workers(count: int, number: int, state: pathlib.Path | None, port: int) -> Workers:
+    if state is None or not 1 < count >= number:
+        return Workers()
+    paths = tuple(state / f"{port}-{n}.sock" for n in range(1, count + 1))
+    return Workers(paths, number - 1)
 
 
 def _target(there: file.Fallback) -> Target:

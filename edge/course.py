@@ -10,6 +10,7 @@ once with the attempt's outcome.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Protocol
@@ -21,11 +22,10 @@ from edge.admission import AdapterGoneError, Admission, Permit, RefusedError
 from edge.alarm import RangError
 from edge.attempt import Errand, Rejected, Result, Whole
 from edge.client import ClientStream, Keeper
-from edge.core import continuation, headers, models, problems, sse, surface
+from edge.core import continuation, headers, makers, models, problems, sse, surface
 from edge.core.decisions import Attempt, Notes
 from edge.core.dispatch import Dispatch, with_tried
 from edge.core.headers import Journey
-from edge.core.makers import Maker, Makers
 from edge.core.models import Target
 from edge.core.openai import Call
 from edge.core.problems import Problem
@@ -136,14 +136,12 @@ class Course:
         dispatch: Dispatch,
         admission: Admission,
         ways: Ways,
-        makers: Makers,
         metrics: EdgeMetrics,
     ) -> None:
         self._table = table
         self._dispatch = dispatch
         self._admission = admission
         self._upstream = ways.engines
-        self._makers = makers
         self._metrics = metrics
         self._fallbacks = ways.outside
         self._hedger = Hedger(table, admission, metrics)
@@ -210,7 +208,8 @@ class Course:
             self._admission.release(permit, Outcome.CLIENT)
             raise RefusedError(problem)
         if job.call.path == surface.RESPONSES:
-            permit.on_made = partial(self._made, job, permit.route.replica)
+            who = (job.ticket.tenant, permit.route.replica, job.call.answers_as)
+            permit.answer_id = makers.new_id(secrets.token_bytes(makers.LOT_BYTES), *who)
         if job.stream is not None and job.pool.hedge:
             return await self._hedger.run(job, permit, partial(self._run, job))
         return await self._run(job, permit)
@@ -294,11 +293,6 @@ class Course:
             return Whole()
         return await self._send(job, permit, msgspec.structs.replace(job.call, body=rest.body))
 
-    def _made(self, job: Job, replica: str, response_id: str) -> None:
-        ticket = job.ticket
-        maker = Maker(ticket.tenant, replica, job.call.answers_as, ticket.since_s)
-        self._makers.note(response_id, maker)
-
     def _poison(self, job: Job) -> Problem | None:
         if job.passing is not None or self._quarantine.is_empty:
             return None  # who has it only in part can't know it again
@@ -371,6 +365,8 @@ class Course:
     def _pass_on(self, job: Job, rejected: Rejected) -> Response:
         if job.stream is not None and job.stream.committed:
             return self._give_up(job, job.cut or rejected.failure)
+        if rejected.body == problems.UNROUTED:
+            raise RefusedError(problems.not_by_the_model(job.target.name, job.call.path))
         kind, status = {"content-type": rejected.content_type}, rejected.failure.status
         body = problems.named(rejected.body)
         return Response(status, body, kind)

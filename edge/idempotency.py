@@ -7,17 +7,16 @@ leaves ends his request, key or not; his next try runs again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from edge.admission import RefusedError
 from edge.core import openai, problems
 from edge.core.openai import Call
-from edge.core.replay import Answer, Found, Recording, Replays, digest
+from edge.core.replay import Answer, Found, Recording, digest
 from edge.http.request import Request
 from edge.http.response import Response
+from edge.ledger import Ledgers, Turn
 from trimtab.policy.queue import PATIENCE_RATIO
-from trimtab.runtime import clock
 from trimtab.runtime.telemetry import EdgeMetrics
 
 WAIT_MAX_S = 45.0  # 3/4 of the 60 s after which the common clients give up
@@ -30,8 +29,7 @@ class Once:
 
     def __init__(self, metrics: EdgeMetrics) -> None:
         self._metrics = metrics
-        self._replays = Replays()
-        self._runs: dict[bytes, asyncio.Event] = {}
+        self.ledgers = Ledgers()
 
     async def serve(self, request: Request, call: Call, caller: bytes, serve: Serve) -> Response:
         """Serve it, or replay what was served; `caller` is the hash of his key."""
@@ -39,41 +37,31 @@ class Once:
         if not name or call.method != "POST":
             return await serve()
         key = digest(caller, name.encode(errors="replace"))
-        answer = await self._earlier(key, call, openai.patience_s(request.headers))
-        if answer is not None:
+        turn = await self._turn(key, call, openai.patience_s(request.headers))
+        if isinstance(answer := turn.found, Answer):
             self._metrics.replays.labels("replayed").inc()
             headers = {**answer.headers, "x-trimtab-replayed": "true"}
             return Response(200, answer.body, headers)
         recording = request.recording = Recording()
-        over = self._runs[key] = asyncio.Event()
         response: Response | None = None
         try:
             response = await serve()
             return response
         finally:
-            self._replays.ended(key, _kept(response, recording), clock.now_s())
-            del self._runs[key]
-            over.set()
+            turn.ended(_kept(response, recording))
 
-    async def _earlier(self, key: bytes, call: Call, patience_s: float | None) -> Answer | None:
-        """What was answered before; None when it is this request's turn to run."""
+    async def _turn(self, key: bytes, call: Call, patience_s: float | None) -> Turn:
+        """What was answered before, or that it is this request's turn to run."""
         asked = digest(call.path.encode(), call.body)
         within_s = min(WAIT_MAX_S, PATIENCE_RATIO * (patience_s or WAIT_MAX_S))
-        try:
-            async with asyncio.timeout(within_s):
-                while True:
-                    found = self._replays.look(key, asked, clock.now_s())
-                    if isinstance(found, Answer):
-                        return found
-                    if found is Found.NOTHING:
-                        return None
-                    if found is Found.ANOTHER:
-                        self._metrics.replays.labels("mismatch").inc()
-                        raise RefusedError(problems.key_reused())
-                    await self._runs[key].wait()
-        except TimeoutError:
+        turn = await self.ledgers.claim(key, asked, within_s)
+        if turn.found is Found.ANOTHER:
+            self._metrics.replays.labels("mismatch").inc()
+            raise RefusedError(problems.key_reused())
+        if turn.found is Found.RUNNING:
             self._metrics.replays.labels("in_use").inc()
-            raise RefusedError(problems.key_in_use(within_s)) from None
+            raise RefusedError(problems.key_in_use(within_s))
+        return turn
 
 
 def _kept(response: Response | None, recording: Recording) -> Answer | None:

@@ -29,6 +29,7 @@ from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
+from trimtab.runtime.tls import Identity
 
 STATUS_PERIOD_S = 1.0
 STOP_MARGIN_S = 10.0
@@ -47,6 +48,7 @@ async def serve(config: EdgeConfig) -> None:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
+        await stack.enter_async_context(proxy.ledgers.shared(config.workers))
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
         public = await listening.public(callers, config, tls := _tls(config))
         feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch, tls)
@@ -61,10 +63,7 @@ async def serve(config: EdgeConfig) -> None:
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
             if config.identity:
-                renewal = keep_renewed(
-                    config.identity, Targets(config.controlplane).listed, random.SystemRandom()
-                )
-                runner.forever("renewal", renewal)
+                runner.forever("renewal", _renewal(config.identity, config.controlplane))
             if tls is not None:
                 runner.forever("certificate", tls.follow())
             await feed.settle()
@@ -77,6 +76,10 @@ async def serve(config: EdgeConfig) -> None:
             public.close()
             await callers.retire(config.drain_s)
             await proxy.tunnels.close()
+
+
+async def _renewal(identity: Identity, controlplane: str) -> None:
+    await keep_renewed(identity, Targets(controlplane).listed, random.SystemRandom())
 
 
 def _tls(config: EdgeConfig) -> ListenerTls | None:

@@ -14,12 +14,11 @@ from functools import partial
 from edge import bodies
 from edge.admission import Admission, RefusedError
 from edge.client import ClientStream
-from edge.core import arrivals, envelopes, headers, models, multipart, openai, problems
+from edge.core import arrivals, envelopes, headers, makers, models, multipart, openai, problems
 from edge.core.arrivals import Arrivals
 from edge.core.continuation import Transcript
 from edge.core.decisions import Decisions, Ending, Record
 from edge.core.dispatch import Dispatch
-from edge.core.makers import Makers
 from edge.core.models import Target
 from edge.core.multipart import MalformedError
 from edge.core.openai import Call
@@ -37,7 +36,7 @@ from trimtab.model import ApiKey, Pool, Serving
 from trimtab.policy.deadline import deadline
 from trimtab.policy.queue import Ticket
 from trimtab.policy.work import pass_work
-from trimtab.runtime import clock
+from trimtab.runtime import clock, shapes
 from trimtab.runtime.telemetry import EdgeMetrics
 
 
@@ -57,14 +56,14 @@ class Proxy:
         self._dispatch = dispatch
         self._metrics = metrics
         self._numbers = itertools.count(1)
-        self._makers = Makers()
-        self._course = Course(table, dispatch, admission, ways, self._makers, metrics)
+        self._course = Course(table, dispatch, admission, ways, metrics)
         self.keeper = self._course.keeper
         self.decisions = Decisions()
         self.arrivals = Arrivals(clock.now_s())
         self.live: dict[int, Job] = {}
         """Requests under way, the oldest first, by their ticket's number."""
         self._once = Once(metrics)
+        self.ledgers = self._once.ledgers
         self.tunnels = Tunnels()
 
     def authorize(self, request: Request) -> None:
@@ -77,6 +76,8 @@ class Proxy:
         caller = self._table.key(openai.key_hash(key))
         if caller is None:
             raise RefusedError(problems.bad_key(key))
+        if caller.expired(clock.wall_s()):
+            raise RefusedError(problems.expired_key(key, shapes.moment(caller.expires_ms)))
         request.caller = caller
 
     async def serve(self, request: Request, found: Found, _request_id: str) -> Response:
@@ -211,7 +212,8 @@ class Proxy:
         if target is not None and not call.previous:
             return call.answering_as(target.name), target, ""
         routes = self._table.routes(target.pool.name) if target else self._table.snapshot.routes
-        found = self._makers.find(call.previous, key.name, routes, clock.now_s())
+        names = [target.name for target in models.visible(self._table.targets, key)]
+        found = makers.find(call.previous, key.name, routes, names)
         if isinstance(found, Problem):
             raise RefusedError(found)
         route, model = found
@@ -240,7 +242,7 @@ class Proxy:
         ticket = Ticket(
             number=next(self._numbers),
             since_s=now_s,
-            patience_s=min(within.within_s, patience_s or math.inf),
+            patience_s=min(within.allows_s, patience_s or math.inf),
             work=self._work(pool, call),
             prompt_tokens=call.prompt_tokens if call.entry.cost is Cost.ANSWER else 0,
             tenant=caller.name,

@@ -24,6 +24,12 @@ from trimtab.runtime.clock import wall_s
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
 _SAMPLING = ("temperature", "top_p", "top_k", "stream", "ignore_eos", "min_tokens")
 
+_NOT_HERE = ("kv_transfer_params", "ec_transfer_params", "input_messages", "output_messages")
+_READ = {"cached_tokens": 0, "cache_write_tokens": 0, "input_tokens_per_turn": []}
+_READ |= {"cached_tokens_per_turn": []}
+_MADE = {"reasoning_tokens": 0, "tool_output_tokens": 0, "output_tokens_per_turn": []}
+_MADE |= {"tool_output_tokens_per_turn": []}
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -53,8 +59,10 @@ class DialectApi:
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         data = parse_object(await request.read(), request.content_type)
+        if "max_tokens" not in data:  # not in Anthropic's envelope
+            raise ApiError.invalid("missing", "body.max_tokens", "Field required", data)
         try:
-            call = self._call(_chat_of(data), data.get("max_tokens"))
+            call = self._call(_chat_of(data), data["max_tokens"])
         except ApiError as error:
             return _anthropic_error(error)
         head = {"id": f"chatcmpl-{uuid4().hex}", "model": data["model"]}
@@ -76,8 +84,9 @@ class DialectApi:
                     if not opened:
                         opened = True
                         usage = _message_usage(call, live) | {"output_tokens": 0}
-                        message = {"id": head["id"], "content": [], "model": head["model"]}
-                        message |= {"stop_reason": None, "stop_sequence": None, "usage": usage}
+                        message = {"id": head["id"], "type": "message", "role": "assistant"}
+                        message |= {"content": [], "model": head["model"], "stop_reason": None}
+                        message |= {"stop_sequence": None, "usage": usage}
                         yield _event("message_start", message=message)
                         block = {"type": "text", "text": ""}
                         yield _event("content_block_start", content_block=block, index=0)
@@ -87,7 +96,8 @@ class DialectApi:
                 yield _event("content_block_stop", index=0)
                 reason = _STOP_REASONS.get(live.choices[0].finish_reason or "")
                 usage = _message_usage(call, live)
-                yield _event("message_delta", delta={"stop_reason": reason}, usage=usage)
+                stopped = {"stop_reason": reason, "stop_sequence": None}
+                yield _event("message_delta", delta=stopped, usage=usage)
         except ApiError as error:
             quoted = str(error.body)
             text = "1 validation error for ChatCompletionStreamResponse\nchoices\n  Field required "
@@ -138,8 +148,10 @@ class DialectApi:
                 text += piece
                 delta = {"content_index": 0, "delta": piece, "logprobs": []}
                 yield event("response.output_text.delta", **delta, **at)
-            yield event("response.output_text.done", content_index=0, text=text, **at)
+            said = {"content_index": 0, **at}
+            yield event("response.output_text.done", **said, logprobs=[], text=text)
             done = _message(text) | {"id": item["id"]}
+            yield event("response.content_part.done", **said, part=done["content"][0])
             yield event("response.output_item.done", item=done, output_index=0)
             yield event("response.completed", response=self._finished(head, call, live, done))
 
@@ -209,18 +221,20 @@ class DialectApi:
         raise ApiError(404, "invalid_request_error", message, "response_id")
 
     def _response(self, data: dict[str, Any], call: Call) -> dict[str, Any]:
-        response: dict[str, Any] = {"id": f"resp_{uuid4().hex}", "created_at": int(wall_s())}
+        response: dict[str, Any] = {"id": data.get("request_id") or f"resp_{uuid4().hex}"}
+        response |= {"created_at": int(wall_s())}
         response |= dict.fromkeys(("incomplete_details", "instructions"))
         response |= {"metadata": data.get("metadata"), "model": data.get("model") or self.models[0]}
         response |= {"object": "response", "output": [], "parallel_tool_calls": True}
-        response |= {"temperature": 1.0, "tool_choice": "auto", "tools": [], "top_p": 1.0}
+        response |= {"temperature": 1.0, "tool_choice": "none", "tools": [], "top_p": 1.0}
         response |= {"background": False, "max_output_tokens": call.limits[0].max_tokens}
         before = data.get("previous_response_id")
         response |= {"max_tool_calls": None, "previous_response_id": before}
         response |= {"prompt": None, "reasoning": None, "service_tier": "auto"}
         response |= {"status": "in_progress", "text": None, "top_logprobs": None}
         response |= {"truncation": "disabled", "usage": None, "user": None}
-        return response | dict.fromkeys(("input_messages", "output_messages"))
+        response |= {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+        return response | dict.fromkeys(_NOT_HERE)
 
     def _finished(
         self, head: dict[str, Any], call: Call, live: Live, item: dict[str, Any]
@@ -228,8 +242,8 @@ class DialectApi:
         status = "incomplete" if live.choices[0].finish_reason == "length" else "completed"
         details = {"reason": "max_output_tokens"} if status == "incomplete" else None
         made, read = live.choices[0].taken, sum(map(len, call.prompt_tokens))
-        usage = {"input_tokens": read, "input_tokens_details": {"cached_tokens": 0}}
-        usage |= {"output_tokens": made, "output_tokens_details": {"reasoning_tokens": 0}}
+        usage = {"input_tokens": read, "input_tokens_details": _READ}
+        usage |= {"output_tokens": made, "output_tokens_details": _MADE}
         done = {"incomplete_details": details, "output": [item], "status": status}
         response = head | done | {"usage": usage | {"total_tokens": read + made}}
         if self.keeps_responses:
@@ -283,7 +297,7 @@ def _chat_of_input(data: dict[str, Any]) -> dict[str, Any]:
 def _message(text: str) -> dict[str, Any]:
     part: dict[str, Any] = {"annotations": [], "text": text, "type": "output_text"}
     head = {"id": f"msg_{uuid4().hex}", "content": [part | {"logprobs": None}], "role": "assistant"}
-    return head | {"status": "completed", "type": "message"}
+    return head | {"status": "completed", "type": "message", "phase": None}
 
 
 def _message_usage(call: Call, live: Live) -> dict[str, int]:

@@ -403,6 +403,11 @@ class ApiKey:
     urgency: Urgency = Urgency.DEFAULT
     models: tuple[str, ...] = ()
     fallback: bool = False
+    expires_ms: int = 0
+
+    def expired(self, wall_s: float) -> bool:
+        """Whether it is good no more, by the clock on the wall."""
+        return 0 < self.expires_ms <= 1000 * wall_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,6 @@ class _Error(msgspec.Struct):
 class Said(msgspec.Struct):
     """Of an answer, a stream's last event, or an error, whatever it is."""
 
-    id: str = ""
-    """By what a whole answer may be asked for later."""
     model: msgspec.Raw = msgspec.Raw(b"")
     usage: Usage | None = None
     status: str = ""
@@ -84,7 +82,7 @@ def read_responses(raw: bytes) -> Event:
     """Classify one event of a Responses stream."""
     kind = _kind(raw)
     if kind in _OPENINGS:
-        return Event(Kind.OPENING, raw, id=_response(raw).id)
+        return Event(Kind.OPENING, raw)
     if kind in _ENDS:
         answer = _response(raw)
         ended = Kind.ABORT if answer.status == "cancelled" else Kind.DONE

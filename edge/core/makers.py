@@ -1,55 +1,44 @@
-"""Which replica made which response: vLLM keeps a response in the memory of the one that made it.
+"""Which replica made which response: its id says so, to every edge and worker that knows the fleet.
 
-Rules: bounded, the oldest falls out; a note lasts KEPT_S after it was made; a response is nobody's
-business but its tenant's. Nothing is written into ids: each edge knows the responses it relayed
-itself, and after a restart none.
+vLLM keeps a response in the memory of the replica that made it, under the id that we ask it to use.
+Rules: an id is a number drawn by lot and two marks, hashes of it with the tenant and the replica's
+name, and with the tenant and the model's; nothing is remembered. A response is nobody's business
+but its tenant's: another's marks do not fit, and whoever changes them has an id that no engine has.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from typing import NamedTuple
+import hashlib
+import re
+from collections.abc import Iterable
 
 from edge.core import problems
 from edge.core.problems import Problem
 from trimtab.model import Route
 
-KEPT_S = 6 * 3_600.0
-NOTES_MAX = 32_768
+LOT_BYTES = 8
+_ID = re.compile(r"resp_([0-9a-f]{16})([0-9a-f]{8})([0-9a-f]{8})")
 
 
-class Maker(NamedTuple):
-    """Who has a response, whose it is, and under which name of the model he asked for it."""
-
-    tenant: str
-    replica: str
-    model: str
-    made_s: float
+def new_id(lot: bytes, tenant: str, replica: str, model: str) -> str:
+    """The id of a response that this replica is to make; `model` as its caller calls it."""
+    drawn = lot.hex()
+    return f"resp_{drawn}{_mark(drawn, tenant, replica)}{_mark(drawn, tenant, model)}"
 
 
-class Makers:
-    """The notes of one edge."""
+def find(
+    response_id: str, tenant: str, routes: Iterable[Route], models: Iterable[str]
+) -> tuple[Route, str] | Problem:
+    """Which of these replicas made it, and which of these names its caller used, empty if none."""
+    if match := _ID.fullmatch(response_id):
+        drawn, by, called = match.groups()
+        for route in routes:
+            if _mark(drawn, tenant, route.replica) == by:
+                names = (name for name in models if _mark(drawn, tenant, name) == called)
+                return route, next(names, "")
+    return problems.unknown_response(response_id)
 
-    def __init__(self) -> None:
-        self._notes: OrderedDict[str, Maker] = OrderedDict()
 
-    def note(self, response_id: str, maker: Maker) -> None:
-        """A replica has begun this response."""
-        self._notes[response_id] = maker
-        self._notes.move_to_end(response_id)
-        if len(self._notes) > NOTES_MAX:
-            self._notes.popitem(last=False)
-
-    def find(
-        self, response_id: str, tenant: str, routes: Sequence[Route], now_s: float
-    ) -> tuple[Route, str] | Problem:
-        """Which of these has it, and the model's name; where there is but one, it may say no."""
-        maker = self._notes.get(response_id)
-        if maker is not None and maker.tenant != tenant:
-            return problems.unknown_response(response_id)
-        if maker is not None and now_s - maker.made_s < KEPT_S:
-            for route in routes:
-                if route.replica == maker.replica:
-                    return route, maker.model
-        return (routes[0], "") if len(routes) == 1 else problems.unknown_response(response_id)
+def _mark(drawn: str, tenant: str, name: str) -> str:
+    said = f"{drawn}\0{tenant}\0{name}".encode(errors="surrogatepass")
+    return hashlib.blake2b(said, digest_size=4).hexdigest()

@@ -123,11 +123,16 @@ class Call(msgspec.Struct, frozen=True):
         """The same call, whose answer is to call the model so."""
         return msgspec.structs.replace(self, answers_as=name)
 
-    def body_for(self, served_as: str) -> splice.Pieces:
-        """The bytes to send to a replica that knows the model by this name."""
+    def body_for(self, served_as: str, answer_id: str = "") -> splice.Pieces:
+        """The bytes to send to a replica that knows the model by this name.
+
+        `answer_id`: what it is to call its answer, if that is the edge's affair.
+        """
         changes: dict[str, bytes | None] = {}
         if self.privileged:
             changes = dict.fromkeys(PRIVILEGED_FIELDS)
+        if answer_id:
+            changes["request_id"] = encode(answer_id)
         if self.model is not None and self.model != served_as:
             changes["model"] = encode(served_as)
         if self.add_usage:

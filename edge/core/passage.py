@@ -42,8 +42,6 @@ class Passage:
         """Of the attempt's answer, if it has said so."""
         self.prompt_tokens = 0
         """Of its prompt, if it has said so."""
-        self.answer_id = ""
-        """By what others may ask for the answer later."""
         self.last: Event | None = None
         """What ended it."""
 
@@ -75,7 +73,6 @@ class Passage:
                 break
             if event.kind is Kind.OPENING:
                 self._held += self._joined(event.raw)
-                self.answer_id = event.id or self.answer_id
             elif event.kind is Kind.COMMENT:
                 passing += event.raw if self._started else b""
             else:

@@ -28,6 +28,7 @@ PROBE_S = 5.0  # how soon a closed pool may look different
 FULL_S = 1.0  # how soon a slot may be free
 AGAIN_S = 0.5  # another replica may do better at once
 CONTEXT_EXCEEDED = "context_length_exceeded"
+UNROUTED = b'{"detail":"Not Found"}'  # what vLLM says of a path that its model does not serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,19 @@ def no_key() -> Problem:
 
 def bad_key(key: str) -> Problem:
     """Credentials that nobody knows; shows enough to recognise the key, never the key."""
-    shown = f"{key[:3]}…{key[-4:]}" if len(key) >= 16 else "…"
-    text = f"Unknown API key ({shown}). Check it, or ask whoever runs this fleet for one."
+    text = f"Unknown API key ({_shown(key)}). Check it, or ask whoever runs this fleet for one."
     return Problem(401, INVALID, "invalid_api_key", text, retry=False)
+
+
+def expired_key(key: str, when: str) -> Problem:
+    """Credentials that were good once."""
+    text = f"This API key ({_shown(key)}) expired at {when}. "
+    text += "Ask whoever runs this fleet for a new one."
+    return Problem(401, INVALID, "expired_api_key", text, retry=False)
+
+
+def _shown(key: str) -> str:
+    return f"{key[:3]}…{key[-4:]}" if len(key) >= 16 else "…"
 
 
 def bad_json(detail: str) -> Problem:
@@ -235,6 +246,12 @@ def unknown_path(method: str, path: str, served: Iterable[str]) -> Problem:
     return Problem(404, INVALID, "unknown_url", text, retry=False)
 
 
+def not_by_the_model(model: str, path: str) -> Problem:
+    """Served here, but not by this model's engines: vLLM serves what a model is made for."""
+    text = f"The model {model[:200]!r} does not serve {path}: it is made for something else."
+    return Problem(404, INVALID, "unknown_url", text, retry=False)
+
+
 def wrong_method(method: str, path: str, allowed: str) -> Problem:
     """Served, but not so."""
     text = f"{path} takes {allowed}, not {method}."
@@ -286,10 +303,10 @@ def fallback_broke() -> Problem:
 
 
 def unknown_response(response_id: str) -> Problem:
-    """An answer that this edge did not relay, or too long ago."""
+    """An answer that no replica here has made for this caller."""
     text = (
         f"Response with id {response_id[:128]!r} not found: the replica that made it keeps it, "
-        "and this endpoint does not know, or no longer, which one that was."
+        "and its id names none that is here and made it for you."
     )
     return Problem(404, INVALID, "response_not_found", text, param="response_id", retry=False)
 
@@ -338,7 +355,7 @@ def internal() -> Problem:
 def too_late(deadline: Deadline, *, started: bool) -> Problem:
     """Its time is up; trying again would take as long, so nobody should by itself."""
     have = "; what you have is incomplete" if started else ""
-    text = f"The answer was not whole within {deadline.within_s:g} s, which is all that "
+    text = f"The answer was not whole within {deadline.allows_s:g} s, which is all that "
     text += f"{deadline.whose} (total timeout){have}."
     return Problem(504, SERVER, "upstream_timeout", text, retry=False)
 

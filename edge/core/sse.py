@@ -52,8 +52,6 @@ class Event(NamedTuple):
     """Of the whole answer, where the event says so."""
     prompt_tokens: int = 0
     """The same of its prompt."""
-    id: str = ""
-    """Of the whole answer, where others may ask for it later."""
 
 
 class OversizedEventError(ValueError):

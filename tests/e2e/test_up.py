@@ -185,6 +185,8 @@ def test_two_workers_share_a_port_and_one_is_enough(
             break
     else:
         raise AssertionError([served(admin) for admin in admins])
+    named = f"{curl} -H 'idempotency-key: once'"
+    assert len({paste(named)["id"] for _ in range(12)}) == 1  # whichever worker was asked
     (second,) = (p for p in up.children() if p.cmdline()[-2:] == ["--worker", "2"])
     second.kill()
     up.wait_for("edge-2 was killed")

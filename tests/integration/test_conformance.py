@@ -116,6 +116,15 @@ RECORDED = (
     *sorted(path.stem for path in DATA.glob("err-*.http") if "wrong-api-key" not in path.stem),
 )
 
+OF_ANOTHER_DIALECT = {
+    "responses-nonstream": "/v1/responses",
+    "responses-stream": "/v1/responses",
+    "messages-nonstream": "/v1/messages",
+    "messages-stream": "/v1/messages",
+    "messages-count-tokens": "/v1/messages/count_tokens",
+    "messages-err-no-max-tokens": "/v1/messages",  # in OpenAI's envelope: vLLM's own words
+}
+
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
@@ -214,6 +223,37 @@ async def test_a_recorded_answer_comes_through_byte_for_byte(
     assert differing(answer.headers, direct.headers) <= HEADERS
     comments = re.compile(rb"^:.*\n\n", re.MULTILINE)
     assert comments.sub(b"", answer.body) == comments.sub(b"", direct.body)
+
+
+@pytest.mark.parametrize("trickle", [False, True], ids=["", "byte by byte"])
+@pytest.mark.parametrize("recording", OF_ANOTHER_DIALECT)
+async def test_a_recorded_answer_of_another_dialect_comes_through_byte_for_byte(
+    http: aiohttp.ClientSession, recording: str, trickle: bool
+) -> None:
+    fields = {"replay": recording, "trickle": trickle, "stream": "-stream" in recording}
+    body = json.dumps({"model": "real-80m", "max_tokens": 5} | fields).encode()
+    call = Call(OF_ANOTHER_DIALECT[recording], body)
+    async with replay_engine() as engine, running_edge([engine.url]) as edge:
+        [route] = edge.snapshot.routes
+        routes = (replace(route, pool="real-80m", served_as="real-80m"),)
+        edge.push(replace(edge.snapshot, pools=(Pool("real-80m"),), routes=routes))
+        edge.push(Credits((Credit("r0", 1),)))
+        direct, answer = await ask(http, engine.url, call), await ask(http, edge.url, call)
+    assert (answer.status, answer.body) == (direct.status, direct.body)
+    assert differing(answer.headers, direct.headers) <= HEADERS | {
+        "request-id"
+    }  # as Anthropic calls it
+
+
+async def test_a_path_that_the_models_engine_does_not_serve_is_said_in_our_words(
+    http: aiohttp.ClientSession,
+) -> None:
+    body = json.dumps({"model": MODEL, "input": "a", "replay": "embeddings-err-not-found"}).encode()
+    async with replay_engine() as engine, running_edge([engine.url]) as edge:
+        answer = await ask(http, edge.url, Call("/v1/embeddings", body))
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["code"]) == (404, *documented("path"))
+    assert f"The model {MODEL!r} does not serve /v1/embeddings" in error["message"]
 
 
 def _renamed(direct: Answer) -> Answer:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
+import openai
 import pytest
 
 from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
@@ -82,6 +83,18 @@ async def test_a_plain_answer_that_comes_too_late_is_given_up(
     record = await case.record()
     assert (record["outcome"], record["attempts"][0]["fault"]) == ("timeout", "late")
     assert record["attempts"][0]["outcome"] == "client"  # nobody is to blame
+
+
+async def test_an_sdk_hears_of_it_before_its_own_timer_ends(case: Case) -> None:
+    case.engine.first.clear()
+    async with openai.AsyncOpenAI(
+        base_url=f"{case.edge.url}/v1", api_key=KEY, timeout=3.0, max_retries=0
+    ) as client:
+        with pytest.raises(
+            openai.InternalServerError, match="all that your client allows"
+        ) as caught:
+            await client.completions.create(model=MODEL, prompt="hi")
+    assert (caught.value.status_code, caught.value.code) == (504, "upstream_timeout")
 
 
 async def test_a_stream_over_its_pools_time_ends_with_an_error(case: Case) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import aiohttp
 import openai
@@ -16,6 +17,7 @@ from tests.fakes.engines import SimEngine, sim_engine
 from tests.fakes.wait import until
 from trimtab.model import Credits, EdgePolicy, Serving
 from trimtab.policy.autonomy import Mode
+from trimtab.runtime import clock
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -109,6 +111,22 @@ async def test_without_a_known_key_nothing_works(
         assert answer.status == 401
         assert answer.headers["x-should-retry"] == "false"
         assert (await answer.json())["error"]["code"] == "invalid_api_key"
+
+
+async def test_a_key_is_good_until_it_expires(
+    edge: EdgeUnderTest, http: aiohttp.ClientSession
+) -> None:
+    seen, error = [], {}
+    for expires_s in (clock.wall_s() + 60, 1_000_000_000.0):
+        keys = tuple(replace(k, expires_ms=int(1000 * expires_s)) for k in edge.snapshot.keys)
+        edge.push(replace(edge.snapshot, keys=keys))
+        async with http.get(f"{edge.url}/v1/models") as answer:
+            seen.append((answer.status, answer.headers.get("x-should-retry")))
+            error = (await answer.json()).get("error", {})
+    assert seen == [(200, None), (401, "false")]
+    assert error["code"] == "expired_api_key"
+    assert "expired at 2001-09-09T01:46:40+00:00" in error["message"]
+    assert KEY not in error["message"]
 
 
 @pytest.mark.parametrize("header", ["x-api-key", "api-key"])

@@ -11,10 +11,11 @@ import aiohttp
 import openai
 import pytest
 
+from edge.core.openai import key_hash
 from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
 from tests.fakes.local_engine import LocalEngine, local_engine
 from tests.fakes.wait import until
-from trimtab.model import Outcome, Serving
+from trimtab.model import ApiKey, Outcome, Serving
 from trimtab.runtime import clock
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -190,16 +191,31 @@ async def test_responses_are_asked_for_where_they_were_made(
 async def test_a_response_that_nobody_knows(
     edge: EdgeUnderTest, client: openai.AsyncOpenAI, engines: list[LocalEngine]
 ) -> None:
-    with pytest.raises(openai.NotFoundError, match="does not know") as caught:
+    with pytest.raises(openai.NotFoundError, match="its id names none") as caught:
         await client.responses.retrieve("resp_nobody")
     assert caught.value.code == "response_not_found"
-    with pytest.raises(openai.NotFoundError, match="does not know"):
+    with pytest.raises(openai.NotFoundError, match="its id names none"):
         await client.responses.create(model=MODEL, input="x", previous_response_id="resp_nobody")
     assert not any(engine.seen for engine in engines)
-    edge.push(replace(edge.snapshot, routes=edge.snapshot.routes[:1]))
-    with pytest.raises(openai.NotFoundError, match="'resp_nobody' not found") as caught:
-        await client.responses.retrieve("resp_nobody")
-    assert engines[0].seen
+
+
+async def test_any_edge_knows_who_made_a_response_and_for_whom(
+    edge: EdgeUnderTest, client: openai.AsyncOpenAI, engines: list[LocalEngine]
+) -> None:
+    async with running_edge([engine.url for engine in engines]) as other:
+        routes = edge.snapshot.routes  # the other edge has the same fleet
+        theirs = ApiKey(key_hash("sk-theirs"), "theirs")
+        other.push(replace(other.snapshot, routes=routes, keys=(*edge.snapshot.keys, theirs)))
+        for _ in range(6):
+            made = await client.responses.create(model="alias", input="hello", max_output_tokens=8)
+            for key, url in ((KEY, other.url), (KEY, edge.url), ("sk-theirs", other.url)):
+                async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key) as asking:
+                    if key == KEY:
+                        assert (await asking.responses.retrieve(made.id)).model == "alias"
+                    else:
+                        with pytest.raises(openai.NotFoundError):
+                            await asking.responses.retrieve(made.id)
+    assert all(engine.seen for engine in engines)
 
 
 async def test_a_response_whose_replica_takes_no_more_requests(
@@ -378,7 +394,8 @@ async def test_extra_paths_are_served_when_they_are_listed(engines: list[LocalEn
         aiohttp.ClientSession(edge.url, headers=headers) as http,
     ):
         async with http.post(path, json=CHAT) as answer:
-            assert await answer.json() == {"detail": "Not Found"}  # the engine's own word
+            message = (await answer.json())["error"]["message"]  # the engine was asked
+            assert f"does not serve {path}" in message
         async with http.post("/sleep", json=CHAT) as answer:
             assert "error" in await answer.json()
     assert [path for _, path, _ in engines[0].seen] == [path]

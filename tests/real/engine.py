@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -53,11 +54,12 @@ def free_port() -> int:
 class RealEngine:
     """One vLLM server on a fixed port and core; may be started again after it was killed."""
 
-    def __init__(self, real_dir: Path, core: int) -> None:
+    def __init__(self, real_dir: Path, core: int, more_flags: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._real_dir = real_dir
         self._core = core
+        self._more_flags = more_flags
         self._scratch = tempfile.TemporaryDirectory(prefix="trimtab-real-")
         self._log = Path(self._scratch.name) / "log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -74,7 +76,7 @@ class RealEngine:
         command = [
             *(str(self._real_dir / "venv/bin/python"), "-m", "vllm.entrypoints.openai.api_server"),
             *("--model", str(self._real_dir / "model"), "--served-model-name", MODEL),
-            *("--port", str(self.port), *FLAGS),
+            *("--port", str(self.port), *FLAGS, *self._more_flags),
         ]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -159,6 +161,7 @@ class RealEngine:
             "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
             "VLLM_CPU_KVCACHE_SPACE": "1",  # whole GiB; the blocks in FLAGS decide
             "OMP_NUM_THREADS": "1",
+            "VLLM_ENABLE_RESPONSES_API_STORE": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",

@@ -45,6 +45,11 @@ class Fleet:
     client: openai.OpenAI
     state_dir: Path
 
+    @property
+    def url(self) -> str:
+        """Where its clients ask, for any path."""
+        return str(self.client.base_url).removesuffix("/v1/")
+
     def complete(self, tokens: int = 4, timeout_s: float = 60) -> Completion:
         """A plain completion of exactly so many tokens."""
         return self.client.completions.create(

@@ -1,10 +1,5 @@
-"""`trimtab up` in front of two real vLLM engines, seen by the official openai client.
+"""`trimtab up` in front of two real vLLM engines, seen by the official openai client."""
 
-One fleet for all tests, so that each also begins with what the one before left: streams that broke,
-an engine that was killed and came back.
-"""
-
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,8 +10,9 @@ import pytest
 from agent.config import EngineConfig
 from agent.engine import connect
 from agent.watch import EngineWatch
+from tests.real.adapter import ADAPTER
 from tests.real.engine import MODEL, RealEngine, session_members
-from tests.real.fleet import PROMPT, Fleet, fleet_up, wait_until
+from tests.real.fleet import PROMPT, Fleet, wait_until
 from trimtab.model import EngineFacts, LimitSource
 from trimtab.policy.progress import WARMING_STEPS
 from trimtab.runtime import clock
@@ -25,23 +21,6 @@ Engines = tuple[RealEngine, RealEngine]
 CHAT: Any = [{"role": "user", "content": PROMPT}]
 TOO_LONG = f"{PROMPT} " * 3000
 STARTED_S = 240.0
-
-
-@pytest.fixture(scope="module")
-def lasting_fleet(both_engines: Engines) -> Iterator[Fleet]:
-    """Up before its engines are: they join when they have loaded."""
-    with fleet_up(both_engines) as fleet:
-        yield fleet
-
-
-@pytest.fixture
-def fleet(lasting_fleet: Fleet, engines: Engines) -> Fleet:
-    """Both engines in rotation, with nothing to do."""
-    for engine in engines:
-        lasting_fleet.wait_for(engine, "READY", "OPEN")
-    wait_until(lambda: running(engines) == 0, "idle engines")
-    wait_until(lambda: bool(lasting_fleet.client.models.list().data), "the edge to know them")
-    return lasting_fleet
 
 
 def running(engines: Engines) -> int:
@@ -94,8 +73,8 @@ def test_a_chat_is_the_same_text_plain_and_streamed(fleet: Fleet) -> None:
 
 def test_models(fleet: Fleet) -> None:
     listed = list(fleet.client.models.list())
-    assert [model.id for model in listed] == [MODEL]
-    assert listed == [fleet.client.models.retrieve(MODEL)]
+    assert [model.id for model in listed] == [MODEL, ADAPTER]
+    assert listed == [fleet.client.models.retrieve(model.id) for model in listed]
 
 
 def test_an_unknown_model_is_not_found_and_the_known_are_named(fleet: Fleet) -> None:

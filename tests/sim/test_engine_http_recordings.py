@@ -32,7 +32,9 @@ CONTINUOUS = {
     "stream": True,
     "stream_options": {"include_usage": True, "continuous_usage_stats": True},
 }
+RESPONSE = {"model": "tiny", "input": "Hello there", "max_output_tokens": 6}
 COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 
 
 class Answer(NamedTuple):
@@ -144,6 +146,42 @@ async def test_adapters_are_listed_with_their_base(start_engine: Start) -> None:
 )
 async def test_answers(engine: SimEngine, name: str, path: str, data: dict[str, Any]) -> None:
     assert _even(await engine.post(path, data)) == _recorded(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "data"),
+    [
+        ("responses-nonstream", RESPONSES, RESPONSE),
+        ("responses-stream", RESPONSES, RESPONSE | {"stream": True}),
+        ("messages-nonstream", MESSAGES, CHAT),
+        ("messages-stream", MESSAGES, CHAT | {"stream": True}),
+        ("messages-count-tokens", f"{MESSAGES}/count_tokens", CHAT),
+        ("messages-err-no-max-tokens", MESSAGES, {k: v for k, v in CHAT.items() if k[:3] != "max"}),
+    ],
+)
+async def test_other_dialects_have_the_same_events_with_the_same_fields(
+    engine: SimEngine, name: str, path: str, data: dict[str, Any]
+) -> None:
+    answer, recorded = _even(await engine.post(path, data | {"ignore_eos": True})), _recorded(name)
+    assert answer.head == recorded.head
+    assert _shapes(answer.chunks) == _shapes(recorded.chunks)
+
+
+def _shapes(chunks: list[str]) -> list[Any]:
+    """Names of events, and of their fields; neighbours that are alike are one."""
+    found: list[Any] = []
+    for chunk in chunks:
+        event, _, data = chunk.rpartition("data: ")
+        shape = event, _shape(json.loads(data)) if data else None
+        if shape not in found[-1:]:
+            found.append(shape)
+    return found
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shape(each) for name, each in value.items()}
+    return [_shape(each) for each in value] if isinstance(value, list) else type(value)
 
 
 async def test_several_choices(engine: SimEngine) -> None:

@@ -27,6 +27,7 @@ Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.
 Origin = Annotated[str, msgspec.Meta(title="origin", extra={"check": shapes.origin_problem})]
 ApiPath = Annotated[str, msgspec.Meta(title="path", extra={"check": shapes.path_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
+Moment = Annotated[str, msgspec.Meta(title="time", extra={"check": shapes.moment_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -111,6 +112,8 @@ class Key(Section, frozen=True):
     """Its requests may leave the fleet, to the pool's fallback."""
     models: tuple[Name, ...] | None = None
     """Names of pools, aliases and adapters that it may ask for; by default all."""
+    expires: Moment = ""
+    """Good until then, like 2027-03-31 (its end, in UTC) or 2027-03-31T18:00+02:00."""
 
     def __post_init__(self) -> None:
         if bool(self.sha256) == (self.key is not None):

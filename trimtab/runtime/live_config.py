@@ -16,6 +16,7 @@ import msgspec
 
 from trimtab.model import ApiKey, EdgePolicy, Pool
 from trimtab.runtime import config as file
+from trimtab.runtime import shapes
 from trimtab.views import ConfigSetting, ConfiguredEngine, LiveConfig
 
 HIDDEN = "***"
@@ -61,7 +62,13 @@ def live(base: file.Config) -> LiveConfig:
             for engine, pool in [*pooled, *((engine, "") for engine in base.engines)]
         ),
         keys=tuple(
-            ApiKey(_sha256(key), key.name, models=key.models or (), fallback=key.fallback)
+            ApiKey(
+                _sha256(key),
+                key.name,
+                models=key.models or (),
+                fallback=key.fallback,
+                expires_ms=shapes.moment_ms(key.expires) if key.expires else 0,
+            )
             for key in base.keys
         ),
         policy=_policy(base.edge),
@@ -151,7 +158,8 @@ def _pool_words(pool: Pool, engines: list[dict[str, Any]]) -> dict[str, Any]:
 def _key_words(key: ApiKey) -> dict[str, Any]:
     models = {"models": list(key.models)} if key.models else {}
     fallback = {"fallback": True} if key.fallback else {}
-    return {"name": key.name, "sha256": HIDDEN, **models, **fallback}
+    expires = {"expires": shapes.moment(key.expires_ms)} if key.expires_ms else {}
+    return {"name": key.name, "sha256": HIDDEN, **models, **fallback, **expires}
 
 
 def _sha256(key: file.Key) -> bytes:

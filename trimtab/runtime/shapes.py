@@ -7,6 +7,7 @@ nearest right value where one can be guessed. Values that may hold a password ar
 from __future__ import annotations
 
 import re
+from datetime import UTC, date, datetime, time, timedelta
 
 _URL = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})/?")
 _LOOSE_URL = re.compile(
@@ -107,6 +108,33 @@ def sha256_problem(text: str) -> str:
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
         return ""
     return f"is not a SHA-256: 64 hex digits, not {len(text)} characters"
+
+
+def moment_problem(text: str) -> str:
+    """A day, or a time with its zone."""
+    if not text:
+        return ""
+    try:
+        moment_ms(text)
+    except ValueError:
+        return f'"{text}" is neither a day like 2027-03-31 nor a time like 2027-03-31T18:00+02:00'
+    return ""
+
+
+def moment_ms(text: str) -> int:
+    """Unix time of a text that passed `moment_problem`; of a day alone, its end in UTC."""
+    if len(text) == len("2027-03-31"):
+        moment = datetime.combine(date.fromisoformat(text), time.min, UTC) + timedelta(days=1)
+    else:
+        moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("without a zone it is no moment")
+    return round(1000 * moment.timestamp())
+
+
+def moment(unix_ms: int) -> str:
+    """Unix time as the file may have it."""
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat()
 
 
 def split_address(text: str) -> tuple[str, int]:

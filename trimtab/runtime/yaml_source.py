@@ -20,6 +20,7 @@ import yaml
 Check = Callable[[str], str]
 Unique = Mapping[type[msgspec.Struct], Mapping[str, str]]  # struct -> field -> what it names
 _WRONG = object()
+_TIME = "tag:yaml.org,2002:timestamp"
 _KINDS: dict[type[yaml.Node], str] = {yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list"}
 _WORDS = {"`array`": "a list", "`object`": "a mapping", "`null`": "nothing", "`": ""}
 
@@ -144,7 +145,8 @@ class Reader:
             self.report(node, path, f"expected {_wanted(hint)}, got {_kind(node)}")
             return _WRONG
         try:
-            value = yaml.SafeLoader("").construct_object(node)
+            is_time = node.tag == _TIME  # stays the text that it is, quoted or not
+            value = node.value if is_time else yaml.SafeLoader("").construct_object(node)
             read: object = msgspec.convert(value, hint)
         except (msgspec.ValidationError, yaml.YAMLError, ValueError) as error:
             self.report(node, path, _plain(error, node))

@@ -642,6 +642,7 @@ class ApiKey(_message.Message):
     URGENCY_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
+    EXPIRES_MS_FIELD_NUMBER: _builtins.int
     sha256: _builtins.bytes
     """SHA-256 of the key's text, 32 bytes."""
     name: _builtins.str
@@ -650,6 +651,8 @@ class ApiKey(_message.Message):
     """How urgent its requests are."""
     fallback: _builtins.bool
     """Its requests may be answered by an API outside of the fleet when the fleet would refuse them."""
+    expires_ms: _builtins.int
+    """It is good until then, Unix time in milliseconds; 0: for ever. An older edge takes it for ever."""
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The model names it may ask for: of pools, aliases, adapters; none: all. An older edge lets it
@@ -664,10 +667,11 @@ class ApiKey(_message.Message):
         urgency: _types_pb2.Urgency.ValueType = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
         fallback: _builtins.bool = ...,
+        expires_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback", b"fallback", "models", b"models", "name", b"name", "sha256", b"sha256", "urgency", b"urgency"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_ms", b"expires_ms", "fallback", b"fallback", "models", b"models", "name", b"name", "sha256", b"sha256", "urgency", b"urgency"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

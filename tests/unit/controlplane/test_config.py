@@ -73,6 +73,25 @@ def test_what_a_pool_and_a_key_promise(tmp_path: pathlib.Path) -> None:
     assert config.keys == (ApiKey(b"\xab" * 32, "k", fallback=True),)
 
 
+@pytest.mark.parametrize(
+    ("said", "expires_ms"),
+    [
+        ("2027-03-31", 1_806_537_600_000),  # the first moment of April, UTC
+        ("'2027-03-31'", 1_806_537_600_000),
+        ("2027-03-31T18:00+02:00", 1_806_508_800_000),
+        ("2027-03-31 16:00:00Z", 1_806_508_800_000),
+    ],
+)
+def test_when_a_key_expires(tmp_path: pathlib.Path, said: str, expires_ms: int) -> None:
+    path = tmp_path / "c.yaml"
+    key = "keys: [{name: k, sha256: " + "ab" * 32 + f", expires: {said}}}]\n"
+    path.write_text("controlplane: unix:/run/x.sock\nstate_dir: /var/lib/x\n" + key)
+    (found,) = from_args(["--config", str(path)]).keys
+    assert found == ApiKey(b"\xab" * 32, "k", expires_ms=expires_ms)
+    moment_s = expires_ms / 1000
+    assert [found.expired(at_s) for at_s in (moment_s - 0.001, moment_s)] == [False, True]
+
+
 def test_flags_beat_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEST_KEY", "sk-secret")
     path = tmp_path / "c.yaml"

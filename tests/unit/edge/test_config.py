@@ -92,6 +92,19 @@ def test_workers_share_the_port_and_nothing_else(tmp_path: pathlib.Path) -> None
     assert [one.shares_port for one in (alone, first, third)] == [False, True, True]
 
 
+@pytest.mark.parametrize(("count", "number", "known"), [(1, 1, 0), (3, 1, 3), (3, 3, 3), (2, 3, 0)])
+def test_workers_know_each_other(
+    tmp_path: pathlib.Path, count: int, number: int, known: int
+) -> None:
+    file = tmp_path / "trimtab.yaml"
+    file.write_text(f"edge: {{workers: {count}}}\n")
+    args = (*TARGET, "--config", str(file), "--worker", str(number))
+    workers = from_args([*args, "--state", str(tmp_path)]).workers
+    assert (len(workers.sockets), workers.own) == (known, number - 1 if known else 0)
+    assert len(set(workers.sockets)) == known
+    assert from_args(args).workers.sockets == ()  # no place for them
+
+
 @pytest.mark.parametrize(
     ("path", "problem"),
     [

@@ -88,10 +88,6 @@ def test_how_many_tokens_a_stream_had(dialect: Dialect, raw: bytes) -> None:
     assert dialects.READERS[dialect](raw).tokens == 7
 
 
-def test_by_what_a_stream_may_be_asked_for_later() -> None:
-    assert dialects.read_responses(response("response.created")).id == "resp_1"
-
-
 @pytest.mark.parametrize(
     ("dialect", "body", "aborted"),
     [

@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edge.core.makers import KEPT_S, NOTES_MAX, Maker, Makers
+from edge.core import makers
 from edge.core.problems import Problem
 from trimtab.model import Route
 
 ROUTES = tuple(Route(name, "m", "node", f"http://{name}", "served") for name in ("r0", "r1"))
+LOT = bytes(range(8))
+ID = makers.new_id(LOT, "tenant", "r1", "public")
 
 
-def makers() -> Makers:
-    known = Makers()
-    known.note("resp_1", Maker("tenant", "r1", "public", 0.0))
-    return known
+def test_it_looks_like_an_engines_own() -> None:
+    assert ID.startswith("resp_0001020304050607")
+    assert len(ID) == len("resp_") + 32
 
 
-def test_where_it_was_made() -> None:
-    assert makers().find("resp_1", "tenant", ROUTES, KEPT_S - 1) == (ROUTES[1], "public")
+@given(st.binary(min_size=8, max_size=8), st.text(), st.text())
+def test_who_made_it_and_what_it_was_called(lot: bytes, tenant: str, model: str) -> None:
+    made = makers.new_id(lot, tenant, "r1", model)
+    assert makers.find(made, tenant, ROUTES, ("other", model)) == (ROUTES[1], model)
+
+
+def test_a_name_that_is_gone_is_none() -> None:
+    assert makers.find(ID, "tenant", ROUTES, ("other",)) == (ROUTES[1], "")
 
 
 @pytest.mark.parametrize(
-    ("response_id", "tenant", "routes", "now_s"),
+    ("response_id", "tenant", "routes"),
     [
-        ("resp_2", "tenant", ROUTES, 0.0),
-        ("resp_1", "other", ROUTES, 0.0),
-        ("resp_1", "other", ROUTES[1:], 0.0),
-        ("resp_1", "tenant", ROUTES, KEPT_S),
-        ("resp_1", "tenant", ROUTES[:1] * 2, 0.0),
+        ("resp_nobody", "tenant", ROUTES),
+        ("resp_" + "0" * 32, "tenant", ROUTES),
+        (ID, "other", ROUTES),
+        (ID, "other", ROUTES[1:]),
+        (ID, "tenant", ROUTES[:1]),
+        (ID[:-1] + "z", "tenant", ROUTES),
+        (ID + "\n", "tenant", ROUTES),
     ],
-    ids=["never heard of", "another's", "another's on the only one", "too old", "replica is gone"],
+    ids=["no id", "an engine's", "another's", "another's, one left", "gone", "bent", "longer"],
 )
-def test_unknown(response_id: str, tenant: str, routes: tuple[Route, ...], now_s: float) -> None:
-    problem = makers().find(response_id, tenant, routes, now_s)
+def test_unknown(response_id: str, tenant: str, routes: tuple[Route, ...]) -> None:
+    problem = makers.find(response_id, tenant, routes, ("public",))
     assert isinstance(problem, Problem)
     assert (problem.status, problem.code) == (404, "response_not_found")
-
-
-def test_the_only_replica_may_say_no_itself() -> None:
-    assert makers().find("resp_2", "tenant", ROUTES[:1], 0.0) == (ROUTES[0], "")
-
-
-def test_bounded() -> None:
-    known = makers()
-    for number in range(NOTES_MAX):
-        known.note(f"resp_x{number}", Maker("tenant", "r0", "m", 0.0))
-    assert isinstance(known.find("resp_1", "tenant", ROUTES, 0.0), Problem)
-    assert known.find("resp_x0", "tenant", ROUTES, 0.0) == (ROUTES[0], "m")

@@ -20,6 +20,7 @@ KEY = "sk-secret-of-somebody-1234"
 ALL = [
     problems.no_key(),
     problems.bad_key(KEY),
+    problems.expired_key(KEY, "2027-03-31T00:00:00+00:00"),
     problems.bad_json("x"),
     problems.bad_content_type("text/html"),
     problems.bad_form("x"),
@@ -32,6 +33,7 @@ ALL = [
     problems.model_required(["a"]),
     problems.answer_too_long(200, 100),
     problems.unknown_path("GET", "/v1/files", ["POST /v1/completions"]),
+    problems.not_by_the_model("m", "/v1/embeddings"),
     problems.wrong_method("GET", "/v1/completions", "POST"),
     problems.bad_request("x"),
     problems.bad_body("x"),
@@ -104,6 +106,7 @@ def test_a_key_is_never_repeated() -> None:
     assert KEY not in problems.bad_key(KEY).message
     assert "sk-…1234" in problems.bad_key(KEY).message
     assert "short" not in problems.bad_key("short").message
+    assert "sk-…1234) expired at then." in problems.expired_key(KEY, "then").message
 
 
 def test_a_wrong_model_gets_the_right_names() -> None:

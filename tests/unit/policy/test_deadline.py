@@ -12,10 +12,12 @@ from trimtab.policy.deadline import deadline
     [
         (None, 0.0, False, 3_600.0, "fleet"),
         (None, 0.0, True, 3_600.0, "fleet"),
-        (30.0, 0.0, False, 30.0, "client"),
-        (1_200.0, 0.0, False, 1_200.0, "client"),
+        (30.0, 0.0, False, 29.0, "client"),
+        (1_200.0, 0.0, False, 1_199.0, "client"),
+        (2.0, 0.0, False, 1.8, "client"),
         (30.0, 0.0, True, 3_600.0, "fleet"),  # of a stream: only how long it may be silent
-        (30.0, 60.0, False, 30.0, "client"),
+        (30.0, 60.0, False, 29.0, "client"),
+        (30.0, 30.0, False, 29.0, "client"),
         (600.0, 60.0, False, 60.0, "model"),
         (30.0, 60.0, True, 60.0, "model"),
         (None, 60.0, False, 60.0, "model"),
@@ -27,4 +29,5 @@ def test_whose_word_counts(
 ) -> None:
     found = deadline(patience_s, pool_s, 3_600.0, stream=stream)
     assert found.within_s == within_s
+    assert found.allows_s in {patience_s, pool_s, 3_600.0}
     assert whose in found.whose

@@ -98,6 +98,11 @@ CASES = {
     "keys:\n- name: a": "t.yaml:2:3 error keys[0]: give exactly one of sha256 and key",
     "keys:\n- {name: a, key: {env: A}, models: []}": "t.yaml:2:3 error keys[0]: "
     "give at least one of models, or leave it out: all",
+    "keys: [{name: a, key: {env: A}, expires: 2027-02-30}]": "t.yaml:1:42 error keys[0].expires: "
+    '"2027-02-30" is neither a day like 2027-03-31 nor a time like 2027-03-31T18:00+02:00',
+    "keys: [{name: a, key: {env: A}, expires: 2027-03-31 18:00}]": "t.yaml:1:42 error "
+    'keys[0].expires: "2027-03-31 18:00" is neither a day like 2027-03-31 nor a time like '
+    "2027-03-31T18:00+02:00",
     "pools:\n- {name: a, aliases: [b]}\n- {name: b}": "t.yaml:3:10 error "
     "pools[1].name: this model name is taken already, on line 2",
     "upstream_key: {env: A, file: b}": "t.yaml:1:15 error upstream_key: give exactly one of env "
