@@ -93,12 +93,13 @@ def left_over(rest: Mapping[str, int]) -> list[str]:
 class Growth:
     """Memory over time, from the end of the warm-up."""
 
-    def __init__(self, samples: Sequence[tuple[float, float]]) -> None:
-        """Of (seconds, MB)."""
+    def __init__(self, samples: Sequence[tuple[float, float]], period_s: float) -> None:
+        """Of (seconds, MB), one a period."""
         warm = samples[int(WARM_UP_RATIO * len(samples)) :]
         self.from_mb = median(mb for _, mb in warm[: max(1, len(warm) // 5)])
         self.to_mb = median(mb for _, mb in warm[-max(1, len(warm) // 5) :])
         self.mb_per_hour = 3_600 * _slope(warm)
+        self.each_minute_mb = [mb for _, mb in samples[:: max(1, int(60 / period_s))]]
 
     @property
     def flaw(self) -> str:

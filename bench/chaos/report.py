@@ -69,9 +69,12 @@ def page(run: Run) -> str:
         "  broken streams ended in an error event and a cut.",
         "- Nothing is left: in flight and queued are 0 at the edge and in the engines."
         f" {run.filled}",
-        "- The edge keeps records of 2,048 requests, and of 512 older ones that did not just go"
-        " well, which fill up meanwhile.",
-        f"  Its memory: {run.growth.from_mb:.1f} MB after the warm-up,"
+        "- The edge's memory in MB, a minute apart: "
+        + ", ".join(f"{mb:.1f}" for mb in run.growth.each_minute_mb)
+        + ".",
+        "  It keeps records of 2,048 requests, and of 512 older ones that did not just go"
+        " well, which fill up meanwhile, and 35 bytes of each.",
+        f"  From the end of the warm-up on: {run.growth.from_mb:.1f} MB,"
         f" {run.growth.to_mb:.1f} MB at the end, slope {run.growth.mb_per_hour:+.1f} MB/h.",
     ]
     if run.violations:

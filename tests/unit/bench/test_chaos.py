@@ -101,7 +101,8 @@ def test_what_looks_whole() -> None:
 
 def test_growth_is_what_comes_after_the_warm_up() -> None:
     warm = [(float(s), min(80.0, 60.0 + s)) for s in range(100)]
-    assert not Growth(warm).flaw
+    assert not Growth(warm, 1.0).flaw
+    assert Growth(warm, 1.0).each_minute_mb == [60.0, 80.0]
     leak = [(s, mb + s / 5) for s, mb in warm]
-    assert "grew from" in Growth(leak).flaw
-    assert Growth(leak).mb_per_hour == pytest.approx(720)
+    assert "grew from" in Growth(leak, 1.0).flaw
+    assert Growth(leak, 1.0).mb_per_hour == pytest.approx(720)
