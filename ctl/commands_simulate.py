@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from ctl.exits import CtlError, Exit
-from ctl.options import Format, Server, target
+from ctl.options import Format, Server, allow, target
 from ctl.screen import Screen
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600}
@@ -40,7 +40,7 @@ Load = Annotated[str, typer.Option("--load", help="Times the requests, like x1.5
 Seed = Annotated[int, typer.Option("--seed", help="Of chance.")]
 Save = Annotated[str, typer.Option("--save", help="Write the arrivals to a file, no more.")]
 From = Annotated[str, typer.Option("--from", help="Arrivals of such a file.")]
-Output = Annotated[Format, typer.Option("--output", "-o", help="table or json.")]
+Output = Annotated[Format, typer.Option("--output", "-o", help="table, json or yaml.")]
 
 
 def simulate(
@@ -61,8 +61,7 @@ def simulate(
 
     Exit 1: the model misses what was measured, so that it says nothing about a change.
     """
-    if output not in {Format.TABLE, Format.JSON}:
-        raise CtlError(Exit.USAGE, f"--output here is one of table, json, not {output.value}")
+    allow(output, Format.TABLE, Format.JSON, Format.YAML)
     if source and (save or model):
         raise CtlError(Exit.USAGE, "--from FILE takes neither --save nor a model: both are in it")
     from ctl import simulated, state_file  # noqa: PLC0415  only when it runs
@@ -78,9 +77,11 @@ def simulate(
     words += [("--set", setting) for setting in settings or []]
     flags = [f"{name}={value}" for name, value in words if value]
     screen.talk(f"replaying {number} arrivals ...")
-    answer = _run(content, [*flags, f"--seed={seed}"])
-    found = simulated.read(answer)
-    screen.data(answer.decode() if output is Format.JSON else simulated.told(found, screen.table))
+    found = simulated.read(_run(content, [*flags, f"--seed={seed}"]))
+    is_data = output is not Format.TABLE
+    screen.data(
+        simulated.document(found, output) if is_data else simulated.told(found, screen.table)
+    )
     raise typer.Exit(Exit.OK if simulated.is_usable(found) else Exit.FAILED)
 
 

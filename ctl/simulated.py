@@ -12,7 +12,8 @@ from collections.abc import Callable
 import msgspec
 
 from ctl.columns import text
-from ctl.render import Table
+from ctl.options import Format
+from ctl.render import API_VERSION, Table, plain
 from trimtab.whatif import Figures, Found, Nearness
 
 ABSENT = "—"
@@ -50,6 +51,12 @@ def read(answer: bytes) -> Found:
 def is_usable(found: Found) -> bool:
     """Whether it says anything."""
     return found.nearness is not Nearness.OFF
+
+
+def document(found: Found, form: Format) -> str:
+    """The same for programs."""
+    fields = msgspec.to_builtins(found)
+    return plain({"apiVersion": API_VERSION, "kind": "Simulation", **fields}, form)
 
 
 def told(found: Found, draw: Callable[[Table], str]) -> str:

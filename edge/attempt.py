@@ -20,6 +20,7 @@ from edge.client import ClientStream
 from edge.core import dialects, naming, openai, sse
 from edge.core.openai import Call
 from edge.core.passage import Passage
+from edge.core.shape import Plain
 from edge.core.sse import Kind
 from edge.core.surface import Cost
 from edge.upstream import Answer, Upstream, UpstreamError
@@ -27,6 +28,7 @@ from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.work import pass_work
 
 COUNT_TIMEOUT_S = 5.0
+LESSONS = 3  # events of a stream that are looked at one by one, to know the others by their looks
 TAIL_S = 1.0  # how long to wait for the end of a stream after [DONE], to keep its connection
 
 
@@ -145,6 +147,7 @@ class _Relay:
         self._idle_s = idle_s
         self._passage = passage = Passage(call, stream.rest, started=stream.started)
         self._scanner = sse.Scanner(passage.read, singly=passage.singly)
+        self._lessons = 0 if passage.singly else LESSONS
         self._alarm: Alarm
         self.waits_for_client = False
 
@@ -178,20 +181,39 @@ class _Relay:
         return True
 
     async def _pass(self, chunk: bytes) -> None:
+        """Much may come at once: the first events, plain ones, the end."""
+        data, self._scanner.rest = self._scanner.rest + chunk, b""
+        while self._lessons and (end := data.find(b"\n\n") + 2) > 1:
+            self._lessons -= 1
+            await self._look_at(data[:end])
+            data = data[end:]
+        plain, size = self._passage.beginning(data)
+        if plain is not None:
+            self._permit.tokens += plain.number
+            await self._send(plain)
+        if data[size:]:
+            await self._look_at(data[size:])
+
+    async def _look_at(self, data: bytes) -> None:
         permit, passage = self._permit, self._passage
-        events = self._scanner.feed(chunk)
+        if passage.last is not None:
+            return
+        events = self._scanner.feed(data)
         permit.tokens += sum([event.number for event in events])
         began = passage.began
         passing = passage.feed(events)
         if passage.began and not began:
             permit.on_began()
         if passing:
-            self.waits_for_client = True
-            await self._stream.send(passing)
-            self.waits_for_client = False
+            await self._send(passing)
         if passage.last is not None:
             permit.tokens = max(permit.counted, passage.tokens or permit.tokens)
             permit.prompt_tokens = passage.prompt_tokens
+
+    async def _send(self, passing: bytes | Plain) -> None:
+        self.waits_for_client = True
+        await self._stream.send(passing)
+        self.waits_for_client = False
 
 
 def _failure(passage: Passage) -> Failure | None:

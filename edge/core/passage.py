@@ -49,6 +49,12 @@ class Passage:
         """Whole events like those before; None: `feed` them."""
         return self._shape.read(data)
 
+    def beginning(self, data: bytes) -> tuple[Plain | None, int]:
+        """Those of these events that are so, from the first one on, and their bytes."""
+        size = self._shape.extent(data) if self.flows else 0
+        plain = self._shape.read(data[:size]) if size else None
+        return plain, size if plain else 0
+
     def feed(self, events: list[Event]) -> bytes | Plain:
         """What may pass now."""
         first = events[0] if len(events) == 1 and self.flows else None

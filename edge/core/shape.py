@@ -45,6 +45,16 @@ class Shape:
             self._seam = self._after + self._before
             self._passing_seam = self._after + self._passing_before
 
+    def extent(self, data: bytes) -> int:
+        """How many bytes at the beginning may all be such events."""
+        before, after = self._before, self._after
+        if not (before and data.startswith(before)):
+            return 0
+        seam = data.rfind(self._seam)
+        start = seam + len(after) if seam >= 0 else 0
+        end = data.find(after, start + len(before))
+        return end + len(after) if end >= 0 else start
+
     def read(self, data: bytes) -> Plain | None:
         """Events that all look so; None: look at each."""
         before, after = self._before, self._after

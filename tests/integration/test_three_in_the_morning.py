@@ -85,7 +85,7 @@ class Night:
         line, end_s = "", clock.now_s() + DEADLINE_S
         while not re.search(cause, line):
             assert clock.now_s() < end_s, f"{words} says: {line}"
-            line = (await self.typed(words))[0]
+            line = "".join((await self.typed(words))[:1])  # none: it is not known yet
             await asyncio.sleep(0.1)
         self.rows.append(Row(fault, f"ctl {words}", cause, line))
 

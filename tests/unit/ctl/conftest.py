@@ -19,7 +19,8 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "LC_ALL", "LC_CTYPE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("TRIMTAB_SERVER", "TRIMTAB_CONTEXT", "TRIMTAB_TLS_DIR"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # ctl sets some of them: after a test they are as before it
+        monkeypatch.delenv(name)
     monkeypatch.setenv("TRIMTAB_CONFIG", "/not/there/ctl.yaml")
     monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("TZ", "UTC")

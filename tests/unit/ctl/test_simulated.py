@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from ctl.main import main
+from ctl.options import Format
 from ctl.screen import Screen
-from ctl.simulated import told
+from ctl.simulated import document, told
 from tests.unit.ctl.test_golden import compare
 from trimtab.whatif import Costs, Figures, Found, Nearness
 
@@ -68,12 +69,17 @@ def test_one_screen(name: str) -> None:
     compare(f"simulate/{name}", told(CASES[name], Screen().table))
 
 
+def test_for_programs() -> None:
+    compare("simulate/json", document(FOUND, Format.JSON))
+    compare("simulate/yaml", document(FOUND, Format.YAML))
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ("simulate --last 3h", '--last "3h": give a time up to 2h, like 10m or 1h'),
         ("simulate --last 0m", '--last "0m"'),
-        ("simulate -o csv", "--output here is one of table, json, not csv"),
+        ("simulate -o csv", "--output here is one of table, json, yaml, not csv"),
         ("simulate m --from f", "--from FILE takes neither --save nor a model: both are in it"),
         ("simulate --from /nowhere/f", "cannot read /nowhere/f"),
         ("simulate --from /dev/null", "cannot simulate: it is no recording of arrivals"),

@@ -46,6 +46,14 @@ def test_plain_events_pass_as_they_would_singly(texts: list[str], name: str) -> 
     assert plain.number == len(texts)
 
 
+@given(TEXTS, st.sampled_from([b"", event("x", finish_reason="stop"), b"data: [DONE]\n\n", b"da"]))
+def test_the_plain_ones_at_the_beginning_are_found(texts: list[str], behind: bytes) -> None:
+    shape, _ = learnt(event("first"), "public")
+    events = b"".join(map(event, texts))
+    assert shape.extent(events + behind) == len(events)
+    assert shape.extent(behind) == 0
+
+
 @pytest.mark.parametrize(
     "other",
     [
