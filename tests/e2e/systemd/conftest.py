@@ -52,6 +52,8 @@ def booted() -> Iterator[Box]:
 
 @pytest.fixture
 def box(booted: Box) -> Iterator[Box]:
-    """The fleet, as seen from its network."""
+    """The fleet as it was at first, whatever another test did, as seen from its network."""
+    booted.start(*ENGINES, *SERVICES)
+    booted.run("systemctl", "stop", "trimtab-edge@2")
     with booted.network():
         yield booted

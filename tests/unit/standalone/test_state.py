@@ -63,10 +63,10 @@ def test_every_socket_is_within_the_limit(place: State) -> None:
     assert len(place.control_target) <= longest
 
 
-def test_a_file_in_the_way_is_named(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match=f"cannot use {tmp_path}/file.*see --state"):
-        state.prepare(tmp_path / "file" / "s")
+def test_a_file_in_the_way_is_named(place: State) -> None:
+    (place.root / "file").touch()
+    with pytest.raises(ConfigError, match=f"cannot use {place.root}/file.*see --state"):
+        state.prepare(place.root / "file" / "s")
 
 
 def test_one_previous_log_is_kept(place: State) -> None:
