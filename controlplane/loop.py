@@ -46,7 +46,6 @@ from controlplane.core.records import TERM_KEY, pack_term, unpack_term
 from controlplane.core.refusals import Kind, Refusals
 from controlplane.core.registry import Registry
 from controlplane.core.subscription import Differences
-from controlplane.desk import Desk
 from controlplane.leader import Tenure
 from controlplane.live import LiveConfiguration
 from controlplane.probes import Probes
@@ -96,7 +95,6 @@ class ControlLoop:
         self.refusals = Refusals()
         self.journal = Journal()
         self.probes = Probes()
-        self.desk = Desk()
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}
@@ -126,7 +124,6 @@ class ControlLoop:
         async with TaskRunner() as runner:
             runner.forever("saver", self._saver.run())
             runner.forever("journal", self._saver.follow(self.journal))
-            runner.forever("desk", self.desk.run())
             runner.forever("publisher", self._publish_forever())
             runner.forever("ticks", self._tick_forever())
             await asyncio.Event().wait()

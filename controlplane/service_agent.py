@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import grpc
@@ -21,7 +20,6 @@ from trimtab.v1 import agent_pb2, agent_pb2_grpc
 NAME = agent_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name
 MESSAGE_LIMIT_BYTES = 1024 * 1024
 """A report on 64 engines and 64 GPUs, with all their texts at their limits, is half of it."""
-ENGINES_SEEN = 64  # of those a report may have
 Messages = AsyncIterator[agent_pb2.AgentMessage]
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -47,24 +45,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 async for message in request_iterator:
                     if await stream.pace():
                         loop.refused(stream.peer, Kind.FLOOD, "an agent is read more slowly")
-                    take = partial(_take, loop, stream, message)
-                    if _is_routine(stream, message):
-                        loop.desk.later(stream, take)
-                    else:
-                        loop.desk.now(stream)
-                        take()
+                    _take(loop, stream, message)
         finally:
-            loop.desk.now(stream)
             loop.agent_gone(stream)
-
-
-def _is_routine(stream: AgentStream, message: agent_pb2.AgentMessage) -> bool:
-    """Whether it says of the same engines that they are as they were."""
-    if not message.HasField("report"):
-        return False
-    before, engines = stream.engines, message.report.engines[:ENGINES_SEEN]
-    stream.engines = [(engine.replica, engine.state, engine.epoch) for engine in engines]
-    return stream.engines == before
 
 
 def _take(loop: ControlLoop, stream: AgentStream, message: agent_pb2.AgentMessage) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Any
 
 import grpc
@@ -49,13 +48,8 @@ class EdgeService:
                 async for message in request_iterator:
                     if await stream.pace():
                         loop.refused(stream.peer, Kind.FLOOD, "an edge is read more slowly")
-                    take = partial(_take, loop, stream, message)
-                    if message.HasField("edge_report"):
-                        loop.desk.later(stream, take)
-                    else:  # acks are no part of that order: they free the next push
-                        take()
+                    _take(loop, stream, message)
         finally:
-            loop.desk.now(stream)
             loop.edge_gone(stream)
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import urllib.parse
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -34,7 +32,6 @@ class Stream:
         self._allowance, self._spent_s = BURST_MESSAGES, opened_at_s
         self.opened_at_s = opened_at_s
         self.introduced = False
-        self.backlog: deque[Callable[[], None]] = deque()  # what waits at the desk
         self._ended = asyncio.Event()
         self.reason = ""  # why it ends; empty while it lives
         self._code = grpc.StatusCode.FAILED_PRECONDITION
@@ -74,8 +71,6 @@ class AgentStream(Stream):
     def __init__(self, number: int, opened_at_s: float) -> None:
         super().__init__(number, opened_at_s)
         self.outbox: asyncio.Queue[AgentDirective] = asyncio.Queue(OUTBOX_LIMIT)
-        self.engines: list[tuple[str, int, int]] = []
-        """What the last report said of each: its replica, state and epoch."""
 
     def tell(self, directive: AgentDirective) -> bool:
         """Queue a directive; False when the agent doesn't read."""
