@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
 from collections.abc import Sequence
 
 import msgspec
 
 from agent.local import Answer, Ask
+from trimtab.runtime import spans
 
 SOCKET = "/run/trimtab-agent/agent.sock"
 DEADLINE_S = 840.0
 EXIT_FAILED, EXIT_UNREACHABLE = 1, 69
-_DURATION = re.compile(r"(\d+)(s|m|h)")
-_UNITS_S = {"s": 1.0, "m": 60.0, "h": 3_600.0}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,10 +65,10 @@ async def _ask(path: str, ask: Ask, deadline_s: float) -> int:
 
 
 def _seconds(text: str) -> float:
-    found = _DURATION.fullmatch(text)
-    if not found:
+    length_s = spans.seconds(text, "smh", digits=9)
+    if length_s is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration like 90s, 14m or 1h")
-    return float(found[1]) * _UNITS_S[found[2]]
+    return float(length_s)
 
 
 def _say(text: str) -> None:

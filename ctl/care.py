@@ -7,7 +7,6 @@ which flag says yes; --dry-run asks nothing and changes nothing.
 from __future__ import annotations
 
 import getpass
-import re
 import socket
 import sys
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ import typer
 
 from ctl.exits import CtlError, Exit
 from ctl.screen import Screen
+from trimtab.runtime import spans
 from trimtab.steered import Order
 
-UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 NOTHING = "Nothing was changed."
 
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.")]
@@ -88,7 +87,7 @@ def actor() -> str:
 
 def milliseconds(words: str, flag: str) -> int:
     """A length of time as people write it."""
-    match = re.fullmatch(r"(\d{1,6})([smhd])", words)
-    if not match:
+    length_s = spans.seconds(words)
+    if length_s is None:
         raise CtlError(Exit.USAGE, f'{flag} "{words}" is no time: give 90s, 30m, 1h or 7d')
-    return int(match[1]) * UNITS_S[match[2]] * 1000
+    return length_s * 1000

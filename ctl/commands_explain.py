@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -10,6 +9,7 @@ import typer
 from ctl.exits import CtlError, Exit
 from ctl.options import Format, Server, allow, target
 from ctl.screen import Screen
+from trimtab.runtime import spans
 from trimtab.views import Concern
 
 _EXITS = {Concern.LIMITS: Exit.DEGRADED, Concern.BLOCKS: Exit.DOWN}
@@ -104,10 +104,10 @@ def events(
 
 def _milliseconds(age: str) -> int:
     """An age as typed; CtlError when it is none."""
-    found = re.fullmatch(r"(\d{1,9})([smhd])", age)
-    if found is None:
+    length_s = spans.seconds(age, digits=9)
+    if length_s is None:
         raise CtlError(Exit.USAGE, f'--since is a number and s, m, h or d, like 15m, not "{age}"')
-    return int(found[1]) * {"s": 1, "m": 60, "h": 3_600, "d": 86_400}[found[2]] * 1_000
+    return length_s * 1_000
 
 
 def _subject(word: str) -> str:

@@ -6,7 +6,6 @@ which gets the recording on its stdin and answers in JSON (docs/decisions/0018).
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from typing import Annotated
@@ -16,8 +15,8 @@ import typer
 from ctl.exits import CtlError, Exit
 from ctl.options import Format, Server, allow, target
 from ctl.screen import Screen
+from trimtab.runtime import spans
 
-UNITS_S = {"s": 1, "m": 60, "h": 3600}
 LAST_MAX_S = 2 * 3600  # edges keep no more
 
 
@@ -110,8 +109,7 @@ def _run(content: bytes, flags: list[str]) -> bytes:
 
 
 def _span_s(last: str) -> float:
-    match = re.fullmatch(r"(\d{1,6})([smh])", last)
-    seconds = int(match[1]) * UNITS_S[match[2]] if match else 0
-    if not 0 < seconds <= LAST_MAX_S:
+    length_s = spans.seconds(last, "smh")
+    if not length_s or length_s > LAST_MAX_S:
         raise CtlError(Exit.USAGE, f'--last "{last}": give a time up to 2h, like 10m or 1h')
-    return seconds
+    return length_s
