@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 import pytest
 from hypothesis import given
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge import engine_connection
 from edge.engine_connection import Connection, UpstreamError
+from tests.fakes.transport import FakeTransport
 from trimtab.policy.classify import Fault
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
@@ -57,35 +57,10 @@ MALFORMED = {
 }
 
 
-class FakeTransport:
-    """Remembers what was done with it."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.unsent_bytes = 0
-        self.reads = True
-        self.aborted = False
-
-    def write(self, data: bytes) -> None:
-        self.written += data
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent_bytes
-
-    def pause_reading(self) -> None:
-        self.reads = False
-
-    def resume_reading(self) -> None:
-        self.reads = True
-
-    def abort(self) -> None:
-        self.aborted = True
-
-
 def asked() -> tuple[Connection, FakeTransport]:
     """A connection with a request out."""
     made, transport = Connection(), FakeTransport()
-    made.connection_made(cast("asyncio.Transport", transport))
+    made.connection_made(transport)
     assert made.usable
     made.send(b"POST / HTTP/1.1\r\n\r\n", b"{}")
     assert transport.written == b"POST / HTTP/1.1\r\n\r\n{}"
@@ -96,7 +71,7 @@ def asked() -> tuple[Connection, FakeTransport]:
 async def uploading(end: bytes) -> tuple[Connection, FakeTransport]:
     """Half of a large request is out, and the engine reads no more; then comes `end`, if any."""
     made, transport = Connection(), FakeTransport()
-    made.connection_made(cast("asyncio.Transport", transport))
+    made.connection_made(transport)
     async with asyncio.TaskGroup() as group:
         upload = group.create_task(made.upload(b"POST / HTTP/1.1\r\n\r\n", [LARGE[:9], LARGE[9:]]))
         made.pause_writing()
