@@ -19,6 +19,7 @@ from edge.ledger import Ledgers, Turn
 from trimtab.policy.queue import PATIENCE_RATIO
 from trimtab.runtime.telemetry import EdgeMetrics
 
+NAME = "idempotency-key"
 WAIT_MAX_S = 45.0  # 3/4 of the 60 s after which the common clients give up
 
 Serve = Callable[[], Awaitable[Response]]
@@ -31,12 +32,14 @@ class Once:
         self._metrics = metrics
         self.ledgers = Ledgers()
 
+    @staticmethod
+    def concerns(request: Request, call: Call) -> bool:
+        """Whether its caller has named it."""
+        return bool(request.headers.get(NAME)) and call.method == "POST"
+
     async def serve(self, request: Request, call: Call, caller: bytes, serve: Serve) -> Response:
-        """Serve it, or replay what was served; `caller` is the hash of his key."""
-        name = request.headers.get("idempotency-key", "")
-        if not name or call.method != "POST":
-            return await serve()
-        key = digest(caller, name.encode(errors="replace"))
+        """Serve one that has a name, or replay what was; `caller` is the hash of his key."""
+        key = digest(caller, request.headers[NAME].encode(errors="replace"))
         turn = await self._turn(key, call, openai.patience_s(request.headers))
         if isinstance(answer := turn.found, Answer):
             self._metrics.replays.labels("replayed").inc()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+from collections.abc import Awaitable
 from functools import partial
 
 from edge import bodies
@@ -90,12 +91,13 @@ class Proxy:
         call, target, only = self._bind(call, request.caller)
         if problem := openai.beyond_context(call, self._table.routes(target.pool.name)):
             raise RefusedError(problem)
-        if "idempotency-key" not in request.headers:
-            return await self._run(self._job(request, call, target, clock.now_s(), only))
-        return await self._once.serve(
-            *(request, call, request.caller.sha256),
-            lambda: self._run(self._job(request, call, target, clock.now_s(), only)),
-        )
+
+        def answer() -> Awaitable[Response]:
+            return self._run(self._job(request, call, target, clock.now_s(), only))
+
+        if not self._once.concerns(request, call):
+            return await answer()
+        return await self._once.serve(request, call, request.caller.sha256, answer)
 
     async def _carry(self, request: Request, found: Found) -> Job:
         """Begin to read a form with a file."""
