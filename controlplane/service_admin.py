@@ -106,8 +106,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request_iterator: AsyncIterator[admin_pb2.RestoreStateRequest], context: Context
     ) -> admin_pb2.RestoreStateResponse:
         """See the proto."""
-        loop = await self._seat.loop_or_refuse(context)
-        return await service_state.restore(loop, request_iterator, context)
+        return await service_state.restore(self._seat, request_iterator, context)
 
     async def _one_more(self, context: Context) -> None:
         if self._watchers >= WATCHER_LIMIT:

@@ -188,9 +188,9 @@ class FakeAdmin:
         """Take a state, or look at it."""
         first = next(requests)
         self.restores.append(first)
+        state = {record.key: record.value for part in requests for record in part.records}
         if self.refusal is not None:
             context.abort(*self.refusal)
-        state = {record.key: record.value for part in requests for record in part.records}
         added, removed = len(state.keys() - self.state), len(self.state.keys() - state)
         changed = sum(self.state.get(key, value) != value for key, value in state.items())
         if not first.preview:
