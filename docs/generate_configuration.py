@@ -31,9 +31,10 @@ SECTIONS = (
     config.EdgeLimits,
     config.Certificate,
     config.Tls,
+    config.Otlp,
 )
 # They stand only below settings that need a restart; RESTARTS says whose.
-PARTS_OF_A_RESTART = (config.Fallback, config.Etcd, config.Certificate, config.Tls)
+PARTS_OF_A_RESTART = (config.Fallback, config.Etcd, config.Certificate, config.Tls, config.Otlp)
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 INTRO = """\
 <!-- Generated from trimtab/runtime/config.py by `./run docs`: change it there. -->

@@ -36,6 +36,7 @@ RESTARTS: Mapping[type[msgspec.Struct], Mapping[str, str]] = {
         "etcd": "control planes",
         "report_period_s": "agents",
         "upstream_key": "agents, edges",
+        "otlp": "edges, control planes",
     },
     file.Pool: {"fallback": "edges"},
     file.Engine: {"max_num_seqs": "agents"},
