@@ -30,6 +30,7 @@ from edge.course import BrokenStreamError, Course, Job
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.idempotency import Once
+from edge.tracing import Tracer
 from edge.tunnel import Tunnel, Tunnels
 from edge.upload import Carried, Upload
 from edge.ways import Ways
@@ -66,6 +67,7 @@ class Proxy:
         self._once = Once(metrics)
         self.ledgers = self._once.ledgers
         self.tunnels = Tunnels()
+        self.tracer: Tracer | None = None
 
     def authorize(self, request: Request) -> None:
         """Learn who calls; raises RefusedError unless the fleet knows the caller's key."""
@@ -80,6 +82,8 @@ class Proxy:
         if caller.expired(clock.wall_s()):
             raise RefusedError(problems.expired_key(key, shapes.moment(caller.expires_ms)))
         request.caller = caller
+        if self.tracer is not None:
+            self.tracer.begin(request)
 
     async def serve(self, request: Request, found: Found, _request_id: str) -> Response:
         """Answer one request; raises RefusedError while an error status is still possible."""
@@ -191,8 +195,12 @@ class Proxy:
             path=job.call.path,
             stream=job.call.stream,
             prompt_tokens=job.call.prompt_tokens,
+            model=job.target.name,
+            trace=job.journey.trace,
         )
         self.decisions.add(record)
+        if self.tracer is not None:
+            self.tracer.ended(record)
         cost = job.call.entry.cost
         if job.passing is None and cost is not Cost.CHEAP:  # nobody knows the others' tokens
             retry = arrivals.retry(job.caller)

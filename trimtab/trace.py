@@ -83,9 +83,7 @@ class Span(msgspec.Struct, frozen=True, gc=False):
     """What happened in it, and when."""
 
 
-def begin(
-    parent: str, state: str, lot: int, ratio: float = 1.0, method: str = "POST"
-) -> Trace:
+def begin(parent: str, state: str, lot: int, ratio: float = 1.0, method: str = "POST") -> Trace:
     """Where a request stands whose caller sent these headers; `lot` is LOT_BITS of chance."""
     span_id = (lot & _HALF) >> 1 | 1  # never 0, and room to count up
     found = PARENT.match(parent)

@@ -18,6 +18,7 @@ import msgspec
 from trimtab.model import Outcome, Urgency
 from trimtab.policy.pick import Candidate
 from trimtab.policy.queue import Forecast
+from trimtab.trace import Trace
 
 LATEST_MAX = 2_048
 LATEST_BYTES = 12 * 1024 * 1024  # room for all of them up to 35 replicas
@@ -92,6 +93,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     stream: bool = False
     prompt_tokens: int = 0
     """An estimate by its length."""
+    model: str = ""
+    """What it asked for: the name of a pool, an alias or an adapter that there is."""
+    trace: Trace | None = None
+    """Where it stood in its trace, if it was in one."""
 
     @property
     def odd(self) -> bool:

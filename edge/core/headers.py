@@ -13,9 +13,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from trimtab import trace
+from trimtab.trace import Trace
+
 FORWARDED = {
-    "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
-    "tracestate": re.compile(r"[!-~][ -~]{0,511}"),
+    "traceparent": trace.PARENT,
+    "tracestate": trace.STATE,
     "anthropic-version": re.compile(r"[!-~]{1,64}"),
     "anthropic-beta": re.compile(r"[!-~][ -~]{0,511}"),
 }
@@ -41,6 +44,9 @@ class Journey:
     replica: str = ""
     attempts: int = 0
     queued_s: float = 0.0
+    trace_id: str = ""
+    trace: Trace | None = None
+    """Where it stands in its trace, if this edge traces."""
 
     def placed(self, replica: str, waited_s: float) -> None:
         """An attempt begins."""
@@ -56,6 +62,8 @@ class Journey:
             "openai-processing-ms": str(int(1000 * (now_s - self.came_s))),
             **self.fixed,
         }
+        if self.trace is not None:
+            headers["x-trace-id"] = self.trace.trace_id
         if self.shows_route and self.attempts:
             headers["x-trimtab-replica"] = self.replica
             headers["x-trimtab-attempts"] = str(self.attempts)
@@ -63,7 +71,9 @@ class Journey:
         return headers
 
 
-def to_engine(caller: Mapping[str, str], request_id: str, attempt: int) -> dict[str, str]:
+def to_engine(
+    caller: Mapping[str, str], request_id: str, attempt: int, traced: Trace | None = None
+) -> dict[str, str]:
     """What one attempt carries beside what the connection to the engine is about."""
     # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
     headers = {"x-request-id": f"{request_id}-{attempt}"}
@@ -71,7 +81,18 @@ def to_engine(caller: Mapping[str, str], request_id: str, attempt: int) -> dict[
         value = caller.get(name)
         if value and shape.fullmatch(value) and name not in _for_us_alone(caller):
             headers[name] = value
+    if traced is not None:
+        headers.pop("tracestate", None)
+        headers.update(traced.headers(attempt))
     return headers
+
+
+def trace_context(caller: Mapping[str, str]) -> tuple[str, str]:
+    """What the caller says of its trace: `traceparent` and `tracestate`."""
+    parent = caller.get("traceparent", "")
+    if not parent or "traceparent" in (ours := _for_us_alone(caller)):
+        return "", ""
+    return parent, "" if "tracestate" in ours else caller.get("tracestate", "")
 
 
 def _for_us_alone(caller: Mapping[str, str]) -> set[str]:

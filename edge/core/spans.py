@@ -126,6 +126,8 @@ def _attempt(record: Record, told: Told, number: int, attempt: Attempt, cause: s
     ]
     if address := told.addresses.get(attempt.replica):
         facts += [(names.SERVER_ADDRESS, address[0]), (names.SERVER_PORT, address[1])]
+    if number > 1:
+        facts.append((names.RESEND_COUNT, number - 1))
     if attempt.status:
         facts.append((names.STATUS, attempt.status))
     if attempt.fault:

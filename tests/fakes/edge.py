@@ -18,6 +18,7 @@ from edge.core import openai
 from edge.core.dispatch import Dispatch
 from edge.core.outside import Target
 from edge.core.table import RoutingTable
+from edge.exporting import exporting
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.http.server import Server, serving
@@ -36,6 +37,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.listener_tls import ListenerTls
+from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import EdgeMetrics
 
@@ -130,6 +132,7 @@ async def running_edge(
     fallbacks: Mapping[str, Target] | None = None,
     headers: AnswerHeaders | None = None,
     extra_paths: Sequence[str] = (),
+    otlp: Otlp | None = None,
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
@@ -145,6 +148,8 @@ async def running_edge(
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
+        if otlp:
+            await stack.enter_async_context(exporting(otlp, proxy, table, metrics))
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
         server = await asyncio.get_running_loop().create_server(
             callers, "127.0.0.1", 0, ssl=tls.context if tls else None

@@ -196,7 +196,7 @@ class EdgeLimits(Section, frozen=True):
 
 
 class Otlp(Section, frozen=True):
-    """Where traces and metrics go beside /metrics, by OpenTelemetry's protocol (docs/tracing.md)."""
+    """Where traces and metrics go by OpenTelemetry's protocol (docs/tracing.md)."""
 
     endpoint: OtlpUrl = ""
     """The receiver, like http://127.0.0.1:4317; by default OTEL_EXPORTER_OTLP_ENDPOINT, if set."""

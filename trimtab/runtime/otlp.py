@@ -11,8 +11,9 @@ import asyncio
 import logging
 import pathlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -22,8 +23,10 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metr
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from prometheus_client import Metric
 
 from trimtab.policy.dice import Dice
+from trimtab.runtime import clock, otlp_metrics, otlp_spans
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.service import ConfigError
@@ -44,6 +47,8 @@ PASSING_GRPC = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
+Count = Callable[[str, str, int], None]
+"""Hears of a signal, what became of it, and how many."""
 PATHS = {"traces": "/v1/traces", "metrics": "/v1/metrics"}
 ANSWERS: Mapping[str, Any] = {
     "traces": traces.ExportTraceServiceResponse,
@@ -68,27 +73,42 @@ class Way(Protocol):
 
 
 class Exporter:
-    """Sends batches, one at a time of each signal."""
+    """Tells one receiver what a process has to tell."""
 
-    def __init__(self, way: Way, dice: Dice, count: Callable[[str, str, int], None]) -> None:
+    def __init__(self, way: Way, settings: Otlp, dice: Dice, count: Count) -> None:
         self._way = way
+        self._resource = otlp_spans.resource(settings.resource)
+        self._period_s = settings.metrics_period_s
+        self._since_s = clock.wall_s()
         self._dice = dice
         self._count = count
-        self._fails = False
+        self._fails: set[str] = set()
 
-    async def send(self, signal: str, request: Any, items: int) -> None:
-        """Send `items` of a signal (traces or metrics)."""
+    async def traces(self, spans: Sequence[Any]) -> None:
+        """Spans, encoded."""
+        await self._send("traces", otlp_spans.request(spans, self._resource), len(spans))
+
+    async def metrics_forever(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        """All that is measured, once a period."""
+        while True:
+            await asyncio.sleep(self._period_s)
+            times_s = self._since_s, clock.wall_s()
+            # as at a scrape: in a thread, because it takes tens of ms with many series
+            told = partial(otlp_metrics.request, collect(), self._resource, *times_s)
+            await self._send("metrics", await asyncio.to_thread(told), 1)
+
+    async def _send(self, signal: str, request: Any, items: int) -> None:
         backoff = Backoff(self._dice, *BACKOFF_S)
         for left in reversed(range(TRIES)):
             try:
                 answer = await self._way.send(signal, request)
             except ExportError as error:
                 self._failed(signal, str(error))
-                if not error.passing or not left:
-                    self._count(signal, "failed", items)
-                    return
-                await asyncio.sleep(backoff.next_s())
-                continue
+                if error.passing and left:
+                    await asyncio.sleep(backoff.next_s())
+                    continue
+                self._count(signal, "failed", items)
+                return
             self._worked(signal)
             said = answer.partial_success
             refused = said.rejected_spans if signal == "traces" else said.rejected_data_points
@@ -97,25 +117,28 @@ class Exporter:
             return
 
     def _failed(self, signal: str, text: str) -> None:
-        if not self._fails:
+        if signal not in self._fails:
             fields = {"signal": signal, "error": text}
             log.warning("the OTLP receiver takes nothing", extra={"fields": fields})
-        self._fails = True
+        self._fails.add(signal)
 
     def _worked(self, signal: str) -> None:
-        if self._fails:
+        if signal in self._fails:
             log.info("the OTLP receiver works again", extra={"fields": {"signal": signal}})
-        self._fails = False
+        self._fails.discard(signal)
 
 
 class _Grpc:
     def __init__(self, channel: grpc.aio.Channel, headers: Mapping[str, str]) -> None:
-        self._stubs = {"traces": TraceServiceStub(channel), "metrics": MetricsServiceStub(channel)}
+        self._stubs: dict[str, Any] = {
+            "traces": TraceServiceStub(channel),  # type: ignore[no-untyped-call]
+            "metrics": MetricsServiceStub(channel),  # type: ignore[no-untyped-call]
+        }
         self._metadata = tuple((name.lower(), value) for name, value in headers.items())
 
     async def send(self, signal: str, request: Any) -> Any:
         """By gRPC."""
-        stub: Any = self._stubs[signal]
+        stub = self._stubs[signal]
         try:
             return await stub.Export(request, timeout=TIMEOUT_S, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
@@ -124,10 +147,10 @@ class _Grpc:
 
 
 class _Http:
-    def __init__(self, session: aiohttp.ClientSession, otlp: Otlp) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: Otlp) -> None:
         self._session = session
-        self._base = otlp.endpoint.rstrip("/")
-        self._headers = {**otlp.headers, "content-type": "application/x-protobuf"}
+        self._base = settings.endpoint.rstrip("/")
+        self._headers = {**settings.headers, "content-type": "application/x-protobuf"}
 
     async def send(self, signal: str, request: Any) -> Any:
         """By HTTP, in binary."""
@@ -144,27 +167,25 @@ class _Http:
 
 
 @asynccontextmanager
-async def connect(
-    otlp: Otlp, dice: Dice, count: Callable[[str, str, int], None]
-) -> AsyncIterator[Exporter]:
+async def connect(settings: Otlp, dice: Dice, count: Count) -> AsyncIterator[Exporter]:
     """For as long as a process runs; `count` hears of each signal what became of how many."""
-    ca = _read(otlp.ca)
-    secure = urlsplit(otlp.endpoint).scheme == "https"
-    if otlp.http:
+    ca = _read(settings.ca)
+    secure = urlsplit(settings.endpoint).scheme == "https"
+    if settings.http:
         context = ssl.create_default_context(cadata=ca.decode() if ca else None)
         connector = aiohttp.TCPConnector(ssl=context if secure else False)
         limit = aiohttp.ClientTimeout(total=TIMEOUT_S)
         async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
-            yield Exporter(_Http(session, otlp), dice, count)
+            yield Exporter(_Http(session, settings), settings, dice, count)
         return
-    target = urlsplit(otlp.endpoint).netloc
+    target = urlsplit(settings.endpoint).netloc
     if secure:
         credentials = grpc.ssl_channel_credentials(ca)
         channel = grpc.aio.secure_channel(target, credentials)
     else:
         channel = grpc.aio.insecure_channel(target)
     async with channel:
-        yield Exporter(_Grpc(channel, otlp.headers), dice, count)
+        yield Exporter(_Grpc(channel, settings.headers), settings, dice, count)
 
 
 def _read(ca: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Where OTLP goes: the configuration's `otlp`, and what it leaves open by OpenTelemetry's variables.
+"""Where OTLP goes: the configuration's `otlp`, and OpenTelemetry's variables for what that leaves.
 
 Of these: OTEL_SDK_DISABLED, OTEL_EXPORTER_OTLP_{ENDPOINT,PROTOCOL,HEADERS,CERTIFICATE},
 OTEL_RESOURCE_ATTRIBUTES. Rule: what the file says goes before what the environment says.
@@ -65,7 +65,7 @@ def find(section: file.Otlp, environ: Mapping[str, str], service: str, name: str
 
 
 def _pairs(environ: Mapping[str, str], name: str) -> dict[str, str]:
-    """`a=b,c=d`, percent-encoded; the values of headers are secrets, so errors do not repeat them."""
+    """`a=b,c=d`, percent-encoded; errors repeat no value: it may be a secret."""
     pairs = {}
     for part in filter(None, environ.get(name, "").split(",")):
         key, equals, value = part.partition("=")

@@ -14,6 +14,7 @@ from typing import Self
 import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.samples import Exemplar
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # vLLM 0.32, v1/metrics/buckets.py
@@ -76,6 +77,11 @@ class Histogram(_Quick, prometheus_client.Histogram):
         """One more of this size."""
         self._sum._value += amount  # noqa: SLF001
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001
+
+    def exemplify(self, amount: float, labels: dict[str, str], at_s: float) -> None:
+        """Name one of this size, which was counted before."""
+        bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
+        bucket.set_exemplar(Exemplar(labels, amount, at_s))
 
 
 class EdgeMetrics:

@@ -1,0 +1,128 @@
+"""What an edge tells by OTLP: traces of finished requests, and its metrics.
+
+Spans are made off the path of requests, a few at a time, and the loop serves others in between. Not
+in a thread: it would hold the interpreter for longer than that. Rule: no failure in here reaches a
+request. Imported by edges that export, as it takes time and memory that others need not pay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from edge.core import spans
+from edge.core.decisions import Record
+from edge.core.spans import Told
+from edge.core.table import RoutingTable
+from edge.proxy import Proxy
+from edge.tracing import BATCH, Tracer
+from trimtab import catalogue
+from trimtab.runtime import clock, otlp, otlp_spans
+from trimtab.runtime.otlp import Exporter
+from trimtab.runtime.otlp_settings import Otlp
+from trimtab.runtime.tasks import TaskRunner
+from trimtab.runtime.telemetry import Counter, EdgeMetrics
+from trimtab.trace import Trace
+
+SLICE = 16  # requests whose spans are made in one go: half a millisecond
+PERIOD_S = 1.0
+LAST_S = 2.0  # to send what is left when the edge ends
+log = logging.getLogger("edge.exporting")
+
+
+class Traces:
+    """Takes what a tracer keeps to the exporter."""
+
+    def __init__(
+        self, tracer: Tracer, exporter: Exporter, table: RoutingTable, metrics: EdgeMetrics
+    ) -> None:
+        self._tracer = tracer
+        self._exporter = exporter
+        self._table = table
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Once a period, or as soon as there is a batch."""
+        tracer = self._tracer
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PERIOD_S):
+                    await tracer.full.wait()
+            tracer.full.clear()
+            try:
+                await self.flush()
+            except Exception:
+                log.exception("spans could not be made")
+
+    async def flush(self) -> None:
+        """Send all that is kept."""
+        kept = self._tracer.kept
+        while kept:
+            records = [kept.popleft() for _ in range(min(BATCH, len(kept)))]
+            await self._exporter.traces(await self._spans(records))
+
+    async def _spans(self, records: Sequence[Record]) -> list[Any]:
+        made: list[Any] = []
+        routes = self._table.snapshot.routes
+        addresses = {route.replica: _address(route.url) for route in routes}
+        for begin in range(0, len(records), SLICE):
+            wall_s = clock.wall_s() - clock.now_s()
+            for record in records[begin : begin + SLICE]:
+                if record.trace is not None:
+                    told = Told(record.trace, wall_s, addresses)
+                    made += [otlp_spans.encoded(span) for span in spans.of(record, told)]
+                    _exemplify(self._metrics, record, record.trace, wall_s)
+            await asyncio.sleep(0)
+        return made
+
+
+@asynccontextmanager
+async def exporting(
+    settings: Otlp, proxy: Proxy, table: RoutingTable, metrics: EdgeMetrics
+) -> AsyncIterator[None]:
+    """For as long as the edge runs."""
+    definition = catalogue.OTLP_EXPORTED
+    exported = Counter(
+        definition.name, definition.text, definition.label_names, registry=metrics.registry
+    )
+
+    def count(signal: str, result: str, number: int) -> None:
+        exported.labels(signal, result).inc(number)
+
+    tracer = proxy.tracer = Tracer(settings, lambda: count("traces", "dropped", 1))
+    async with (
+        otlp.connect(settings, random.SystemRandom(), count) as exporter,
+        TaskRunner() as runner,
+    ):
+        traces = Traces(tracer, exporter, table, metrics)
+        runner.forever("traces", traces.run())
+        runner.forever("OTLP metrics", exporter.metrics_forever(metrics.registry.collect))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAST_S):
+                    await traces.flush()
+
+
+def _exemplify(metrics: EdgeMetrics, record: Record, trace: Trace, wall_s: float) -> None:
+    """Have the histograms name this request where it was counted."""
+    if record.pool:
+        labels = {"trace_id": trace.trace_id, "span_id": f"{trace.span_id:016x}"}
+        ended_s = record.ended_s + wall_s
+        lasted_s = record.ended_s - record.since_s
+        metrics.duration.labels(record.pool).exemplify(lasted_s, labels, ended_s)
+        if record.first_byte_s is not None:
+            took_s = record.first_byte_s - record.since_s
+            metrics.ttft.labels(record.pool).exemplify(took_s, labels, ended_s)
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
