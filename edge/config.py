@@ -14,8 +14,9 @@ from edge.core import surface
 from edge.core.outside import Target
 from edge.ledger import Workers
 from trimtab.runtime import config as file
-from trimtab.runtime import tls
+from trimtab.runtime import otlp_settings, tls
 from trimtab.runtime.certificates import WORKER_MARK, Role
+from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tls import Identity
 
@@ -42,6 +43,7 @@ class EdgeConfig:
     workers: Workers = field(default_factory=Workers)
     """All that share the port; empty when it is the only one, or has no place for their sockets."""
     extra_paths: tuple[str, ...] = ()
+    otlp: Otlp | None = None
 
     @property
     def admin_address(self) -> tuple[str, int]:
@@ -85,8 +87,9 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     state = args.state or (pathlib.Path(base.state_dir) if base.state_dir else None)
     identity = tls.find(args.tls_dir or base.tls.dir, Role.EDGE, args.name or "")
     named = identity.peer.name if identity else f"{base.node or socket.gethostname()}-{port}"
+    name = (args.name or named) + (f"{WORKER_MARK}{number}" if number > 1 else "")
     return EdgeConfig(
-        name=(args.name or named) + (f"{WORKER_MARK}{number}" if number > 1 else ""),
+        name=name,
         host=host,
         port=port,
         admin_host=admin_host,
@@ -104,6 +107,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         shares_port=args.worker is not None,
         workers=_workers(base.edge.workers, number, state, port),
         extra_paths=_extra_paths(base),
+        otlp=otlp_settings.find(base.otlp, os.environ, "edge", name),
     )
 
 

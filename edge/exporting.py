@@ -13,19 +13,18 @@ import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import urlsplit
 
 from edge.core import spans
 from edge.core.decisions import Record
 from edge.core.spans import Told
 from edge.core.table import RoutingTable
-from edge.proxy import Proxy
 from edge.tracing import BATCH, Tracer
 from trimtab import catalogue
-from trimtab.runtime import clock, otlp, otlp_spans
+from trimtab.runtime import clock, otlp
 from trimtab.runtime.otlp import Exporter
 from trimtab.runtime.otlp_settings import Otlp
+from trimtab.runtime.otlp_spans import Batch
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.telemetry import Counter, EdgeMetrics
 from trimtab.trace import Trace
@@ -65,10 +64,11 @@ class Traces:
         kept = self._tracer.kept
         while kept:
             records = [kept.popleft() for _ in range(min(BATCH, len(kept)))]
-            await self._exporter.traces(await self._spans(records))
+            batch = self._exporter.batch()
+            await self._fill(batch, records)
+            await self._exporter.traces(batch)
 
-    async def _spans(self, records: Sequence[Record]) -> list[Any]:
-        made: list[Any] = []
+    async def _fill(self, batch: Batch, records: Sequence[Record]) -> None:
         routes = self._table.snapshot.routes
         addresses = {route.replica: _address(route.url) for route in routes}
         for begin in range(0, len(records), SLICE):
@@ -76,16 +76,16 @@ class Traces:
             for record in records[begin : begin + SLICE]:
                 if record.trace is not None:
                     told = Told(record.trace, wall_s, addresses)
-                    made += [otlp_spans.encoded(span) for span in spans.of(record, told)]
+                    for span in spans.of(record, told):
+                        batch.add(span)
                     _exemplify(self._metrics, record, record.trace, wall_s)
             await asyncio.sleep(0)
-        return made
 
 
 @asynccontextmanager
 async def exporting(
-    settings: Otlp, proxy: Proxy, table: RoutingTable, metrics: EdgeMetrics
-) -> AsyncIterator[None]:
+    settings: Otlp, table: RoutingTable, metrics: EdgeMetrics
+) -> AsyncIterator[Tracer]:
     """For as long as the edge runs."""
     definition = catalogue.OTLP_EXPORTED
     exported = Counter(
@@ -95,7 +95,7 @@ async def exporting(
     def count(signal: str, result: str, number: int) -> None:
         exported.labels(signal, result).inc(number)
 
-    tracer = proxy.tracer = Tracer(settings, lambda: count("traces", "dropped", 1))
+    tracer = Tracer(settings, lambda: count("traces", "dropped", 1))
     async with (
         otlp.connect(settings, random.SystemRandom(), count) as exporter,
         TaskRunner() as runner,
@@ -104,7 +104,7 @@ async def exporting(
         runner.forever("traces", traces.run())
         runner.forever("OTLP metrics", exporter.metrics_forever(metrics.registry.collect))
         try:
-            yield
+            yield tracer
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_S):

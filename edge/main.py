@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from edge import answers, listening, questions, ways
+from edge import answers, listening, questions, tracing, ways
 from edge.admission import Admission
 from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
@@ -47,6 +47,8 @@ async def serve(config: EdgeConfig) -> None:
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
+        traced = tracing.exported(config.otlp, table, metrics)
+        proxy.tracer = await stack.enter_async_context(traced)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))

@@ -11,16 +11,30 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from edge.core import headers
 from edge.core.decisions import Record
+from edge.core.table import RoutingTable
 from edge.http.request import Request
 from trimtab import trace
 from trimtab.runtime.otlp_settings import Otlp
+from trimtab.runtime.telemetry import EdgeMetrics
 
 KEPT_MAX = 4_096  # requests that wait for their export
 BATCH = 512  # requests an export: half a megabyte
 ODD_PER_S = 10
+
+
+def exported(
+    otlp: Otlp | None, table: RoutingTable, metrics: EdgeMetrics
+) -> AbstractAsyncContextManager[Tracer | None]:
+    """A tracer whose traces are exported, and the metrics with them; None where nothing is."""
+    if otlp is None:
+        return nullcontext()
+    from edge.exporting import exporting  # noqa: PLC0415  20 ms
+
+    return exporting(otlp, table, metrics)
 
 
 class Tracer:

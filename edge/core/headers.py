@@ -25,6 +25,7 @@ FORWARDED = {
 """What goes to the engine, if it looks as it should."""
 SERVER = "trimtab"
 ON_EVERY_ANSWER = ("x-request-id", "openai-processing-ms", "server", "date")
+ON_TRACED_ANSWERS = ("x-trace-id",)
 ON_ROUTED_ANSWERS = ("x-trimtab-replica", "x-trimtab-attempts", "x-trimtab-queue-ms")
 ON_REFUSALS = ("retry-after", "retry-after-ms", "x-should-retry", "www-authenticate")
 RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S = 0.2, 90.0  # openai-python gives up above 120 s

@@ -11,14 +11,13 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import answers, ways
+from edge import answers, tracing, ways
 from edge.admission import Admission
 from edge.answers import AnswerHeaders
 from edge.core import openai
 from edge.core.dispatch import Dispatch
 from edge.core.outside import Target
 from edge.core.table import RoutingTable
-from edge.exporting import exporting
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.http.server import Server, serving
@@ -148,8 +147,8 @@ async def running_edge(
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
-        if otlp:
-            await stack.enter_async_context(exporting(otlp, proxy, table, metrics))
+        traced = tracing.exported(otlp, table, metrics)
+        proxy.tracer = await stack.enter_async_context(traced)
         callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
         server = await asyncio.get_running_loop().create_server(
             callers, "127.0.0.1", 0, ssl=tls.context if tls else None

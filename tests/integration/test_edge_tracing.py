@@ -15,8 +15,11 @@ from edge import exporting
 from tests.fakes.edge import KEY, MODEL, running_edge
 from tests.fakes.otlp import Receiver, grpc_receiver, http_receiver
 from tests.fakes.replay import ReplayEngine, replay_engine
+from tests.fakes.scripted_engine import scripted_engine
 from tests.fakes.wait import until
+from trimtab.model import Serving
 from trimtab.runtime.otlp_settings import Otlp
+from trimtab.runtime.tasks import TaskRunner
 
 CHAT = "/v1/chat/completions"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -53,9 +56,8 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def facts(span: Span) -> dict[str, Any]:
-    return {
-        pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in span.attributes
-    }
+    pairs = ((pair.key, pair.value) for pair in span.attributes)
+    return {name: getattr(value, value.WhichOneof("value") or "") for name, value in pairs}
 
 
 async def ask(
@@ -66,6 +68,12 @@ async def ask(
     async with http.post(url + CHAT, json=fields, headers=said) as answer:
         await answer.read()
         return answer.status, answer.headers.get("x-trace-id", "")
+
+
+async def post(http: aiohttp.ClientSession, url: str, fields: dict[str, Any]) -> int:
+    async with http.post(url, json=fields) as answer:
+        await answer.read()
+        return answer.status
 
 
 def heard(engine: ReplayEngine) -> list[dict[str, str]]:
@@ -125,6 +133,34 @@ async def test_each_attempt_is_a_span_of_its_own(
     assert facts(second)["http.request.resend_count"] == 1
     parents = [sent["traceparent"].split("-")[2] for sent in heard(engine)]
     assert parents == [first.span_id.hex(), second.span_id.hex()]
+
+
+async def test_a_stream_that_goes_on_elsewhere_is_one_trace(
+    http: aiohttp.ClientSession, receiver: Receiver
+) -> None:
+    async with (
+        scripted_engine("a") as first,
+        scripted_engine("b") as second,
+        running_edge([first.url, second.url], otlp=Otlp(receiver.url)) as edge,
+        TaskRunner() as runner,
+    ):
+        first.last.clear()
+        edge.set_serving("r1", Serving.CLOSED)
+        body = {"model": MODEL, "prompt": CANARY, "stream": True}
+        asking = runner.once("ask", post(http, edge.url + "/v1/completions", body))
+        await until(lambda: any(job.started for job in edge.proxy.live.values()))
+        edge.set_serving("r1", Serving.OPEN)
+        edge.set_serving("r0", Serving.LOST)
+        assert await asking == 200
+        await until(lambda: len(receiver.named(f"text_completion {MODEL}")) == 2)
+    before, after = receiver.named(f"text_completion {MODEL}")
+    assert facts(before)["error.type"] == "lost"
+    assert facts(after)["trimtab.attempt.why"] == "continuation"
+    assert facts(after)["trimtab.attempt.continued_at_tokens"] == 2
+    sent = [e.headers[-1]["traceparent"] for e in (first, second)]
+    trace = receiver.spans[0].trace_id.hex()
+    assert sent == [f"00-{trace}-{span.span_id.hex()}-01" for span in (before, after)]
+    assert CANARY.encode() not in receiver.traces[0].SerializeToString()
 
 
 async def test_what_is_not_sampled_is_told_only_if_it_stands_out(

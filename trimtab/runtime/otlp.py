@@ -11,7 +11,7 @@ import asyncio
 import logging
 import pathlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from trimtab.policy.dice import Dice
 from trimtab.runtime import clock, otlp_metrics, otlp_spans
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.otlp_settings import Otlp
+from trimtab.runtime.otlp_spans import Batch
 from trimtab.runtime.service import ConfigError
 
 TIMEOUT_S = 10.0  # OTEL_EXPORTER_OTLP_TIMEOUT's default
@@ -84,9 +85,13 @@ class Exporter:
         self._count = count
         self._fails: set[str] = set()
 
-    async def traces(self, spans: Sequence[Any]) -> None:
-        """Spans, encoded."""
-        await self._send("traces", otlp_spans.request(spans, self._resource), len(spans))
+    def batch(self) -> Batch:
+        """To put spans into."""
+        return Batch(self._resource)
+
+    async def traces(self, batch: Batch) -> None:
+        """Send one."""
+        await self._send("traces", batch.request, len(batch))
 
     async def metrics_forever(self, collect: Callable[[], Iterable[Metric]]) -> None:
         """All that is measured, once a period."""
