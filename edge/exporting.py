@@ -19,6 +19,7 @@ from edge.core import spans
 from edge.core.decisions import Record
 from edge.core.spans import Told
 from edge.core.table import RoutingTable
+from edge.server import Endpoint
 from edge.tracing import BATCH, Tracer
 from trimtab import catalogue
 from trimtab.runtime import clock, otlp
@@ -84,8 +85,8 @@ class Traces:
 
 @asynccontextmanager
 async def exporting(
-    settings: Otlp, table: RoutingTable, metrics: EdgeMetrics
-) -> AsyncIterator[Tracer]:
+    settings: Otlp, endpoint: Endpoint, table: RoutingTable, metrics: EdgeMetrics
+) -> AsyncIterator[None]:
     """For as long as the edge runs."""
     definition = catalogue.OTLP_EXPORTED
     exported = Counter(
@@ -96,6 +97,8 @@ async def exporting(
         exported.labels(signal, result).inc(number)
 
     tracer = Tracer(settings, lambda: count("traces", "dropped", 1))
+    endpoint.begins_trace = tracer.begin
+    endpoint.finished.append(tracer.ended)
     async with (
         otlp.connect(settings, random.SystemRandom(), count) as exporter,
         TaskRunner() as runner,
@@ -104,7 +107,7 @@ async def exporting(
         runner.forever("traces", traces.run())
         runner.forever("OTLP metrics", exporter.metrics_forever(metrics.registry.collect))
         try:
-            yield tracer
+            yield
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_S):

@@ -30,7 +30,6 @@ from edge.course import BrokenStreamError, Course, Job
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.idempotency import Once
-from edge.tracing import Tracer
 from edge.tunnel import Tunnel, Tunnels
 from edge.upload import Carried, Upload
 from edge.ways import Ways
@@ -67,7 +66,6 @@ class Proxy:
         self._once = Once(metrics)
         self.ledgers = self._once.ledgers
         self.tunnels = Tunnels()
-        self.tracer: Tracer | None = None
 
     def authorize(self, request: Request) -> None:
         """Learn who calls; raises RefusedError unless the fleet knows the caller's key."""
@@ -81,9 +79,7 @@ class Proxy:
             raise RefusedError(problems.bad_key(key))
         if caller.expired(clock.wall_s()):
             raise RefusedError(problems.expired_key(key, shapes.moment(caller.expires_ms)))
-        request.caller = caller
-        if self.tracer is not None:
-            self.tracer.begin(request)
+        request.caller, request.journey.tenant = caller, caller.name
 
     async def serve(self, request: Request, found: Found, _request_id: str) -> Response:
         """Answer one request; raises RefusedError while an error status is still possible."""
@@ -191,16 +187,17 @@ class Proxy:
             first_byte_s=job.stream.started_s if job.stream else None,
             ended_s=ended_s,
             ending=ending,
-            caller_id=headers.caller_id(job.caller),
-            path=job.call.path,
+            caller_id=job.journey.caller_id,
+            path=job.journey.path,
             stream=job.call.stream,
             prompt_tokens=job.call.prompt_tokens,
             model=job.target.name,
+            trace_id=job.journey.trace_id,
+            client=job.journey.client,
             trace=job.journey.trace,
         )
+        job.journey.record = record
         self.decisions.add(record)
-        if self.tracer is not None:
-            self.tracer.ended(record)
         cost = job.call.entry.cost
         if job.passing is None and cost is not Cost.CHEAP:  # nobody knows the others' tokens
             retry = arrivals.retry(job.caller)

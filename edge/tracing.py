@@ -17,6 +17,7 @@ from edge.core import headers
 from edge.core.decisions import Record
 from edge.core.table import RoutingTable
 from edge.http.request import Request
+from edge.server import Endpoint
 from trimtab import trace
 from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.telemetry import EdgeMetrics
@@ -27,14 +28,14 @@ ODD_PER_S = 10
 
 
 def exported(
-    otlp: Otlp | None, table: RoutingTable, metrics: EdgeMetrics
-) -> AbstractAsyncContextManager[Tracer | None]:
-    """A tracer whose traces are exported, and the metrics with them; None where nothing is."""
+    otlp: Otlp | None, endpoint: Endpoint, table: RoutingTable, metrics: EdgeMetrics
+) -> AbstractAsyncContextManager[None]:
+    """Have an endpoint's requests traced, and that and the metrics exported, if that is wanted."""
     if otlp is None:
         return nullcontext()
     from edge.exporting import exporting  # noqa: PLC0415  20 ms
 
-    return exporting(otlp, table, metrics)
+    return exporting(otlp, endpoint, table, metrics)
 
 
 class Tracer:

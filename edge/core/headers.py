@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edge.core.decisions import Record
 from trimtab import trace
 from trimtab.trace import Trace
 
@@ -48,6 +49,16 @@ class Journey:
     trace_id: str = ""
     trace: Trace | None = None
     """Where it stands in its trace, if this edge traces."""
+    client: str = ""
+    """Where it came from, if that is wanted."""
+    caller_id: str = ""
+    """What its caller calls it."""
+    path: str = ""
+    """As the table of paths has it; empty for one that is not served."""
+    tenant: str = ""
+    """Whose it is, once that is known."""
+    record: Record | None = None
+    """What became of it, if it asked for a replica and has ended."""
 
     def placed(self, replica: str, waited_s: float) -> None:
         """An attempt begins."""
@@ -99,6 +110,12 @@ def trace_context(caller: Mapping[str, str]) -> tuple[str, str]:
 def _for_us_alone(caller: Mapping[str, str]) -> set[str]:
     """What a caller names in Connection (RFC 9110, 7.6.1)."""
     return {name.strip().lower() for name in caller.get("connection", "").split(",")}
+
+
+def trace_id(caller: Mapping[str, str]) -> str:
+    """Of the trace that the caller is in, if any."""
+    value = caller.get("traceparent")
+    return value[3:35] if value and FORWARDED["traceparent"].fullmatch(value) else ""
 
 
 def caller_id(caller: Mapping[str, str]) -> str:

@@ -53,7 +53,7 @@ def why(attempt: Attempt, before: Attempt | None) -> str:
     """What an attempt was made for."""
     if before is None:
         return "first"
-    if attempt.picked_s < before.ended_s:
+    if attempt.is_hedge:
         return "hedge"
     if attempt.continued_at_tokens is not None:
         return "continuation"
@@ -141,6 +141,7 @@ def _attempt(record: Record, told: Told, number: int, attempt: Attempt, cause: s
         (name, tokens)
         for name, tokens in (
             (names.INPUT_TOKENS, attempt.prompt_tokens),
+            (names.CACHED_TOKENS, attempt.cached_tokens),
             (names.OUTPUT_TOKENS, int(attempt.tokens)),
         )
         if tokens

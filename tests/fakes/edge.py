@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import answers, tracing, ways
+from edge import tracing, ways
 from edge.admission import Admission
 from edge.answers import AnswerHeaders
 from edge.core import openai
@@ -147,9 +147,8 @@ async def running_edge(
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
-        traced = tracing.exported(otlp, table, metrics)
-        proxy.tracer = await stack.enter_async_context(traced)
-        callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
+        await stack.enter_async_context(tracing.exported(otlp, endpoint, table, metrics))
+        callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
         server = await asyncio.get_running_loop().create_server(
             callers, "127.0.0.1", 0, ssl=tls.context if tls else None
         )

@@ -63,7 +63,12 @@ def tree(made: list[Span]) -> list[tuple[Any, ...]]:
 
 def test_the_ordinary_request_is_two_spans() -> None:
     server, client = spans.of(
-        record(attempt(10.0, 20.0, tokens=9, prompt_tokens=5), first_byte_s=12.0, stream=True), TOLD
+        record(
+            attempt(10.0, 20.0, tokens=9, prompt_tokens=5, cached_tokens=4),
+            first_byte_s=12.0,
+            stream=True,
+        ),
+        TOLD,
     )
     assert (server.name, server.kind) == ("POST /v1/chat/completions", Kind.SERVER)
     assert (server.span_id, server.parent_id) == (TRACE.span_id, 0xB7AD6B7169203331)
@@ -89,6 +94,7 @@ def test_the_ordinary_request_is_two_spans() -> None:
         "gen_ai.request.stream": True,
         "gen_ai.response.time_to_first_chunk": 2.0,
         "gen_ai.usage.input_tokens": 5,
+        "gen_ai.usage.cache_read.input_tokens": 4,
         "gen_ai.usage.output_tokens": 9,
         "http.response.status_code": 200,
         "server.address": "10.0.0.1",
@@ -124,7 +130,7 @@ def test_the_ordinary_request_is_two_spans() -> None:
             ],
         ),
         (  # the hedge won: the first one is noted when it is cancelled, before it
-            [attempt(13, 20), attempt(10, 15, Outcome.CLIENT)],
+            [attempt(13, 20, is_hedge=True), attempt(10, 15, Outcome.CLIENT)],
             False,
             [
                 ("chat alias", 1, "first", 10, 15, False),
