@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -33,7 +32,6 @@ from trimtab.trace import Trace
 SLICE = 16  # requests whose spans are made in one go: half a millisecond
 PERIOD_S = 1.0
 LAST_S = 2.0  # to send what is left when the edge ends
-log = logging.getLogger("edge.exporting")
 
 
 class Traces:
@@ -55,10 +53,7 @@ class Traces:
                 async with asyncio.timeout(PERIOD_S):
                     await tracer.full.wait()
             tracer.full.clear()
-            try:
-                await self.flush()
-            except Exception:
-                log.exception("spans could not be made")
+            await self._exporter.safely("traces", self.flush())
 
     async def flush(self) -> None:
         """Send all that is kept."""
@@ -111,7 +106,7 @@ async def exporting(
         finally:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_S):
-                    await traces.flush()
+                    await exporter.safely("traces", traces.flush())
 
 
 def _exemplify(metrics: EdgeMetrics, record: Record, trace: Trace, wall_s: float) -> None:

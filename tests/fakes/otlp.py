@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_rpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from tests.fakes.certificates import Files
 
 
 @dataclass(slots=True)
@@ -82,12 +85,17 @@ class _Metrics(metrics_rpc.MetricsServiceServicer):
 
 
 @asynccontextmanager
-async def grpc_receiver() -> AsyncIterator[Receiver]:
-    """One by gRPC, on a free port."""
+async def grpc_receiver(files: Files | None = None) -> AsyncIterator[Receiver]:
+    """One by gRPC, on a free port; by TLS if it has a certificate for 127.0.0.1."""
     receiver, server = Receiver(), grpc.aio.server()
     trace_rpc.add_TraceServiceServicer_to_server(_Traces(receiver), server)  # type: ignore[no-untyped-call]
     metrics_rpc.add_MetricsServiceServicer_to_server(_Metrics(receiver), server)  # type: ignore[no-untyped-call]
-    receiver.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    if files:
+        pair = files.key.read_bytes(), files.cert.read_bytes()
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
+    receiver.url = f"http{'s' if files else ''}://127.0.0.1:{port}"
     await server.start()
     try:
         yield receiver
@@ -96,8 +104,8 @@ async def grpc_receiver() -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def http_receiver() -> AsyncIterator[Receiver]:
-    """One by HTTP, on a free port."""
+async def http_receiver(files: Files | None = None) -> AsyncIterator[Receiver]:
+    """The same by HTTP."""
     receiver = Receiver()
 
     async def take(request: web.Request) -> web.Response:
@@ -118,8 +126,12 @@ async def http_receiver() -> AsyncIterator[Receiver]:
     app.router.add_post("/v1/metrics", take)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    context = None
+    if files:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(files.cert, files.key)
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    receiver.url = f"http{'s' if files else ''}://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield receiver
     finally:

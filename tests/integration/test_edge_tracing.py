@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from edge import exporting
+from tests.fakes.certificates import Authority, Files
 from tests.fakes.edge import KEY, MODEL, running_edge
 from tests.fakes.otlp import Receiver, grpc_receiver, http_receiver
 from tests.fakes.replay import ReplayEngine, replay_engine
@@ -106,6 +108,22 @@ async def test_one_trace_from_the_caller_to_the_engine(
     [whose] = receiver.traces[0].resource_spans
     assert whose.resource.attributes[0].value.string_value == "trimtab-edge"
     assert receiver.headers[0]["x-a"] == "b"
+
+
+@pytest.mark.parametrize("way", [grpc_receiver, http_receiver])
+async def test_an_encrypted_receiver_of_ones_own_authority(
+    tmp_path: pathlib.Path,
+    http: aiohttp.ClientSession,
+    engine: ReplayEngine,
+    way: Callable[[Files], AbstractAsyncContextManager[Receiver]],
+) -> None:
+    authority = Authority("the lab's")
+    ca = str(authority.write(tmp_path / "ca.crt"))
+    async with way(authority.issue(tmp_path / "it", "127.0.0.1")) as receiver:
+        otlp = Otlp(receiver.url, way is http_receiver, ca=ca)
+        async with running_edge([engine.url], otlp=otlp) as edge:
+            assert (await ask(http, edge.url, ASKED))[0] == 200
+            await until(lambda: len(receiver.spans) == 2)
 
 
 async def test_a_new_trace_begins_where_the_callers_is_wrong(

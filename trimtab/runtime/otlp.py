@@ -11,7 +11,7 @@ import asyncio
 import logging
 import pathlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ from trimtab.runtime.service import ConfigError
 TIMEOUT_S = 10.0  # OTEL_EXPORTER_OTLP_TIMEOUT's default
 TRIES = 4  # of one batch; meanwhile the next one fills
 BACKOFF_S = (0.5, 4.0)
+OPTIONS = (("grpc.max_reconnect_backoff_ms", 5_000),)  # a receiver that is back is soon found
 # What may go better next time, by https://opentelemetry.io/docs/specs/otlp
 PASSING_HTTP = frozenset({429, 502, 503, 504})
 PASSING_GRPC = frozenset(
@@ -84,6 +85,7 @@ class Exporter:
         self._dice = dice
         self._count = count
         self._fails: set[str] = set()
+        self._broken: set[str] = set()
 
     def batch(self) -> Batch:
         """To put spans into."""
@@ -97,10 +99,23 @@ class Exporter:
         """All that is measured, once a period."""
         while True:
             await asyncio.sleep(self._period_s)
-            times_s = self._since_s, clock.wall_s()
-            # as at a scrape: in a thread, because it takes tens of ms with many series
-            told = partial(otlp_metrics.request, collect(), self._resource, *times_s)
-            await self._send("metrics", await asyncio.to_thread(told), 1)
+            await self.safely("metrics", self._metrics(collect))
+
+    async def safely(self, signal: str, work: Awaitable[None]) -> None:
+        """Do it; a bug in what makes exports must not end the process, and is told once."""
+        try:
+            await work
+        except Exception:
+            if signal not in self._broken:
+                log.exception("an export could not be made", extra={"fields": {"signal": signal}})
+            self._broken.add(signal)
+            self._count(signal, "failed", 1)
+
+    async def _metrics(self, collect: Callable[[], Iterable[Metric]]) -> None:
+        times_s = self._since_s, clock.wall_s()
+        # as at a scrape: in a thread, because it takes tens of ms with many series
+        told = partial(otlp_metrics.request, collect(), self._resource, *times_s)
+        await self._send("metrics", await asyncio.to_thread(told), 1)
 
     async def _send(self, signal: str, request: Any, items: int) -> None:
         backoff = Backoff(self._dice, *BACKOFF_S)
@@ -186,9 +201,9 @@ async def connect(settings: Otlp, dice: Dice, count: Count) -> AsyncIterator[Exp
     target = urlsplit(settings.endpoint).netloc
     if secure:
         credentials = grpc.ssl_channel_credentials(ca)
-        channel = grpc.aio.secure_channel(target, credentials)
+        channel = grpc.aio.secure_channel(target, credentials, options=OPTIONS)
     else:
-        channel = grpc.aio.insecure_channel(target)
+        channel = grpc.aio.insecure_channel(target, options=OPTIONS)
     async with channel:
         yield Exporter(_Grpc(channel, settings.headers), settings, dice, count)
 
