@@ -89,7 +89,7 @@ class Replica:
         self.sample, self.sampled_at_s = sample, now_s
         self.starts += before is not None and before.epoch != sample.epoch
         still = before is not None and _counted(before) == _counted(sample)
-        unseen = inflight and still and not (sample.running or sample.waiting)
+        unseen = inflight and still and sample.running == 0 and not sample.waiting
         self.unseen_since_s = (self.unseen_since_s or now_s) if unseen else None
 
     @property
@@ -127,4 +127,5 @@ class Replica:
 
 def _counted(sample: EngineSample) -> tuple[int | None, ...]:
     """What grows with any work."""
-    return sample.prompt_tokens_total, sample.generation_tokens_total, sample.finished_total
+    done = sample.prompt_tokens_total, sample.generation_tokens_total, sample.finished_total
+    return *done, sample.steps_total
