@@ -20,12 +20,12 @@ from edge.core.headers import Journey
 from edge.core.table import RoutingTable
 from edge.exporting import Traces
 from edge.http.request import Request
+from edge.metrics import EdgeMetrics
 from edge.tracing import BATCH, Tracer
 from trimtab.model import Outcome, Urgency
 from trimtab.runtime import clock
 from trimtab.runtime.otlp import Exporter
 from trimtab.runtime.otlp_settings import Otlp
-from trimtab.runtime.telemetry import EdgeMetrics
 
 RUNS = 40
 CALLER = {

@@ -12,22 +12,21 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from edge.core import spans
 from edge.core.decisions import Record
 from edge.core.spans import Told
 from edge.core.table import RoutingTable
+from edge.metrics import EdgeMetrics
 from edge.server import Endpoint
 from edge.tracing import BATCH, Tracer
-from trimtab import catalogue
 from trimtab.runtime import clock, otlp
 from trimtab.runtime.otlp import Exporter
 from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.otlp_spans import Batch
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import Counter, EdgeMetrics
-from trimtab.trace import Trace
 
 SLICE = 16  # requests whose spans are made in one go: half a millisecond
 PERIOD_S = 1.0
@@ -74,7 +73,8 @@ class Traces:
                     told = Told(record.trace, wall_s, addresses)
                     for span in spans.of(record, told):
                         batch.add(span)
-                    _exemplify(self._metrics, record, record.trace, wall_s)
+                    if record.pool:
+                        self._metrics.model(record.pool).exemplify(record, told.ids, wall_s)
             await asyncio.sleep(0)
 
 
@@ -83,14 +83,7 @@ async def exporting(
     settings: Otlp, endpoint: Endpoint, table: RoutingTable, metrics: EdgeMetrics
 ) -> AsyncIterator[None]:
     """For as long as the edge runs."""
-    definition = catalogue.OTLP_EXPORTED
-    exported = Counter(
-        definition.name, definition.text, definition.label_names, registry=metrics.registry
-    )
-
-    def count(signal: str, result: str, number: int) -> None:
-        exported.labels(signal, result).inc(number)
-
+    count = metrics.process.exported
     tracer = Tracer(settings, lambda: count("traces", "dropped", 1))
     endpoint.begins_trace = tracer.begin
     endpoint.finished.append(tracer.ended)
@@ -100,7 +93,7 @@ async def exporting(
     ):
         traces = Traces(tracer, exporter, table, metrics)
         runner.forever("traces", traces.run())
-        runner.forever("OTLP metrics", exporter.metrics_forever(metrics.registry.collect))
+        runner.forever("OTLP metrics", exporter.metrics_forever(metrics))
         try:
             yield
         finally:
@@ -109,18 +102,7 @@ async def exporting(
                     await exporter.safely("traces", traces.flush())
 
 
-def _exemplify(metrics: EdgeMetrics, record: Record, trace: Trace, wall_s: float) -> None:
-    """Have the histograms name this request where it was counted."""
-    if record.pool:
-        labels = {"trace_id": trace.trace_id, "span_id": f"{trace.span_id:016x}"}
-        ended_s = record.ended_s + wall_s
-        lasted_s = record.ended_s - record.since_s
-        metrics.duration.labels(record.pool).exemplify(lasted_s, labels, ended_s)
-        if record.first_byte_s is not None:
-            took_s = record.first_byte_s - record.since_s
-            metrics.ttft.labels(record.pool).exemplify(took_s, labels, ended_s)
-
-
+@lru_cache(4096)
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)

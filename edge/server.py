@@ -25,10 +25,10 @@ from edge.core.surface import Dialect, Found, Surface
 from edge.core.table import RoutingTable
 from edge.http.request import Request
 from edge.http.response import Response
+from edge.metrics import EdgeMetrics
 from edge.proxy import Proxy
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import clock, telemetry
-from trimtab.runtime.telemetry import EdgeMetrics
 
 ALIVE_BODY = b'{"status":"ok"}'
 ASKED_ALL_THE_TIME = frozenset({surface.ALIVE, surface.ALIVE_ALIAS, surface.READY})
@@ -186,9 +186,11 @@ class Endpoint:
 def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.Application:
     """The operators' address: metrics, health, and why a request went as it did."""
 
-    async def scrape(_request: web.Request) -> web.Response:
-        text = await asyncio.to_thread(metrics.render)  # tens of ms with many series
-        return web.Response(body=text, headers={"content-type": telemetry.CONTENT_TYPE})
+    async def scrape(request: web.Request) -> web.Response:
+        metrics.refresh()
+        accept = request.headers.get("accept", "")
+        text = await asyncio.to_thread(metrics.render, accept)  # tens of ms with many series
+        return web.Response(body=text, headers={"content-type": telemetry.content_type(accept)})
 
     async def alive(_request: web.Request) -> web.Response:
         return web.Response(body=ALIVE_BODY, content_type="application/json")

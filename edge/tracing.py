@@ -17,10 +17,10 @@ from edge.core import headers
 from edge.core.decisions import Record
 from edge.core.table import RoutingTable
 from edge.http.request import Request
+from edge.metrics import EdgeMetrics
 from edge.server import Endpoint
 from trimtab import trace
 from trimtab.runtime.otlp_settings import Otlp
-from trimtab.runtime.telemetry import EdgeMetrics
 
 KEPT_MAX = 4_096  # requests that wait for their export
 BATCH = 512  # requests an export: half a megabyte

@@ -32,6 +32,12 @@ class Told(msgspec.Struct, frozen=True):
     addresses: Mapping[str, tuple[str, int]] = {}
     """Host and port of replicas, by name."""
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """As exemplars name it."""
+        trace = self.trace
+        return {"trace_id": trace.trace_id, "span_id": f"{trace.span_id:016x}"}
+
 
 def of(record: Record, told: Told) -> Iterator[Span]:
     """All of them, the request's own first."""

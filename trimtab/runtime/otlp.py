@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import pathlib
+import random
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -23,7 +24,6 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metr
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import MetricsServiceStub
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
-from prometheus_client import Metric
 
 from trimtab.policy.dice import Dice
 from trimtab.runtime import clock, otlp_metrics, otlp_spans
@@ -31,6 +31,8 @@ from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.otlp_spans import Batch
 from trimtab.runtime.service import ConfigError
+from trimtab.runtime.tasks import TaskRunner
+from trimtab.runtime.telemetry import Measured
 
 TIMEOUT_S = 10.0  # OTEL_EXPORTER_OTLP_TIMEOUT's default
 TRIES = 4  # of one batch; meanwhile the next one fills
@@ -95,11 +97,11 @@ class Exporter:
         """Send one."""
         await self._send("traces", batch.request, len(batch))
 
-    async def metrics_forever(self, collect: Callable[[], Iterable[Metric]]) -> None:
+    async def metrics_forever(self, measured: Measured) -> None:
         """All that is measured, once a period."""
         while True:
             await asyncio.sleep(self._period_s)
-            await self.safely("metrics", self._metrics(collect))
+            await self.safely("metrics", self._metrics(measured))
 
     async def safely(self, signal: str, work: Awaitable[None]) -> None:
         """Do it; a bug in what makes exports must not end the process, and is told once."""
@@ -111,10 +113,12 @@ class Exporter:
             self._broken.add(signal)
             self._count(signal, "failed", 1)
 
-    async def _metrics(self, collect: Callable[[], Iterable[Metric]]) -> None:
+    async def _metrics(self, measured: Measured) -> None:
+        measured.refresh()
         times_s = self._since_s, clock.wall_s()
+        found = measured.registry.collect()
         # as at a scrape: in a thread, because it takes tens of ms with many series
-        told = partial(otlp_metrics.request, collect(), self._resource, *times_s)
+        told = partial(otlp_metrics.request, found, self._resource, *times_s)
         await self._send("metrics", await asyncio.to_thread(told), 1)
 
     async def _send(self, signal: str, request: Any, items: int) -> None:
@@ -184,6 +188,15 @@ class _Http:
                 return ANSWERS[signal].FromString(said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ExportError(type(error).__name__, passing=True) from error
+
+
+@asynccontextmanager
+async def metrics_told(settings: Otlp, measured: Measured) -> AsyncIterator[None]:
+    """Tell what a process measures for as long as it runs."""
+    dice, count = random.SystemRandom(), measured.process.exported
+    async with connect(settings, dice, count) as exporter, TaskRunner() as runner:
+        runner.forever("OTLP metrics", exporter.metrics_forever(measured))
+        yield
 
 
 @asynccontextmanager
