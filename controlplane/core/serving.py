@@ -10,6 +10,7 @@ can the breaker: what it has not in use is CLOSED, and keeps the requests that i
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from controlplane.core.events import Effect, Transition
@@ -60,6 +61,14 @@ def combine(health: Serving, intent: Intent, breaker: BreakerState, wrong: str =
     """Health, intent and breaker together; what is `wrong` with its model closes it as well."""
     in_use = intent not in _WISHES and breaker in SERVING and not wrong
     return health if in_use or health is not Serving.OPEN else Serving.CLOSED
+
+
+def emptied(replicas: Iterable[Replica], closing: Collection[str]) -> list[str]:
+    """The pools that lose their last open replica when these close."""
+    routes = [(replica.name, replica.route) for replica in replicas]
+    opened = {name: r.pool for name, r in routes if r is not None and r.serving is Serving.OPEN}
+    stay = {pool for name, pool in opened.items() if name not in closing}
+    return sorted({opened[name] for name in closing if name in opened} - stay)
 
 
 def explain(replica: Replica, silent: str) -> str:
