@@ -18,13 +18,13 @@ PAGE, TICKET = "page", "ticket"
 FAST_BURN, SLOW_BURN = 14.4, 6.0
 """Of a month's budget: 2 % in an hour, 5 % in six (the SRE workbook's)."""
 DAY_S = 86_400
-# Means and counts over minutes, not a `for` over what is seen now and then: a replica that is out for
-# five seconds of every ten is in for every other scrape.
+# Means and counts over minutes, not a `for` over what is seen now and then: a replica that is out
+# for five seconds of every ten is in at every other scrape.
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One rule; `dashboard` is where to look first, with the alert's own labels as its variables."""
+    """One rule; `dashboard` is where to look first, with the alert's labels as its variables."""
 
     name: str
     severity: str

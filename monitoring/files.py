@@ -1,4 +1,4 @@
-"""What is generated: rules, dashboards, and the examples that plug them into Prometheus and Grafana.
+"""What is generated: rules, dashboards, and examples that plug them into Prometheus and Grafana.
 
 Rules: where Grafana and the runbooks are is for the operator to say, once, in prometheus.yml's
 `external_labels`; links in alerts are made from these when an alert fires.

@@ -1,4 +1,4 @@
-"""The few shapes that our panels have, over Grafana's own SDK: Classic dashboards, Grafana 11 to 13.
+"""The few shapes that our panels have, over Grafana's own SDK: Classic, for Grafana 11 to 13.
 
 Rules: a panel's title says what is shown, its description what to make of it; every line is an
 expression that knows its labels, so a legend can't name one that is not there. Data come from
