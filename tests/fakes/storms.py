@@ -1,8 +1,8 @@
 """What Prometheus would scrape in a storm, by LiteLLM's rules and by ours: out of the simulator.
 
 The same requests meet the same engines by both rules, in virtual time; a scrape is a look each
-15 s. LiteLLM exports nothing of the kind: a cooldown at all of its workers is put down as what it is
-in our words, an ejection. Whether an engine is healthy is the simulator's own truth in both.
+15 s. LiteLLM exports nothing of the kind: a cooldown at all of its workers is put down as what
+it is in our words, an ejection. Whether an engine is healthy is the simulator's own truth in both.
 """
 
 from __future__ import annotations
