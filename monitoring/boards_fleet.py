@@ -32,7 +32,7 @@ ENGINE = {
 }
 MODELS = Variable("model", of(ours.MODEL_REPLICAS))
 REPLICAS = Variable("replica", of(ours.REPLICA_SLOTS, model=MODEL))
-EJECTED = {"ejected": of(ours.REPLICA_TRANSITIONS, to="ejected", model=MODEL).increase("1m") > 0}
+EJECTED = {"ejected": of(ours.REPLICA_BREAKER, state="ejected", model=MODEL).number("==", "1")}
 
 
 def rate(metric: Scraped, *by: str, **matchers: str) -> Expr:
@@ -206,11 +206,11 @@ PINGPONG = Board(
         "Why": (
             graph(
                 "Moves of breakers, by cause",
-                "The causes are those of docs/steering.md.",
+                "Since this leader began. The causes are those of docs/steering.md.",
                 "none",
                 Line(
                     of(ours.REPLICA_TRANSITIONS, model=MODEL)
-                    .increase("5m")
+                    .total()
                     .by("sum", "replica", "to", "reason"),
                     "{{replica}} to {{to}}: {{reason}}",
                 ),

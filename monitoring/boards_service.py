@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from monitoring import foreign, recording
 from monitoring.boards_fleet import MODEL, MODELS, now, percentiles, rate
-from monitoring.panels import Board, Line, Variable, figure, graph
-from monitoring.promql import of, quantile
+from monitoring.panels import WINDOW, Board, Line, Variable, figure, graph
+from monitoring.promql import Expr, of, quantile
 from monitoring.recording import LATE, TTFT_OBJECTIVE, UNANSWERED
 from trimtab import catalogue as ours
 
 TENANT, INSTANCE = "=~$tenant", "=~$instance"
 TENANTS = Variable("tenant", of(ours.EDGE_REQUESTS))
 EDGES = Variable("instance", of(ours.EDGE_CONNECTED))
+
+
+def _process(metric: foreign.Foreign) -> Expr:
+    return of(metric, job=foreign.EDGES, instance=INSTANCE)
+
 
 TENANT_BOARD = Board(
     "tenant",
@@ -176,8 +181,29 @@ EDGE_BOARD = Board(
         ),
         "Process": (
             graph(
-                "Versions and certificates",
-                "Days until each certificate ends.",
+                "Cores in use",
+                "An edge, or a worker of one, can use one.",
+                "none",
+                Line(_process(foreign.PROCESS_CPU).rate(WINDOW), "{{instance}}"),
+            ),
+            graph(
+                "Memory",
+                "An open stream takes some 26 KB.",
+                "bytes",
+                Line(_process(foreign.PROCESS_MEMORY), "{{instance}}"),
+            ),
+            graph(
+                "Open files and sockets",
+                "Part of what the process may have.",
+                "percentunit",
+                Line(
+                    _process(foreign.PROCESS_FILES) / _process(foreign.PROCESS_FILES_MAX),
+                    "{{instance}}",
+                ),
+            ),
+            graph(
+                "Certificates",
+                "Days until each one ends.",
                 "d",
                 Line(
                     of(ours.CERT_EXPIRY, job=foreign.EDGES)

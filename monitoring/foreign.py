@@ -1,4 +1,4 @@
-"""Metrics of others that our queries may name: vLLM's, DCGM's, and Prometheus' own `up`.
+"""Metrics of others that our queries may name: vLLM's, DCGM's, a process', and Prometheus' `up`.
 
 Rules: only what is used. tests/unit/monitoring holds vLLM's against pages of a real vLLM, and
 DCGM's against the counters that its exporter ships by default. `replica` is no label of vLLM's:
@@ -28,6 +28,10 @@ class Foreign:
 
 
 UP = Foreign("up", Kind.GAUGE, (Label("job", JOBS),))
+PROCESS_CPU = Foreign("process_cpu_seconds", Kind.COUNTER, ())
+PROCESS_MEMORY = Foreign("process_resident_memory_bytes", Kind.GAUGE, ())
+PROCESS_FILES = Foreign("process_open_fds", Kind.GAUGE, ())
+PROCESS_FILES_MAX = Foreign("process_max_fds", Kind.GAUGE, ())
 
 REPLICA = Label("replica")
 _OF_ENGINE = (REPLICA, Label("model_name"), Label("engine"))

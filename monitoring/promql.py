@@ -65,6 +65,10 @@ class Expr:
         self.has(_PLACEHOLDER.findall(text))
         return text
 
+    def plain(self, text: str) -> str:
+        """An annotation for people who read no alert: {{ $labels.model }} is MODEL."""
+        return _PLACEHOLDER.sub(lambda found: found[1].upper(), self.says(text))
+
     def by(self, how: str, *labels: str) -> Expr:
         """`sum`, `max`, ... over everything but these labels."""
         self._level()
@@ -83,6 +87,12 @@ class Expr:
     def increase(self, window: str) -> Expr:
         """A counter's growth."""
         return self._grown("increase", window)
+
+    def total(self) -> Expr:
+        """What a counter says, for rare things: its first one is no growth to Prometheus."""
+        if not self.is_counter:
+            raise ValueError(f"{self.text}: not a counter")
+        return Expr(self.text, self.labels)
 
     def ago(self, time: str) -> Expr:
         """The same, that long ago."""

@@ -86,9 +86,9 @@ def check(
     promtool("test", "rules", str(path))
 
 
-def notation(values: Sequence[float]) -> str:
+def notation(values: Sequence[float | None]) -> str:
     """Scraped values as promtool reads them."""
-    return " ".join(f"{float(value):g}" for value in values)
+    return " ".join("_" if value is None else f"{value:g}" for value in values)
 
 
 def scraped(expr: Expr, **labels: str) -> str:

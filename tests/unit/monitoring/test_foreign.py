@@ -5,10 +5,12 @@ from __future__ import annotations
 import pathlib
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring import foreign
 from monitoring.foreign import Foreign
+from trimtab.runtime.telemetry import ProcessMetrics
 
 DATA = pathlib.Path(__file__).parents[2] / "data"
 PAGES = ("metrics-idle.txt", "metrics-kv-full-preempt.txt", "metrics-dp2-load.txt")
@@ -37,6 +39,14 @@ def test_dcgms_are_among_what_its_exporter_ships() -> None:
         assert shipped[metric.name] == metric.kind.value
 
 
+def test_a_process_ones_are_what_our_pages_have() -> None:
+    registry = CollectorRegistry()
+    ProcessMetrics(registry, "edge")
+    ours = {family.name: family.type for family in registry.collect()}
+    for metric in (metric for metric in USED if metric.name.startswith("process_")):
+        assert ours[metric.name] == metric.kind.value
+
+
 def test_nothing_else_is_used() -> None:
-    others = {metric.name for metric in USED if not metric.name.startswith(("vllm:", "DCGM_"))}
-    assert others == {"up"}
+    known = ("vllm:", "DCGM_", "process_")
+    assert {metric.name for metric in USED if not metric.name.startswith(known)} == {"up"}
