@@ -68,7 +68,7 @@ STEERING = (
         "0m",
         "{{ $labels.model }}: healthy replicas are taken out in turns",
         "{{ $value }} times in 10 minutes a replica of {{ $labels.model }} was taken out within "
-        "60 s after another one, while its engine did useful work and no operator had asked for it.",
+        "60 s after another one, while its engine did useful work and no operator had asked.",
         "pingpong",
     ),
     Alert(
