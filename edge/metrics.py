@@ -68,6 +68,11 @@ def result_of(failure: Failure | None, outcome: Outcome) -> str:
     return _RESULTS[failure.fault]
 
 
+def _code(status: int) -> str:
+    code = str(status)
+    return code if code in _CODES else OTHER
+
+
 class EdgeMetrics:
     """What an edge exports."""
 
@@ -107,6 +112,7 @@ class EdgeMetrics:
         self.connected = gauge(catalogue.EDGE_CONNECTED)
         self.mode = gauge(catalogue.EDGE_AUTONOMY)
         self.loop_lag = histogram(catalogue.EDGE_LOOP_LAG)
+        self.access_lines_dropped = counter(catalogue.EDGE_ACCESS_LINES_DROPPED)
         self.process = telemetry.ProcessMetrics(self.registry, "edge")
         self._models: dict[str, ModelMetrics] = {}
 
@@ -129,6 +135,11 @@ class EdgeMetrics:
         if record.retries:
             count = str(record.retries) if record.retries < 3 else "3+"
             self.client_retries.labels(count).inc()
+
+    def turned_away(self, record: Record) -> None:
+        """A client request ended; counts it if it never asked for a replica, and was refused."""
+        if not record.pool and record.ending.status >= 400:
+            self.rejected.labels(_code(record.ending.status)).inc()
 
     def refresh(self) -> None:
         """Look at what has a state; on the loop."""
@@ -220,8 +231,7 @@ class TenantMetrics:
         """A request of theirs ended."""
         found = self._ended.get((status, outcome))
         if found is None:
-            code = str(status or CLIENT_LEFT)
-            child = self._requests.labels(*self._who, code if code in _CODES else OTHER, outcome)
+            child = self._requests.labels(*self._who, _code(status or CLIENT_LEFT), outcome)
             found = self._ended[status, outcome] = child
         found.inc()
 

@@ -225,6 +225,11 @@ EDGE_LOOP_LAG = _edge_seconds(
     OWN_BUCKETS_S,
     "How much later than asked for the event loop came back to one who slept a second.",
 )
+EDGE_ACCESS_LINES_DROPPED = _edge(
+    "access_lines_dropped",
+    Kind.COUNTER,
+    "Lines of the access log that were dropped: too many at once, or no place for them.",
+)
 
 # Every process with a page
 
@@ -246,13 +251,13 @@ CONFIG_RELOADED = Metric(
     "trimtab_config_last_reload_successful",
     Kind.GAUGE,
     Part.BOTH,
-    "1 if the newest configuration was taken, 0 if it was refused and the one before goes on.",
+    "1 unless the last reload (SIGHUP) found a configuration that could not be taken.",
 )
 CONFIG_RELOADED_AT = Metric(
     "trimtab_config_last_reload_success_timestamp_seconds",
     Kind.GAUGE,
     Part.BOTH,
-    "When a configuration was last taken.",
+    "When a configuration was last taken: at the start, or by a reload.",
 )
 
 # Control plane

@@ -1,10 +1,10 @@
 """What this edge decided about each request, kept for whoever asks why.
 
-Rules: one record for each request that asked for a replica, found by the id its caller was given;
-bounded by number and by bytes; what was refused, failed or tried again outlives what went well,
-because that is what people ask about. No prompt, answer, key or word of an engine is in it. The
-path of a request only collects what exists anyway; what people read is made when they ask. (Structs
-of msgspec are made in a third of a tuple's time.)
+Rules: one record for each request; of those that asked for a replica it is kept, found by the id
+that its caller was given; bounded by number and by bytes; what was refused, failed or tried again
+outlives what went well, because that is what people ask about. No prompt, answer, key or word of an
+engine is in it. The path of a request only collects what exists anyway; what people read is made
+when they ask. (Structs of msgspec are made in a third of a tuple's time.)
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """Of these, found in the engine's cache."""
     reasoning_tokens: int = 0
     """Of the answer, those that were thought, where the engine has said so."""
+    is_hedge: bool = False
+    """Beside another one that was late."""
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
@@ -104,6 +106,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """How often its caller had tried before, by his own word."""
     is_pass: bool = False
     """Whether it is a pass over its prompt, which makes no token."""
+    model: str = ""
+    """What it asked for: the name of a pool, an alias or an adapter that there is."""
+    trace_id: str = ""
+    """Of W3C trace context, 32 hex digits, if its caller traces."""
+    client: str = ""
+    """The address that it came from, where operators want to know."""
 
     @property
     def odd(self) -> bool:

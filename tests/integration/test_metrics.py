@@ -18,8 +18,7 @@ from trimtab.metric import Kind, Part
 
 def defined(*parts: Part) -> set[str]:
     """Of the catalogue."""
-    reloads = {catalogue.CONFIG_RELOADED, catalogue.CONFIG_RELOADED_AT}
-    return {m.name for m in catalogue.METRICS if m.part in parts and m not in reloads}
+    return {m.name for m in catalogue.METRICS if m.part in parts}
 
 
 def exported(text: bytes) -> dict[str, set[tuple[str, ...]]]:

@@ -21,6 +21,7 @@ from prometheus_client.samples import Sample
 from trimtab import catalogue
 from trimtab.catalogue import OTHER
 from trimtab.metric import Kind, Metric
+from trimtab.runtime import clock
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 SERIES_MAX = 10_000
@@ -134,6 +135,15 @@ class ProcessMetrics:
         ProcessCollector(registry=registry)
         gauge(registry, catalogue.BUILD_INFO).labels(version("trimtab"), part).set(1)
         self._cert_expiry = gauge(registry, catalogue.CERT_EXPIRY)
+        self._reloaded = gauge(registry, catalogue.CONFIG_RELOADED)
+        self._reloaded_at = gauge(registry, catalogue.CONFIG_RELOADED_AT)
+        self.reloaded(ok=True)
+
+    def reloaded(self, ok: bool) -> None:
+        """A configuration was taken, or not."""
+        self._reloaded.set(int(ok))
+        if ok:
+            self._reloaded_at.set(clock.wall_s())
 
     def expires(self, use: str, at_s: float) -> None:
         """A certificate of ours ends then, in seconds since 1970."""
