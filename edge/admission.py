@@ -47,6 +47,8 @@ class Permit(msgspec.Struct, eq=False):
     """Of the answer, so far."""
     prompt_tokens: int = 0
     """Of the prompt, where the engine has said so."""
+    cached_tokens: int = 0
+    """Of these, found in its cache."""
     counted: int = 0
     """Of these, told to dispatch."""
     refused: bool = False
