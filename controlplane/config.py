@@ -19,6 +19,7 @@ import msgspec
 from controlplane.core.placement import EngineSpec, spec_of
 from controlplane.store.etcd_client import Access
 from trimtab.model import ApiKey, EdgePolicy, Pool
+from trimtab.policy.remedy import OFF, Rules
 from trimtab.runtime import config as file
 from trimtab.runtime import live_config, otlp_settings, shapes
 from trimtab.runtime.otlp_settings import Otlp
@@ -73,6 +74,7 @@ class ControlConfig:
     """This machine's name; after it engines without a name are called."""
     otlp: Otlp | None = None
     """Where else metrics go."""
+    remediation: Rules = OFF
     settings: tuple[ConfigSetting, ...] = ()
     """What else the file says."""
 
@@ -139,6 +141,11 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         metrics=metrics,
         node=node,
         otlp=otlp_settings.find(base.otlp, os.environ, "controlplane", args.name or node),
+        remediation=Rules(
+            base.remediation.restarts_per_hour,
+            base.remediation.floor,
+            base.remediation.after_s,
+        ),
         settings=live_config.settings(base),
     )
 

@@ -29,13 +29,21 @@ SECTIONS = (
     config.Secret,
     config.Etcd,
     config.EdgeLimits,
+    config.Remediation,
     config.AccessLog,
     config.Certificate,
     config.Tls,
     config.Otlp,
 )
 # They stand only below settings that need a restart; RESTARTS says whose.
-PARTS_OF_A_RESTART = (config.Fallback, config.Etcd, config.Certificate, config.Tls, config.Otlp)
+PARTS_OF_A_RESTART = (
+    config.Fallback,
+    config.Etcd,
+    config.Remediation,
+    config.Certificate,
+    config.Tls,
+    config.Otlp,
+)
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 INTRO = """\
 <!-- Generated from trimtab/runtime/config.py by `./run docs`: change it there. -->
