@@ -29,11 +29,19 @@ SECTIONS = (
     config.Secret,
     config.Etcd,
     config.EdgeLimits,
+    config.Remediation,
+    config.AccessLog,
     config.Certificate,
     config.Tls,
 )
 # They stand only below settings that need a restart; RESTARTS says whose.
-PARTS_OF_A_RESTART = (config.Fallback, config.Etcd, config.Certificate, config.Tls)
+PARTS_OF_A_RESTART = (
+    config.Fallback,
+    config.Etcd,
+    config.Remediation,
+    config.Certificate,
+    config.Tls,
+)
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 INTRO = """\
 <!-- Generated from trimtab/runtime/config.py by `./run docs`: change it there. -->
@@ -105,6 +113,8 @@ def kind(hint: object) -> str:
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) in {typing.Union, types.UnionType}:
         return " or ".join(kind(item) for item in arguments if item is not types.NoneType)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(f"`{word}`" for word in arguments)
     if typing.get_origin(hint) is tuple:
         return f"list of {kind(arguments[0])}"
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
@@ -125,6 +135,8 @@ def change(struct: type[msgspec.Struct], name: str) -> str:
     """How another value comes into effect."""
     if struct in PARTS_OF_A_RESTART:
         return "restart"
+    if struct is config.AccessLog:
+        return f"restart: {live_config.EDGES_RELOAD}"
     if struct is config.Secret:
         return "as what it is for"
     who = live_config.RESTARTS.get(struct, {}).get(name)

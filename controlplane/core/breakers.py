@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from controlplane.core.credits import full_slots
 from controlplane.core.edges import Edge
 from controlplane.core.events import BreakerReset, Direct, Effect, Noted
+from controlplane.core.moves import Moves
 from controlplane.core.replica import Node, Replica
 from controlplane.core.standing import Asked
 from trimtab.model import (
@@ -29,10 +30,11 @@ from trimtab.model import (
 )
 from trimtab.policy import breaker as policy
 from trimtab.policy import ejection
-from trimtab.policy.breaker import SERVING, Breaker, Evidence, Hold, Word
+from trimtab.policy.breaker import SERVING, Breaker, Cause, Evidence, Hold, Word
 from trimtab.policy.capacity import Offered, carries
 from trimtab.policy.dice import Dice
 from trimtab.policy.ejection import Docket, Member, Ruling
+from trimtab.policy.progress import HANG_EJECT_S, idle_patience_s
 
 PROBE_TIMEOUT_S = 30.0
 """An engine's first token after a start may wait for compilation; a hang is told by other means."""
@@ -65,6 +67,7 @@ class Breakers:
         self._stale_s = stale_s
         self._pools: defaultdict[str, _Pool] = defaultdict(_Pool)
         self._probe_ids = itertools.count(1)
+        self.moves = Moves()
 
     def alarm(self, pool: str) -> str:
         """What a person must know of a pool; empty when all is well."""
@@ -148,6 +151,7 @@ class Breakers:
         age_s = replica.age_s(now_s)
         fresh = age_s is not None and age_s <= self._stale_s
         counts = standing.window.count(standing.breaker.counts_from_s, now_s)
+        idle_s = now_s - replica.unseen_since_s if fresh and replica.unseen_since_s else 0.0
         return Evidence(
             word=word(replica),
             epoch=sample.epoch if sample else 0,
@@ -158,6 +162,8 @@ class Breakers:
             lately_failed=counts.lately_failed,
             refusing_edges=standing.refusing_edges(now_s),
             agent_silent=not fresh or node is None or node.stream is None,
+            unanswered_s=min(idle_s, standing.waited_s(now_s)),
+            patience_s=idle_patience_s(sample, standing.slowest_s) if sample else HANG_EJECT_S,
             first_tokens=standing.first_tokens,
             waiting=sample.waiting if sample and fresh else None,
             probe=standing.probe,
@@ -176,6 +182,7 @@ class Breakers:
         if after.state is before.state:
             return []
         standing.asked, standing.probes_tell, standing.evidence = None, True, seen
+        self.moves.moved(replica, before, after)
         return [_moved(replica, before, after, seen, now_s)]
 
     def _ask(self, replica: Replica, node: Node | None, said: Word, now_s: float) -> list[Effect]:
@@ -284,6 +291,8 @@ def _moved(
         "probe": seen.probe,
         "ejections": after.ejections,
     }
+    if after.cause is Cause.UNANSWERED:
+        fields |= {"unanswered_s": round(seen.unanswered_s, 1), "patience_s": seen.patience_s}
     if after.state is BreakerState.EJECTED:
         fields["wait_s"] = round(after.until_s - now_s, 1)
     if after.state in SERVING:

@@ -58,7 +58,15 @@ from controlplane.core.records import (
 )
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import believed, combine, explain, judge, silence, transition
+from controlplane.core.serving import (
+    believed,
+    combine,
+    explain,
+    judge,
+    silence,
+    transition,
+    useless,
+)
 from trimtab.model import (
     Bye,
     EdgeHello,
@@ -395,6 +403,7 @@ class Registry:
     def _forget(self, replica: Replica) -> list[Effect]:
         del self.replicas[replica.name]
         self.edges.forget(replica.name)
+        self.breakers.moves.forget(replica.name)
         self._own(replica, "")
         self.routing_version += 1
         return [
@@ -410,6 +419,7 @@ class Registry:
         old = replica.route
         new = replica.route = self._route(replica, now_s)
         self.overrides.apply(replica)
+        self.breakers.moves.reviewed(replica, old, now_s)
         same = new is old or new == old
         if same and (old_state is None or old_state is replica.state):
             return []
@@ -456,7 +466,9 @@ class Registry:
             node=replica.node,
             url=replica.url,
             served_as=served_as,
-            serving=combine(replica.health, replica.wish.intent, breaker.state, wrong),
+            serving=combine(
+                useless(replica.health, breaker), replica.wish.intent, breaker.state, wrong
+            ),
             reason="; ".join(filter(None, (wrong, explain(replica, silent)))),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=breaker.state,

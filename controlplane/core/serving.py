@@ -5,7 +5,8 @@ progress; DEAD is LOST; STARTING, SLEEPING and DRAINING are CLOSED; UNKNOWN says
 neither does a silent agent, nor one that sees no progress while edges get tokens: the last decision
 stands. The operator can only take away: any intent
 but ACTIVE turns OPEN into CLOSED, and LOST stays LOST, since requests on it must still move. So
-can the breaker: what it has not in use is CLOSED, and keeps the requests that it has.
+can the breaker: what it has not in use is CLOSED, and keeps the requests that it has, unless it was
+ejected because they get no answer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from controlplane.core.events import Effect, Transition
 from controlplane.core.replica import Node, Replica
 from trimtab.model import BreakerState, EngineSample, EngineState, Intent, Route, Serving
-from trimtab.policy.breaker import SERVING
+from trimtab.policy.breaker import SERVING, Breaker, Cause
 
 LOST_AFTER_MS = 10_000  # hang_eject of the defaults: far above any step of a working engine
 WARMING_PATIENCE = 6  # compilation and graph capture may take a minute in one step
@@ -55,6 +56,12 @@ def judge(sample: EngineSample, before: Serving, stalled_warming: bool) -> Servi
         limit_ms = LOST_AFTER_MS * (WARMING_PATIENCE if stalled_warming else 1)
         return Serving.LOST if sample.no_progress_ms >= limit_ms else Serving.CLOSED
     return _BY_STATE.get(sample.state, before)
+
+
+def useless(health: Serving, breaker: Breaker) -> Serving:
+    """Its health, or LOST: then requests that wait on it in vain move."""
+    mute = breaker.state is BreakerState.EJECTED and breaker.cause is Cause.UNANSWERED
+    return Serving.LOST if mute else health
 
 
 def combine(health: Serving, intent: Intent, breaker: BreakerState, wrong: str = "") -> Serving:

@@ -43,6 +43,7 @@ class Passage:
         """Of the attempt's answer, if it has said so."""
         self.prompt_tokens = 0
         """Of its prompt, if it has said so."""
+        self.cached_tokens = 0
         self.last: Event | None = None
         """What ended it."""
 
@@ -69,6 +70,7 @@ class Passage:
         for event in events:
             if event.tokens:
                 self.tokens, self.prompt_tokens = event.tokens, event.prompt_tokens
+                self.cached_tokens = event.cached_tokens
             if event.kind in _LAST:
                 self.last = event
                 break

@@ -77,6 +77,12 @@ class Writer:
         self._put(CONTINUE)
 
     @property
+    def client(self) -> str:
+        """The caller's address."""
+        peer = self._transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    @property
     def is_full(self) -> bool:
         """Whether to wait for `drain` before more is written."""
         return self._flow.is_full

@@ -11,7 +11,7 @@ import os
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -28,6 +28,7 @@ Origin = Annotated[str, msgspec.Meta(title="origin", extra={"check": shapes.orig
 ApiPath = Annotated[str, msgspec.Meta(title="path", extra={"check": shapes.path_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Moment = Annotated[str, msgspec.Meta(title="time", extra={"check": shapes.moment_problem})]
+Unit = Annotated[str, msgspec.Meta(title="unit", extra={"check": shapes.no_or_unit_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -40,16 +41,21 @@ class Section(
 
 
 class Secret(Section, frozen=True):
-    """A secret by reference: exactly one of `env` (a variable's name) and `file` (a path)."""
+    """A secret by reference: exactly one of `credential`, `file` and `env`.
 
+    A service under systemd should have `credential`: an environment is seen by every child.
+    """
+
+    credential: Annotated[str, msgspec.Meta(extra={"check": shapes.no_or_credential_problem})] = ""
+    """Name of a credential of the unit: `LoadCredential=NAME:/path` (docs/security.md)."""
     env: str = ""
     """Name of the environment variable that holds it."""
     file: str = ""
     """Path of a file that holds nothing else; relative to the working directory."""
 
     def __post_init__(self) -> None:
-        if bool(self.env) == bool(self.file):
-            raise ValueError("give exactly one of env and file")
+        if bool(self.credential) + bool(self.env) + bool(self.file) != 1:
+            raise ValueError("give exactly one of credential, env and file")
 
 
 class Engine(Section, frozen=True):
@@ -63,6 +69,8 @@ class Engine(Section, frozen=True):
     """Model name to ask it for; by default the first one it serves."""
     max_num_seqs: Positive | None = None
     """Requests it runs at once; by default read off its command line."""
+    unit: Unit = ""
+    """systemd unit that its agent may have restarted, like vllm@0.service; see remediation."""
 
 
 class Fallback(Section, frozen=True):
@@ -165,6 +173,17 @@ class Certificate(Section, frozen=True):
     """PEM file with its key, which only this user may read."""
 
 
+class AccessLog(Section, frozen=True):
+    """One line of JSON a request (docs/logs.md)."""
+
+    lines: Literal["all", "errors", "none"] = "errors"
+    """Which requests get one: `errors` are those that did not go well at once."""
+    file: str = ""
+    """Where they go; by default to standard output, as the journal wants it."""
+    client_address: bool = False
+    """Say in `client` where each request came from."""
+
+
 class EdgeLimits(Section, frozen=True):
     """Limits and timers of every edge."""
 
@@ -190,8 +209,21 @@ class EdgeLimits(Section, frozen=True):
     """Say in x-trimtab-* headers which replica answered, after how many attempts and what wait."""
     cors_origins: tuple[Origin, ...] = ()
     """Origins whose pages may call from a browser, like https://portal.lab; by default none."""
+    access_log: AccessLog = AccessLog()
+    """One line of JSON a request."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] = 1
     """Edges that `trimtab up` runs on `listen`, one a core, each with an `admin` port, in a row."""
+
+
+class Remediation(Section, frozen=True):
+    """Restarts of engines that are stalled beyond doubt and have a `unit`; see docs/deploy.md."""
+
+    restarts_per_hour: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
+    """Most of one engine in an hour, and of a pool one at a time; 0: none, ever."""
+    floor: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """So many others of its pool must serve; 0 for a pool of one."""
+    after_s: Annotated[float, msgspec.Meta(ge=10, le=3_600)] = 60.0
+    """For so long nothing must have moved in it, six times as long in its first steps."""
 
 
 class Tls(Section, frozen=True):
@@ -242,6 +274,8 @@ class Config(Section, frozen=True):
     """The engines' own --api-key, if they have one."""
     edge: EdgeLimits = EdgeLimits()
     """Limits and timers."""
+    remediation: Remediation = Remediation()
+    """What may be restarted without a person; by default nothing."""
 
 
 # What may name one thing only.
@@ -278,17 +312,41 @@ def read(text: str) -> tuple[Config | None, yaml_source.Reader]:
     return (value if isinstance(value, Config) and not reader.problems else None), reader
 
 
-def resolve(secret: Secret) -> str:
-    """A secret's text; raises ConfigError, which never holds it."""
+def resolve(secret: Secret, where: str = "") -> str:
+    """A secret's text; raises ConfigError, which names the setting `where`, never the text."""
+    try:
+        return _resolved(secret)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _resolved(secret: Secret) -> str:
     if secret.env:
         text = os.environ.get(secret.env, "").strip()
         if not text:
             raise ConfigError(f"the environment variable {secret.env} is not set or empty")
         return text
-    text = text_of(pathlib.Path(secret.file)).strip()
+    path = _credential(secret.credential) if secret.credential else pathlib.Path(secret.file)
+    text = text_of(path).strip()
     if len(text.split()) != 1:
-        raise ConfigError(f"{secret.file}: must hold one secret and nothing else")
+        raise ConfigError(f"{path}: must hold one secret and nothing else")
     return text
+
+
+def _credential(name: str) -> pathlib.Path:
+    """Where systemd put it (systemd.exec(5), CREDENTIALS)."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    how = f"say LoadCredential={name}:/path/to/it in the unit"
+    if not directory:
+        raise ConfigError(
+            f"credential {name}: $CREDENTIALS_DIRECTORY is not set, as systemd does it: {how},"
+            " or use file"
+        )
+    path = pathlib.Path(directory) / name
+    if not path.exists():
+        known = ", ".join(sorted(entry.name for entry in pathlib.Path(directory).iterdir()))
+        raise ConfigError(f"credential {name}: the unit has {known or 'none'}: {how}")
+    return path
 
 
 def text_of(path: pathlib.Path) -> str:
