@@ -17,6 +17,7 @@ import typer
 from standalone import banner, fleet, ports, state
 from standalone.config import Flags, Plan, effective, plan, with_page
 from standalone.engines import choose, first_model
+from standalone.init import init
 from standalone.join import join
 from standalone.supervisor import StartError, Supervisor
 from trimtab.runtime import service
@@ -37,7 +38,8 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app.command()(join)
+for command in (join, init):
+    app.command()(command)
 
 
 @app.callback()
@@ -58,7 +60,9 @@ def up(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
     key: Annotated[
         str, typer.Option(help="A key that may call; by default one is made and kept.")
     ] = "",
-    config: Annotated[pathlib.Path | None, typer.Option(help="YAML or JSON file.")] = None,
+    config: Annotated[
+        pathlib.Path | None, typer.Option("--config", "-f", help="YAML or JSON file.")
+    ] = None,
     state_dir: Annotated[
         pathlib.Path | None,
         typer.Option("--state", help="State directory; default ~/.local/state/trimtab."),
