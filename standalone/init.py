@@ -15,9 +15,9 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated
 
-import msgspec
 import pynvml
 import typer
+from msgspec.structs import replace
 
 from standalone import config_text, discover
 from standalone.config import default_state_dir, sha256
@@ -65,21 +65,29 @@ def init(
 
 
 def configuration(machine: Machine, state_dir: pathlib.Path | None, key: str) -> file.Config:
-    """For the services of systemd, unless a person's own state directory is given."""
+    """With its engines and one key."""
     urls = [found.url for found in machine.engines]
     if not urls:  # as deploy/systemd/vllm@.service starts them, one a GPU
         urls = [f"http://127.0.0.1:{8000 + gpu}" for gpu in range(len(machine.gpus))]
-    base = file.Config(
-        node=machine.node,
-        state_dir=str(state_dir or SYSTEM_STATE),
-        controlplane=f"unix:{state_dir}/control.sock" if state_dir else SYSTEM_SOCKET,
+    return replace(
+        placed(machine.node, state_dir),
         engines=tuple(file.Engine(url=url) for url in urls),
         keys=(file.Key(name="users", sha256=sha256(key)),),
     )
+
+
+def placed(node: str, state_dir: pathlib.Path | None) -> file.Config:
+    """Where things are: as the services of systemd have it, unless a person's own is given."""
     if state_dir:
-        return base
-    limits = msgspec.structs.replace(base.edge, drain_s=SYSTEM_DRAIN_S)
-    return msgspec.structs.replace(base, edge=limits, controlplane_metrics=SYSTEM_PAGE)
+        target = f"unix:{state_dir}/control.sock"
+        return file.Config(node=node, state_dir=str(state_dir), controlplane=target)
+    return file.Config(
+        node=node,
+        state_dir=SYSTEM_STATE,
+        controlplane=SYSTEM_SOCKET,
+        controlplane_metrics=SYSTEM_PAGE,
+        edge=file.EdgeLimits(drain_s=SYSTEM_DRAIN_S),
+    )
 
 
 def heading(machine: Machine) -> str:

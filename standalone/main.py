@@ -14,11 +14,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from standalone import banner, fleet, ports, state
+from standalone import banner, commands, fleet, ports, state
 from standalone.config import Flags, Plan, effective, plan, with_page
 from standalone.engines import choose, first_model
-from standalone.init import init
-from standalone.join import join
 from standalone.supervisor import StartError, Supervisor
 from trimtab.runtime import service
 from trimtab.runtime.clock import now_s
@@ -38,8 +36,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for command in (join, init):
-    app.command()(command)
+commands.add(app)
 
 
 @app.callback()
