@@ -31,7 +31,7 @@ def read(path: pathlib.Path, known: Sequence[file.Key]) -> tuple[tuple[file.Key,
     """The keys of an export beside those known, and a line for what is not carried over."""
     rows = list(csv.DictReader(io.StringIO(file.text_of(path))))
     if not rows or "token" not in rows[0]:
-        raise ConfigError(f"{path}: not an export of LiteLLM's keys: there is no key in it, or no column token")
+        raise ConfigError(f"{path}: not LiteLLM's keys as CSV: it has no keys, or no column token")
     names, tokens = {key.name for key in known}, {key.sha256 for key in known}
     found: list[file.Key] = []
     lines: Lines = []
