@@ -7,6 +7,7 @@ what cannot be carried over safely (whose models, which limits) is left out, not
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,7 +152,7 @@ class _Import:
         for alias, target in self._aliases():
             self._alias(f"model_group_alias {alias}", alias, target, pools)
         self._outside(pools)
-        return tuple(pools.values())
+        return _named(tuple(pools.values()))
 
     def _pool(self, name: str, group: _Group, engines: list[file.Engine]) -> file.Pool:
         engines = list({one.url: one for one in engines}.values())
@@ -292,6 +293,21 @@ class _Import:
             if str(name) not in handled and (words := verdict(section, str(name))):
                 label = f"{section}.{name}".lstrip(".")
                 self._say(f"{label}{_shown(str(name), values[name])}", words)
+
+
+def _named(pools: tuple[file.Pool, ...]) -> tuple[file.Pool, ...]:
+    """With names for the engines where their ports, after which they are called, are the same."""
+    places = [urlsplit(one.url) for pool in pools for one in pool.engines]
+    if len({place.port for place in places}) == len(places):
+        return pools
+    hosts = Counter(place.hostname for place in places)
+
+    def named(one: file.Engine) -> file.Engine:
+        place = urlsplit(one.url)
+        more = f"-{place.port}" if hosts[place.hostname] > 1 else ""
+        return replace(one, name=f"{place.hostname}{more}")
+
+    return tuple(replace(pool, engines=tuple(map(named, pool.engines))) for pool in pools)
 
 
 def _mapping(value: object) -> dict[str, Any]:

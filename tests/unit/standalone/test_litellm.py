@@ -44,8 +44,8 @@ def test_the_labs_file_is_carried_over_whole() -> None:
     (pool,) = made.config.pools
     assert (pool.name, pool.request_timeout_s, pool.idle_timeout_s) == ("gpt-oss-120b", 600, None)
     assert pool.engines == (
-        file.Engine("http://vllm-gpt-oss-120b:8000", served_as="gpt-oss-120b"),
-        file.Engine("http://vllm-gpt-oss-120b_2:8000", served_as="gpt-oss-120b_2"),
+        file.Engine("http://vllm-gpt-oss-120b:8000", "vllm-gpt-oss-120b", "gpt-oss-120b"),
+        file.Engine("http://vllm-gpt-oss-120b_2:8000", "vllm-gpt-oss-120b_2", "gpt-oss-120b_2"),
     )
     found = yaml.safe_load(LAB.read_text())
     names = {name for section in ("router_settings", "litellm_settings") for name in found[section]}
@@ -68,6 +68,19 @@ def test_addresses_become_engines(address: str, url: str) -> None:
     made = carried(entry("m", "hosted_vllm/org/m", api_base=address, api_key="EMPTY"))
     assert made.config.pools[0].engines == (file.Engine(url, served_as="org/m"),)
     assert made.config.upstream_key is None
+
+
+@pytest.mark.parametrize(
+    ("urls", "names"),
+    [
+        (["http://a:1", "http://a:2"], ["", ""]),
+        (["http://a:1", "http://b:1"], ["a", "b"]),
+        (["http://a:1", "http://a:2", "http://b:1"], ["a-1", "a-2", "b"]),
+    ],
+)
+def test_engines_on_one_port_get_names(urls: list[str], names: list[str]) -> None:
+    made = carried(*(entry("m", "openai/m", api_base=url) for url in urls))
+    assert [engine.name for engine in made.config.pools[0].engines] == names
 
 
 @pytest.mark.parametrize("address", ["http://a:8000/proxy/v1", "http://u:p@a:1", "http://a:x"])
