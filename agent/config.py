@@ -118,7 +118,7 @@ def _engines(node: str, listed: Sequence[file.Engine]) -> tuple[EngineConfig, ..
 def _upstream_key(base: file.Config) -> str:
     key = os.environ.get("TRIMTAB_UPSTREAM_KEY", "").strip()
     if not key and base.upstream_key is not None:
-        key = file.resolve(base.upstream_key)
+        key = file.resolve(base.upstream_key, "upstream_key")
     if not (key.isascii() and (key.isprintable() or not key)):
         raise ConfigError("the engines' API key has characters that no HTTP header may have")
     return key

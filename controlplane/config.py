@@ -164,7 +164,7 @@ def _etcd(section: file.Etcd | None, flag: str | None) -> EtcdConfig | None:
     if section is None:
         return None
     ca, cert, key = (_pem(path) for path in (section.ca, section.cert, section.key))
-    password = file.resolve(section.password) if section.password else ""
+    password = file.resolve(section.password, "etcd.password") if section.password else ""
     access = Access(
         tuple(url.rstrip("/") for url in section.endpoints),
         section.username,

@@ -33,6 +33,7 @@ from controlplane.store.protocol import (
     TxnResult,
 )
 from trimtab.runtime import clock
+from trimtab.runtime.log import Trouble
 
 LEADER_KEY = ROOT + "leader"
 TTL_S = 2.0  # the shortest that etcd gives
@@ -162,6 +163,9 @@ class StoreElection:
     async def keep(self, tenure: Tenure) -> None:
         """See the protocol."""
         wait_s = RENEW_S
+        trouble = Trouble(
+            log, "the leader's lease was not renewed", "the leader's lease is renewed again"
+        )
         while True:
             await asyncio.sleep(wait_s)
             tenure.check()
@@ -170,12 +174,12 @@ class StoreElection:
                 async with asyncio.timeout(min(RENEW_S, left_s)):  # a hanging one is not the last
                     await self.renew(tenure)
                 wait_s = RENEW_S
+                trouble.off()
             except DeposedError:
                 raise
             except (StoreError, TimeoutError) as error:
                 wait_s = RETRY_S
-                fields = {"error": str(error) or f"no answer in {RENEW_S} s"}
-                log.warning("the leader's lease was not renewed", extra={"fields": fields})
+                trouble.on(error=str(error) or f"no answer in {RENEW_S} s")
 
     async def renew(self, tenure: Tenure) -> None:
         """Keep the lease alive and see that the key is still ours."""

@@ -95,6 +95,8 @@ class ControlLoop:
         self.refusals = Refusals()
         self.journal = Journal()
         self.probes = Probes()
+        self.steering = asyncio.Lock()
+        """Held by a change by hand: each is judged by what those before it did."""
         self._numbers = itertools.count(1)
         self._agents: dict[int, AgentStream] = {}
         self._edges: dict[int, EdgeStream] = {}

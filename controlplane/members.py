@@ -16,6 +16,7 @@ from controlplane.guard import Guard
 from controlplane.service_identity import IdentityService, NodeService
 from controlplane.store.protocol import Store, StoreError
 from trimtab.runtime import clock
+from trimtab.runtime.log import Trouble
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.v1 import identity_pb2_grpc
@@ -65,13 +66,15 @@ class Members:
         await self._enrolment.stop()
 
     async def _renew(self) -> None:
+        trouble = Trouble(log, "no new certificate", "there is a new certificate")
         while True:
             await asyncio.sleep(LOOK_PERIOD_S)
             if clock.wall_s() >= self.identity.peer.renew_at_s:
                 try:
                     self._authority.introduce(self._config.name)
                 except ConfigError as error:  # a full disk, say; there is a third of its life left
-                    log.warning("no new certificate", extra={"fields": {"error": str(error)}})
+                    trouble.on(error=str(error))
                     continue
+                trouble.off()
                 self._enrolment.reload()
                 log.info("renewed the own certificate")

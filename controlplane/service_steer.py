@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -126,7 +127,8 @@ class SteerService(steer_pb2_grpc.SteerServiceServicer):
 
 def _order(asked: pb.Order) -> Order:
     revision = asked.if_revision if asked.HasField("if_revision") else None
-    return guard.order(asked.actor, asked.reason, revision)
+    asks = guard.order(asked.actor, asked.reason, revision)
+    return replace(asks, outage_ok=asked.outage_ok)
 
 
 def _names(loop: ControlLoop, kind: int) -> tuple[Iterable[str], str]:

@@ -1,7 +1,8 @@
 """What operators do by hand: stored with its record first, then followed.
 
 Rules: all is checked before anything changes; a change may be kept to a revision (`if_revision`):
-then it is refused if what it is about was changed after that; an override has an end.
+then it is refused if what it is about was changed after that; an override has an end. What takes
+the last open replica from a pool has to say so, also when two admins take one each.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from controlplane.core.bounds import clip
 from controlplane.core.events import BreakerReset, IntentSet, OverrideSet
 from controlplane.core.overrides import OVERRIDES_MAX, key, words
 from controlplane.core.records import INTENTS, Wish, pack
+from controlplane.core.serving import emptied
 from controlplane.loop import ControlLoop
 from controlplane.saver import ChangedError
 from controlplane.store.protocol import Absent, Compare, RevisionIs
@@ -54,14 +56,16 @@ async def set_intents(
     if not 0 < len({*replicas}) == len(replicas) <= AT_ONCE_MAX:
         raise ValueError(f"give 1 to {AT_ONCE_MAX} replicas, each once")
     known = loop.registry.replicas
-    previous = {name: known[name].wish for name in replicas}
     wish = Wish(intent, clip(order.reason), clip(order.actor), clock.wall_s())
-    before = {INTENTS + n: None if old == Wish() else pack(old) for n, old in previous.items()}
-    was = ", ".join(sorted({old.intent.name for old in previous.values()}))
-    deed = Deed(order, "intent", ", ".join(replicas), was, intent.name)
-    revision = await _change(loop, dict.fromkeys(before, pack(wish)), before, deed)
-    for name in replicas:
-        loop.tell(IntentSet(name, wish))
+    async with loop.steering:
+        previous = {name: known[name].wish for name in replicas}
+        _refuse_outage(loop, replicas if intent is not Intent.ACTIVE else (), order)
+        before = {INTENTS + n: None if old == Wish() else pack(old) for n, old in previous.items()}
+        was = ", ".join(sorted({old.intent.name for old in previous.values()}))
+        deed = Deed(order, "intent", ", ".join(replicas), was, intent.name)
+        revision = await _change(loop, dict.fromkeys(before, pack(wish)), before, deed)
+        for name in replicas:
+            loop.tell(IntentSet(name, wish))
     return revision, [old.intent for old in previous.values()]
 
 
@@ -73,6 +77,15 @@ async def set_override(
     Raises StoreError, ConflictError; KeyError for a target that is not known, ValueError.
     """
     _check(loop, wanted, for_ms)
+    async with loop.steering:
+        return await _set_override(loop, wanted, for_ms, order)
+
+
+async def _set_override(
+    loop: ControlLoop, wanted: Override, for_ms: int, order: Order
+) -> tuple[int, Override | None]:
+    if wanted.kind is OverrideKind.HOLD_OPEN and for_ms:
+        _refuse_outage(loop, [wanted.target], order)
     name = key(wanted.kind, wanted.target)
     old = loop.registry.overrides.get(name)
     new = None if for_ms == 0 else _made(wanted, for_ms, order)
@@ -124,6 +137,16 @@ async def probe(loop: ControlLoop, replica: str, timeout_ms: int) -> ProbeResult
                 return await answer
         except TimeoutError:
             return None
+
+
+def _refuse_outage(loop: ControlLoop, closing: Sequence[str], order: Order) -> None:
+    left = [] if order.outage_ok else emptied(loop.registry.replicas.values(), closing)
+    if left:
+        who = f"{clip(', '.join(closing))} {'is' if len(closing) == 1 else 'are'}"
+        raise ConflictError(
+            f"nothing was changed: {who} the last of {', '.join(left)} that is open, and clients "
+            "would wait and be refused.\nLook again: ctl get replicas"
+        )
 
 
 def _check(loop: ControlLoop, wanted: Override, for_ms: int) -> None:

@@ -6,6 +6,7 @@ Rule: whatever is set has an end, and what ends it before is said.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -275,7 +276,8 @@ async def _set(
     else:
         allowed = care.allows(screen, impact)
     if allowed:
-        revision = await Steer(plane).set_override(wanted, for_ms, care.order)
+        given = replace(care.order, outage_ok=bool(outage))
+        revision = await Steer(plane).set_override(wanted, for_ms, given)
         name = wanted.target or "automation"
         screen.data(f"{name}: {overrides.words(wanted)} for {for_} (revision {revision})\n")
         screen.talk(f"Undo: {undo}")

@@ -7,7 +7,7 @@ changed, who else it affects, and how to undo it. A node is all its replicas, cl
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ctl import nouns
@@ -23,6 +23,7 @@ from trimtab.views import Fleet, ReplicaView
 
 if TYPE_CHECKING:
     from ctl.client import Client
+    from trimtab.steered import Order
 
 VERBS = {Intent.ACTIVE: "uncordon", Intent.CORDONED: "cordon", Intent.DRAINING: "drain"}
 
@@ -53,10 +54,11 @@ async def express(plane: Client, screen: Screen, wish: Wish) -> list[str]:
 
     fleet = await plane.fleet()
     replicas = resolve(fleet, wish)
-    if not _may(screen, fleet, replicas, wish):
+    order = _allowed(screen, fleet, replicas, wish)
+    if order is None:
         return []
     names = [replica.route.replica for replica in replicas]
-    revision, before = await Steer(plane).set_intents(names, wish.intent, wish.care.order)
+    revision, before = await Steer(plane).set_intents(names, wish.intent, order)
     for name, old in zip(names, before, strict=True):
         screen.data(f"{name}: {old.name} -> {wish.intent.name} (revision {revision})\n")
     screen.talk(consequence(replicas, wish))
@@ -140,20 +142,23 @@ def impacts(fleet: Fleet, replicas: Iterable[ReplicaView]) -> list[Impact]:
     return found
 
 
-def _may(screen: Screen, fleet: Fleet, replicas: list[ReplicaView], wish: Wish) -> bool:
+def _allowed(screen: Screen, fleet: Fleet, replicas: list[ReplicaView], wish: Wish) -> Order | None:
+    """The order as it may be given; None after a dry run."""
+    care = wish.care
     found = [] if wish.intent is Intent.ACTIVE else impacts(fleet, replicas)
-    if not found:
-        return not wish.care.dry_run or wish.care.allows(screen, "Impact: none takes any less")
     lines = "\n".join(f"Impact: {impact.line()}" for impact in found)
     emptied = [impact for impact in found if impact.leaves_nobody]
-    if not emptied:
-        return wish.care.allows(screen, lines)
-    slots = " and ".join(f"0 of {one.before} slots of {one.pool}" for one in emptied)
-    danger = (
-        f"{wish.name} is the last that is open: this would leave {slots}, and clients would wait "
-        f"and be refused.\n{lines}"
-    )
-    return wish.care.allows_outage(screen, wish.name, danger, wish.words)
+    if emptied:
+        slots = " and ".join(f"0 of {one.before} slots of {one.pool}" for one in emptied)
+        danger = (
+            f"{wish.name} is the last that is open: this would leave {slots}, and clients would "
+            f"wait and be refused.\n{lines}"
+        )
+        may = care.allows_outage(screen, wish.name, danger, wish.words)
+        return replace(care.order, outage_ok=True) if may else None
+    if not found and not care.dry_run:
+        return care.order
+    return care.order if care.allows(screen, lines or "Impact: none takes any less") else None
 
 
 def consequence(replicas: Sequence[ReplicaView], wish: Wish) -> str:

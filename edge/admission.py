@@ -47,6 +47,8 @@ class Permit(msgspec.Struct, eq=False):
     """Of the answer, so far."""
     prompt_tokens: int = 0
     """Of the prompt, where the engine has said so."""
+    cached_tokens: int = 0
+    """Of these, found in its cache."""
     counted: int = 0
     """Of these, told to dispatch."""
     refused: bool = False
@@ -62,6 +64,10 @@ class Permit(msgspec.Struct, eq=False):
     """The caller of a stream has all of it: what comes after matters to nobody."""
     borrowed: bool = False
     """Takes no slot: nothing is accounted."""
+    speaking: bool = False
+    """Its caller still has something to say, and the replica waits for that."""
+    asked_s: float = 0.0
+    """When he had said it all; 0: at its start."""
     on_began: Callable[[], None] = lambda: None
     """Called when the first data of a stream has come."""
     answer_id: str = ""
@@ -206,13 +212,18 @@ class Admission:
 
     def _count_tokens(self, elapsed_s: float) -> None:
         tokens, self._finished = self._finished, Counter()
-        for permits in self._running.values():
+        asked_s: dict[str, float] = {}
+        for replica, permits in self._running.items():
             for permit in permits:
                 if permit.borrowed:
                     continue
+                if not permit.tokens and not permit.speaking:
+                    since_s = permit.asked_s or permit.placement.started_s
+                    asked_s[replica] = min(since_s, asked_s.get(replica, since_s))
                 tokens[permit.source] += permit.tokens - permit.counted
                 permit.counted = permit.tokens
         self._dispatch.streamed(tokens, elapsed_s, clock.now_s())
+        self._dispatch.wait(asked_s)
 
     def _permit(self, placement: Placement, *, is_hedge: bool = False) -> Permit:
         permit = Permit(placement, is_hedge=is_hedge)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from edge.core import cors, envelopes
+from edge.core import cors, envelopes, headers
 from edge.core.headers import Journey
 from edge.core.problems import Problem
 from edge.core.surface import Dialect
@@ -31,7 +31,10 @@ class AnswerHeaders:
         fixed = cors.on_answers(self.cors_origins, request.headers)
         fixed |= envelopes.ids(dialect, request_id)
         request.journey = Journey(request_id, clock.now_s(), self.shows_route, fixed)
-        return request.journey
+        journey = request.journey
+        journey.trace_id = headers.trace_id(request.headers)
+        journey.caller_id = headers.caller_id(request.headers)
+        return journey
 
     def preflight(self, request: Request) -> Response | None:
         """The answer to a browser that asks for a page of an allowed origin."""
@@ -50,6 +53,7 @@ def respond(problem: Problem, request_id: str, dialect: Dialect = Dialect.OPENAI
         envelopes.status(problem, dialect),
         envelopes.body(problem, dialect, request_id),
         problem.headers(request_id),
+        code=problem.code,
     )
 
 

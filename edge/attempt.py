@@ -23,6 +23,7 @@ from edge.core.passage import Passage
 from edge.core.shape import Plain
 from edge.core.sse import Kind
 from edge.core.surface import Cost
+from edge.straight import Straight
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.work import pass_work
@@ -132,7 +133,7 @@ def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
         return Failure(Fault.ABORTED)
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
     passed = entry.cost is Cost.PASS
-    permit.prompt_tokens = usage.read_tokens
+    permit.prompt_tokens, permit.cached_tokens = usage.read_tokens, usage.cached_tokens
     prompt_tokens = usage.read_tokens or call.prompt_tokens
     permit.tokens = pass_work(prompt_tokens) if passed else usage.made_tokens
     return Whole(naming.whole(body, said.model, call.answers_as), answer.content_type)
@@ -149,15 +150,19 @@ class _Relay:
         self._scanner = sse.Scanner(passage.read, singly=passage.singly)
         self._lessons = 0 if passage.singly else LESSONS
         self._alarm: Alarm
+        self._straight: Straight
         self.waits_for_client = False
 
     async def run(self, answer: Answer, alarm: Alarm) -> Result:
         """All of it."""
         self._alarm, passage = alarm, self._passage
-        while chunk := await answer.some(self._take):
+        straight = Straight(passage.shape, self._stream, self._permit, alarm, self._idle_s)
+        self._straight = straight
+        while chunk := await answer.some(self._take, straight.take):
             if passage.last is None:  # else nothing but the end of the HTTP body follows
                 alarm.within(self._idle_s)
                 await self._pass(chunk)
+                straight.is_open = passage.flows and not self._scanner.rest
                 if passage.last is not None:
                     if failure := _failure(passage):
                         return failure
@@ -176,6 +181,7 @@ class _Relay:
             return False
         self._stream.flow(plain)
         self._scanner.rest = rest
+        self._straight.is_open = not rest
         self._permit.tokens += plain.number  # an event a token, nearly
         self._alarm.within(self._idle_s)
         return True
@@ -209,6 +215,7 @@ class _Relay:
         if passage.last is not None:
             permit.tokens = max(permit.counted, passage.tokens or permit.tokens)
             permit.prompt_tokens = passage.prompt_tokens
+            permit.cached_tokens = passage.cached_tokens
 
     async def _send(self, passing: bytes | Plain) -> None:
         self.waits_for_client = True

@@ -9,8 +9,10 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.access import AccessSettings
 from edge.answers import AnswerHeaders
 from edge.core import surface
+from edge.core.access import Which
 from edge.core.outside import Target
 from edge.ledger import Workers
 from trimtab.runtime import config as file
@@ -42,6 +44,9 @@ class EdgeConfig:
     workers: Workers = field(default_factory=Workers)
     """All that share the port; empty when it is the only one, or has no place for their sockets."""
     extra_paths: tuple[str, ...] = ()
+    access: AccessSettings = field(default_factory=AccessSettings)
+    base: file.Config = field(default_factory=file.Config)
+    """The file itself."""
 
     @property
     def admin_address(self) -> tuple[str, int]:
@@ -98,13 +103,21 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         drain_s=base.edge.drain_s,
         tls=base.edge.tls,
         fallbacks={
-            pool.name: _target(pool.fallback) for pool in base.pools if pool.fallback is not None
+            pool.name: _target(pool.name, pool.fallback)
+            for pool in base.pools
+            if pool.fallback is not None
         },
         headers=AnswerHeaders(base.edge.route_headers, frozenset(base.edge.cors_origins)),
         shares_port=args.worker is not None,
         workers=_workers(base.edge.workers, number, state, port),
         extra_paths=_extra_paths(base),
+        access=_access(base.edge.access_log),
+        base=base,
     )
+
+
+def _access(section: file.AccessLog) -> AccessSettings:
+    return AccessSettings(Which(section.lines), section.file, section.client_address)
 
 
 def _workers(count: int, number: int, state: pathlib.Path | None, port: int) -> Workers:
@@ -114,8 +127,9 @@ def _workers(count: int, number: int, state: pathlib.Path | None, port: int) -> 
     return Workers(paths, number - 1)
 
 
-def _target(there: file.Fallback) -> Target:
-    return Target(there.url, there.model, there.max_requests, file.resolve(there.key))
+def _target(pool: str, there: file.Fallback) -> Target:
+    key = file.resolve(there.key, f"pools.{pool}.fallback.key")
+    return Target(there.url, there.model, there.max_requests, key)
 
 
 def _extra_paths(base: file.Config) -> tuple[str, ...]:
@@ -129,7 +143,7 @@ def _extra_paths(base: file.Config) -> tuple[str, ...]:
 
 def _upstream_key(base: file.Config) -> str:
     key = os.environ.get("TRIMTAB_UPSTREAM_KEY", "")
-    return key or (file.resolve(base.upstream_key) if base.upstream_key else "")
+    return key or (file.resolve(base.upstream_key, "upstream_key") if base.upstream_key else "")
 
 
 def host_port(text: str) -> tuple[str, int]:

@@ -267,6 +267,8 @@ class Course:
             continued_at_tokens=rest.tokens if rest else None,
             tokens=permit.tokens,
             prompt_tokens=permit.prompt_tokens,
+            cached_tokens=permit.cached_tokens,
+            is_hedge=permit.is_hedge,
         )
         job.notes.attempts.append(ended)
         if outcome not in FINE:

@@ -32,6 +32,7 @@ from trimtab.model import Ack, Credits, EdgeHello, EdgeReport
 from trimtab.policy.autonomy import Mode, Silence
 from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
+from trimtab.runtime.log import Trouble
 from trimtab.runtime.targets import Targets, leader_named
 from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
@@ -72,6 +73,8 @@ class Feed:
         self._saved_credits: set[str] = set()
         self._saved_s = 0.0
         self._settled = asyncio.Event()
+        self._refused = Trouble(log, "refused an update", "takes updates again")
+        self._unkept = Trouble(log, "cannot keep the snapshot", "the snapshot is kept again")
         self._silence = Silence()
         self._reads_steady = False  # whether the control plane does
         self.fresh = asyncio.Event()
@@ -140,7 +143,7 @@ class Feed:
             self._saved_credits = set(self._table.credits)
             self._saved_s = clock.now_s()
             if self._file is not None:
-                await _save(self._file, snapshot_file.render(self._table))
+                await self._save(self._file, snapshot_file.render(self._table))
             await asyncio.sleep(SAVE_PERIOD_S)
 
     async def _follow(self, stub: edge_pb2_grpc.EdgeServiceStub, backoff: Backoff) -> None:
@@ -169,8 +172,9 @@ class Feed:
             return str(error)
         refusal = self._admission.apply(update)
         if refusal:
-            log.warning("refused an update", extra={"fields": {"reason": refusal}})
+            self._refused.on(reason=refusal)
             return refusal
+        self._refused.off()
         self._enter(self._silence.heard())
         self._metrics.config_revision.set(self._table.version)
         if not isinstance(update.body, Credits) or self._credits_worth_saving():
@@ -239,9 +243,10 @@ class Feed:
         event = "connected to the control plane" if up else "lost the control plane; serving on"
         log.info(event, extra={"fields": {"target": self._targets.current, "reason": reason}})
 
-
-async def _save(path: pathlib.Path, content: bytes) -> None:
-    try:
-        await asyncio.to_thread(snapshot_file.save, path, content)
-    except OSError as error:
-        log.warning("cannot keep the snapshot", extra={"fields": {"error": str(error)}})
+    async def _save(self, path: pathlib.Path, content: bytes) -> None:
+        try:
+            await asyncio.to_thread(snapshot_file.save, path, content)
+        except OSError as error:
+            self._unkept.on(error=str(error))
+        else:
+            self._unkept.off()

@@ -6,10 +6,11 @@ import asyncio
 import pathlib
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
-from edge import answers, listening, questions, ways
+from edge import listening, questions, ways
 from edge.admission import Admission
 from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
@@ -18,12 +19,14 @@ from edge.core.table import RoutingTable
 from edge.feed import Feed
 from edge.http.server import serving
 from edge.proxy import Proxy
+from edge.reload import Configured
 from edge.server import Endpoint, admin_app
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import log, page, service
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.page import Page
+from trimtab.runtime.reload import Reloading
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
@@ -35,8 +38,8 @@ STATUS_PERIOD_S = 1.0
 STOP_MARGIN_S = 10.0
 
 
-async def serve(config: EdgeConfig) -> None:
-    """Run until told to stop."""
+async def serve(config: EdgeConfig, read: Callable[[], EdgeConfig] = from_args) -> None:
+    """Run until told to stop; a reload takes what `read` finds."""
     stop = service.stop_event()
     table = RoutingTable()
     dispatch = Dispatch(table, random.Random())  # noqa: S311 - where a request goes is no secret
@@ -48,34 +51,42 @@ async def serve(config: EdgeConfig) -> None:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
+        configured = Configured(config, read, endpoint, metrics)
+        stack.push_async_callback(configured.access.close)
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
-        callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
+        callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
         public = await listening.public(callers, config, tls := _tls(config))
         feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch, tls)
         beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
         operators = admin_app(endpoint, metrics, proxy.decisions), *config.admin_address
         await stack.enter_async_context(page.serving(*operators, Page(beliefs)))
         async with TaskRunner() as runner:
-            runner.forever("watchdog", stay_alive())
+            _keep_up(runner, config, tls)
+            reloading = configured.follow(runner, tls)
             runner.forever("feed", feed.run())
             runner.forever("listen", feed.listen_forever())
             runner.forever("snapshot file", feed.save_forever())
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
-            if config.identity:
-                runner.forever("renewal", _renewal(config.identity, config.controlplane))
-            if tls is not None:
-                runner.forever("certificate", tls.follow())
             await feed.settle()
             service.rarely_collect()
             await public.start_serving()
-            runner.forever("status", _tell_status(feed, endpoint, dispatch))
+            runner.forever("status", _tell_status(feed, endpoint, dispatch, reloading))
             await stop.wait()
             endpoint.draining = True
-            notify(stopping=True, more_s=config.drain_s + STOP_MARGIN_S)
+            notify(stopping=True, more_s=configured.now.drain_s + STOP_MARGIN_S)
             public.close()
-            await callers.retire(config.drain_s)
+            await callers.retire(configured.now.drain_s)
             await proxy.tunnels.close()
+
+
+def _keep_up(runner: TaskRunner, config: EdgeConfig, tls: ListenerTls | None) -> None:
+    """Signs of life, and certificates that do not expire."""
+    runner.forever("watchdog", stay_alive())
+    if config.identity:
+        runner.forever("renewal", _renewal(config.identity, config.controlplane))
+    if tls is not None:
+        runner.forever("certificate", tls.follow())
 
 
 async def _renewal(identity: Identity, controlplane: str) -> None:
@@ -88,7 +99,9 @@ def _tls(config: EdgeConfig) -> ListenerTls | None:
     return ListenerTls(pathlib.Path(config.tls.cert), pathlib.Path(config.tls.key))
 
 
-async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> None:
+async def _tell_status(
+    feed: Feed, endpoint: Endpoint, dispatch: Dispatch, reloading: Reloading
+) -> None:
     await feed.fresh.wait()
     notify(ready=True)
     told = ""
@@ -97,6 +110,7 @@ async def _tell_status(feed: Feed, endpoint: Endpoint, dispatch: Dispatch) -> No
         upstream_state = "" if feed.connected else ", control plane unreachable"
         mode = "" if dispatch.mode is Mode.NORMAL else f", {dispatch.mode.name}"
         status = f"serving {inflight} requests, {queued} waiting{upstream_state}{mode}"
+        status = "; ".join(filter(None, (status, reloading.problem)))
         if status != told and not endpoint.draining:
             notify(status=status)
             told = status
@@ -111,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return service.EXIT_CONFIG
-    return service.run(serve(config))
+    return service.run(serve(config, partial(from_args, argv)))
 
 
 if __name__ == "__main__":

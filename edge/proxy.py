@@ -79,7 +79,7 @@ class Proxy:
             raise RefusedError(problems.bad_key(key))
         if caller.expired(clock.wall_s()):
             raise RefusedError(problems.expired_key(key, shapes.moment(caller.expires_ms)))
-        request.caller = caller
+        request.caller, request.journey.tenant = caller, caller.name
 
     async def serve(self, request: Request, found: Found, _request_id: str) -> Response:
         """Answer one request; raises RefusedError while an error status is still possible."""
@@ -187,11 +187,15 @@ class Proxy:
             first_byte_s=job.stream.started_s if job.stream else None,
             ended_s=ended_s,
             ending=ending,
-            caller_id=headers.caller_id(job.caller),
-            path=job.call.path,
+            caller_id=job.journey.caller_id,
+            path=job.journey.path,
             stream=job.call.stream,
             prompt_tokens=job.call.prompt_tokens,
+            model=job.target.name,
+            trace_id=job.journey.trace_id,
+            client=job.journey.client,
         )
+        job.journey.record = record
         self.decisions.add(record)
         cost = job.call.entry.cost
         if job.passing is None and cost is not Cost.CHEAP:  # nobody knows the others' tokens

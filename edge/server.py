@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
 
+from edge import answers
 from edge.admission import RefusedError
 from edge.answers import AnswerHeaders, complete, respond
-from edge.core import anthropic, decisions, envelopes, models, openai, problems, surface
-from edge.core.decisions import Decisions
+from edge.core import anthropic, decisions, envelopes, models, openai, problems, surface, unrouted
+from edge.core.decisions import Decisions, Record
 from edge.core.dispatch import Dispatch
+from edge.core.headers import Journey
 from edge.core.models import Target
 from edge.core.problems import Problem
 from edge.core.surface import Dialect, Found, Surface
@@ -29,6 +31,7 @@ from trimtab.runtime import clock, telemetry
 from trimtab.runtime.telemetry import EdgeMetrics
 
 ALIVE_BODY = b'{"status":"ok"}'
+ASKED_ALL_THE_TIME = frozenset({surface.ALIVE, surface.ALIVE_ALIAS, surface.READY})
 DECISIONS_SHOWN = 20
 DECISIONS_SHOWN_MAX = 1_000
 NO_DECISION = "No such record here: too old, another edge's, or turned away before the queue.\n"
@@ -54,6 +57,9 @@ class Endpoint:
         self._dispatch = dispatch
         self._created = int(clock.wall_s())
         self.draining = False
+        self.finished: list[Callable[[Record], None]] = []
+        """Whom to tell of each request that has ended, but for those of load balancers."""
+        self._notes_clients = False
         self._surface = Surface(extra_paths)
         self._own: dict[str, Handler] = {
             surface.ROOT: self._root,
@@ -64,15 +70,30 @@ class Endpoint:
             surface.MODEL: self._model,
         }
 
+    def use(
+        self, headers: AnswerHeaders, extra_paths: Iterable[str], *, notes_clients: bool
+    ) -> None:
+        """From now on so."""
+        self._headers, self._surface = headers, Surface(extra_paths)
+        self._notes_clients = notes_clients
+
     async def handle(self, request: Request) -> Response:
         """Answer any request."""
         found = self._surface.find(request.method, request.path)
         dialect = surface.dialect(found, request.headers)
-        request_id = self._headers.begin(request, dialect).request_id
-        preflight = self._headers.preflight(request)
-        response = preflight or await self._answer(request, found, dialect, request_id)
+        journey = self._headers.begin(request, dialect)
+        if isinstance(found, Found):
+            journey.path = found.entry.path
+        if self._notes_clients:
+            journey.client = request.writer.client
+        preflight, response = self._headers.preflight(request), None
+        try:
+            response = preflight or await self._answer(request, found, dialect, journey.request_id)
+        finally:
+            if journey.path not in ASKED_ALL_THE_TIME:
+                self._tell(journey, response)
         if not response.is_out:
-            complete(request.journey, response)
+            complete(journey, response)
             response.closes = self.draining or self._leaving()  # another edge may take the caller
         return response
 
@@ -93,6 +114,22 @@ class Endpoint:
         except Exception:  # a bug must not reach the caller as HTML, nor stop the edge
             log.exception("request failed", extra={"fields": {"request_id": request_id}})
             return respond(problems.internal(), request_id, dialect)
+
+    def refuse(self, problem: Problem) -> Response:
+        """Answer what never became a request."""
+        response = answers.refuse(problem)
+        self._tell(Journey(response.headers["x-request-id"], clock.now_s()), response)
+        return response
+
+    def _tell(self, journey: Journey, response: Response | None) -> None:
+        """A request has ended; without a response its caller has left."""
+        ended = journey.record
+        if ended is None:
+            status, code = (response.status, response.code) if response else (0, "")
+            ending = unrouted.ending(status, code)
+            ended = unrouted.record(journey, ending, clock.now_s(), clock.wall_s())
+        for told in self.finished:
+            told(ended)
 
     def ready(self) -> tuple[int, bytes]:
         """Whether this edge can serve, if not why: status and body."""

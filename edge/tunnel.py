@@ -90,6 +90,7 @@ class Tunnel:
     async def attempt(self, errand: Errand) -> Result:
         """Be the session, on this replica, to its end."""
         permit, headers = errand.permit, errand.headers
+        permit.speaking = True
         path = f"{REALTIME}?model={quote(permit.served_as, safe='')}"
         try:
             there = await self._carriers.socket(permit.route, path, headers, FRAME_LIMIT_BYTES)

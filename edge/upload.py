@@ -8,16 +8,18 @@ who stops in the middle fails by himself; the replica is not blamed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from edge import attempt
-from edge.admission import RefusedError
+from edge.admission import Permit, RefusedError
 from edge.attempt import Errand, Result
 from edge.core import problems
 from edge.core.multipart import Form, Hole, MalformedError, Piece
 from edge.core.openai import PRIVILEGED_FIELDS
 from edge.core.problems import Problem
 from edge.upstream import Upstream
+from trimtab.runtime import clock
 
 REPLAY_LIMIT_BYTES = 1024 * 1024  # half a minute of speech as most record it
 READ_LEAST_BYTES = 16 * 1024  # so that a caller who trickles does not make us keep crumbs
@@ -36,6 +38,8 @@ class Upload:
         self._all_here = True
         self.problem: Problem | None = None
         """What was wrong with it, found on the way."""
+        self.on_sent: Callable[[], None] = lambda: None
+        """Called when a replica has got all of it."""
 
     @property
     def can_replay(self) -> bool:
@@ -71,6 +75,7 @@ class Upload:
                 sent += 1
                 yield name if isinstance(piece, Hole) else piece
             if self._all_read:
+                self.on_sent()
                 return
             await self._read()
 
@@ -118,4 +123,10 @@ class Carried:
 
     async def attempt(self, errand: Errand) -> Result:
         """Send it, relay the answer."""
+        errand.permit.speaking = True
+        self._upload.on_sent = partial(_sent, errand.permit)
         return await attempt.run(self._carrier, errand)
+
+
+def _sent(permit: Permit) -> None:
+    permit.speaking, permit.asked_s = False, clock.now_s()

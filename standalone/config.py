@@ -74,7 +74,9 @@ def plan(flags: Flags, environ: Mapping[str, str]) -> Plan:
         state_dir=state_dir,
         is_default_state=state_dir == default,
         key=flags.key,
-        upstream_key=file.resolve(secret) if secret else environ.get(UPSTREAM_KEY_ENV, ""),
+        upstream_key=file.resolve(secret, "upstream_key")
+        if secret
+        else environ.get(UPSTREAM_KEY_ENV, ""),
         demo=flags.demo,
     )
     if merged.demo and merged.engines:
@@ -154,4 +156,8 @@ def _merge(base: file.Config, flags: Flags) -> file.Config:
 
 
 def _hash_of(key: file.Key) -> str:
-    return key.sha256.lower() if key.key is None else sha256(file.resolve(key.key))
+    return (
+        key.sha256.lower()
+        if key.key is None
+        else sha256(file.resolve(key.key, f"keys.{key.name}.key"))
+    )

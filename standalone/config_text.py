@@ -50,6 +50,7 @@ EXAMPLES: dict[tuple[type[msgspec.Struct], str], object] = {
     (file.EdgeLimits, "cors_origins"): ["https://portal.lab"],
     (file.Certificate, "cert"): "/etc/trimtab/edge.crt",
     (file.Certificate, "key"): "/etc/trimtab/edge.key",
+    (file.AccessLog, "file"): "/var/lib/trimtab/access.log",
     (file.Tls, "dir"): "/var/lib/trimtab/tls",
     (file.Tls, "enroll"): "0.0.0.0:7444",
     (file.Tls, "names"): ["cp1.lan"],
@@ -142,7 +143,7 @@ def _items(value: object) -> Iterator[msgspec.Struct | None]:
 def _explanation(one: Setting) -> str:
     kind = config_words.kind(one.hint).removeprefix("text")
     if config_words.part_of(one.hint) is file.Secret:
-        kind = "a secret: {env: NAME} or {file: PATH}"
+        kind = "a secret: {credential: NAME}, {env: NAME} or {file: PATH}"
     elif config_words.part_of(one.hint):
         kind = ""
     notes = [kind, "" if one.change == "live" else one.change, "needed" if one.required else ""]

@@ -318,6 +318,7 @@ class ReplicaUse:
     cohorts: tuple[Cohort, ...] = ()
     refused: int = 0
     tokens: int = 0
+    unanswered_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

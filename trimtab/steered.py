@@ -34,6 +34,8 @@ class Order:
     actor: str
     reason: str = ""
     if_revision: int | None = None
+    outage_ok: bool = False
+    """Although a pool loses the last replica that is open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,7 @@ def bounded_use(use: ReplicaUse) -> ReplicaUse:
         outcomes=_bounded_outcomes(use.outcomes),
         cohorts=tuple(map(_bounded_cohort, use.cohorts[:COHORTS_LIMIT])),
         tokens=min(use.tokens, NEWS_LIMIT),
+        unanswered_ms=min(use.unanswered_ms, AGE_LIMIT_MS),
     )
 
 

@@ -29,10 +29,11 @@ from trimtab.model import (
 )
 from trimtab.policy import breaker as policy
 from trimtab.policy import ejection
-from trimtab.policy.breaker import SERVING, Breaker, Evidence, Hold, Word
+from trimtab.policy.breaker import SERVING, Breaker, Cause, Evidence, Hold, Word
 from trimtab.policy.capacity import Offered, carries
 from trimtab.policy.dice import Dice
 from trimtab.policy.ejection import Docket, Member, Ruling
+from trimtab.policy.progress import HANG_EJECT_S, idle_patience_s
 
 PROBE_TIMEOUT_S = 30.0
 """An engine's first token after a start may wait for compilation; a hang is told by other means."""
@@ -148,6 +149,7 @@ class Breakers:
         age_s = replica.age_s(now_s)
         fresh = age_s is not None and age_s <= self._stale_s
         counts = standing.window.count(standing.breaker.counts_from_s, now_s)
+        idle_s = now_s - replica.unseen_since_s if fresh and replica.unseen_since_s else 0.0
         return Evidence(
             word=word(replica),
             epoch=sample.epoch if sample else 0,
@@ -158,6 +160,8 @@ class Breakers:
             lately_failed=counts.lately_failed,
             refusing_edges=standing.refusing_edges(now_s),
             agent_silent=not fresh or node is None or node.stream is None,
+            unanswered_s=min(idle_s, standing.waited_s(now_s)),
+            patience_s=idle_patience_s(sample, standing.slowest_s) if sample else HANG_EJECT_S,
             first_tokens=standing.first_tokens,
             waiting=sample.waiting if sample and fresh else None,
             probe=standing.probe,
@@ -284,6 +288,8 @@ def _moved(
         "probe": seen.probe,
         "ejections": after.ejections,
     }
+    if after.cause is Cause.UNANSWERED:
+        fields |= {"unanswered_s": round(seen.unanswered_s, 1), "patience_s": seen.patience_s}
     if after.state is BreakerState.EJECTED:
         fields["wait_s"] = round(after.until_s - now_s, 1)
     if after.state in SERVING:

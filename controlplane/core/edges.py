@@ -142,7 +142,7 @@ class Edges:
                 tokens_at_s[name] = now_s
         news: list[ReplicaUse] = []
         for name, use in {u.replica: u for u in report.replicas if u.replica in replicas}.items():
-            if use.dispatched or use.outcomes or use.cohorts or use.refused:
+            if use.dispatched or use.outcomes or use.cohorts or use.refused or use.unanswered_ms:
                 news.append(bounded_use(use))
             if use.tokens:
                 tokens_at_s[name] = now_s

@@ -17,6 +17,7 @@ from controlplane.core.serving import silence
 from trimtab.model import BreakerState, EngineState, GpuSample, Intent, Serving
 from trimtab.policy import breaker as policy
 from trimtab.policy.breaker import SERVING, Breaker, Cause, Evidence
+from trimtab.policy.progress import idle_patience_s
 from trimtab.steered import Override
 from trimtab.verdict import is_far
 from trimtab.views import Concern, EdgeView, FleetEvent, PoolView, ReplicaAtEdge, ReplicaView
@@ -147,6 +148,9 @@ def _judged(breaker: Breaker, seen: Evidence | None) -> str:
         return f" ({counted}; {ratio:.0%} of at least {least} is too much)"
     if breaker.cause is Cause.STUMBLED:
         return f" ({seen.failed} of {seen.dispatched} attempts)"
+    if breaker.cause is Cause.UNANSWERED:
+        waited, limit = span(seen.unanswered_s), span(seen.patience_s)
+        return f" (requests waited {waited} for a first byte, and it ran none; {limit} is too much)"
     if breaker.cause is Cause.REFUSED:
         silent = " and its agent is silent" if seen.agent_silent else ""
         return f" ({seen.refusing_edges} edges say so{silent})"
@@ -245,10 +249,12 @@ def _work(case: Case) -> tuple[Concern, str]:
     if since_s is None or case.now_s - since_s < UNSEEN_S or not inflight:
         return Concern.FINE, f"edges have {inflight} on it, it runs {case.view.running or 0}"
     text = f"edges have {inflight} on it, and it has run none for {span(case.now_s - since_s)}"
-    return (
-        Concern.LIMITS,
-        f"{text}: its core hangs, or they wait for their callers (uploads, sessions)",
-    )
+    waited_s = case.replica.standing.waited_s(case.now_s)
+    if not waited_s or case.replica.sample is None:
+        return Concern.LIMITS, f"{text}: its core hangs, or they wait for their callers"
+    patience_s = idle_patience_s(case.replica.sample, case.replica.standing.slowest_s)
+    text += f": its core hangs, as far as requests see that wait for {span(waited_s)}"
+    return Concern.LIMITS, f"{text}; after {span(patience_s)} it is ejected, if others serve"
 
 
 def _room(case: Case) -> tuple[Concern, str]:

@@ -58,7 +58,15 @@ from controlplane.core.records import (
 )
 from controlplane.core.refusals import Kind
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import believed, combine, explain, judge, silence, transition
+from controlplane.core.serving import (
+    believed,
+    combine,
+    explain,
+    judge,
+    silence,
+    transition,
+    useless,
+)
 from trimtab.model import (
     Bye,
     EdgeHello,
@@ -456,7 +464,9 @@ class Registry:
             node=replica.node,
             url=replica.url,
             served_as=served_as,
-            serving=combine(replica.health, replica.wish.intent, breaker.state, wrong),
+            serving=combine(
+                useless(replica.health, breaker), replica.wish.intent, breaker.state, wrong
+            ),
             reason="; ".join(filter(None, (wrong, explain(replica, silent)))),
             max_model_len_tokens=facts.max_model_len_tokens if facts else None,
             breaker=breaker.state,

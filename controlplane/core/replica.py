@@ -86,7 +86,7 @@ class Replica:
         before = self.sample
         self.sample, self.sampled_at_s = sample, now_s
         still = before is not None and _counted(before) == _counted(sample)
-        unseen = inflight and still and not (sample.running or sample.waiting)
+        unseen = inflight and still and sample.running == 0 and not sample.waiting
         self.unseen_since_s = (self.unseen_since_s or now_s) if unseen else None
 
     @property
@@ -124,4 +124,5 @@ class Replica:
 
 def _counted(sample: EngineSample) -> tuple[int | None, ...]:
     """What grows with any work."""
-    return sample.prompt_tokens_total, sample.generation_tokens_total, sample.finished_total
+    done = sample.prompt_tokens_total, sample.generation_tokens_total, sample.finished_total
+    return *done, sample.steps_total

@@ -5,17 +5,19 @@ progress; DEAD is LOST; STARTING, SLEEPING and DRAINING are CLOSED; UNKNOWN says
 neither does a silent agent, nor one that sees no progress while edges get tokens: the last decision
 stands. The operator can only take away: any intent
 but ACTIVE turns OPEN into CLOSED, and LOST stays LOST, since requests on it must still move. So
-can the breaker: what it has not in use is CLOSED, and keeps the requests that it has.
+can the breaker: what it has not in use is CLOSED, and keeps the requests that it has, unless it was
+ejected because they get no answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from controlplane.core.events import Effect, Transition
 from controlplane.core.replica import Node, Replica
 from trimtab.model import BreakerState, EngineSample, EngineState, Intent, Route, Serving
-from trimtab.policy.breaker import SERVING
+from trimtab.policy.breaker import SERVING, Breaker, Cause
 
 LOST_AFTER_MS = 10_000  # hang_eject of the defaults: far above any step of a working engine
 WARMING_PATIENCE = 6  # compilation and graph capture may take a minute in one step
@@ -56,10 +58,24 @@ def judge(sample: EngineSample, before: Serving, stalled_warming: bool) -> Servi
     return _BY_STATE.get(sample.state, before)
 
 
+def useless(health: Serving, breaker: Breaker) -> Serving:
+    """Its health, or LOST: then requests that wait on it in vain move."""
+    mute = breaker.state is BreakerState.EJECTED and breaker.cause is Cause.UNANSWERED
+    return Serving.LOST if mute else health
+
+
 def combine(health: Serving, intent: Intent, breaker: BreakerState, wrong: str = "") -> Serving:
     """Health, intent and breaker together; what is `wrong` with its model closes it as well."""
     in_use = intent not in _WISHES and breaker in SERVING and not wrong
     return health if in_use or health is not Serving.OPEN else Serving.CLOSED
+
+
+def emptied(replicas: Iterable[Replica], closing: Collection[str]) -> list[str]:
+    """The pools that lose their last open replica when these close."""
+    routes = [(replica.name, replica.route) for replica in replicas]
+    opened = {name: r.pool for name, r in routes if r is not None and r.serving is Serving.OPEN}
+    stay = {pool for name, pool in opened.items() if name not in closing}
+    return sorted({opened[name] for name in closing if name in opened} - stay)
 
 
 def explain(replica: Replica, silent: str) -> str:

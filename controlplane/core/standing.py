@@ -1,7 +1,7 @@
 """What the policy knows of one replica: its breaker, and the evidence that comes in for it.
 
-Rules: counts are of what is new since the breaker last looked; an edge's word about a closed port
-is good for REFUSED_S, three of its reports.
+Rules: counts are of what is new since the breaker last looked; an edge's word about a closed port,
+or about requests without an answer, is good for REFUSED_S, six of its reports.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from trimtab.model import EngineSample, HistogramDelta, Outcome, ProbeResult, Re
 from trimtab.policy.breaker import Breaker, Evidence
 from trimtab.policy.capacity import Capacity
 from trimtab.policy.cohorts import FAILURES, Window
+from trimtab.policy.progress import is_cold
 from trimtab.policy.work import work
 
 REFUSED_S = 3.0
@@ -39,6 +40,10 @@ class Standing:
     capacity: Capacity = field(default_factory=Capacity)
     refused_s: dict[str, float] = field(default_factory=dict)
     """When each edge last found its port closed."""
+    unanswered_s: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """When each edge last said that nothing comes for its requests, and since when so."""
+    slowest_s: float = 0.0
+    """The longest that a first token was seen to take since its engine started, at most."""
     sampled_s: float = 0.0
     first_tokens: int = 0
     itl_s: float | None = None
@@ -69,6 +74,8 @@ class Standing:
         self.first_tokens += sum(o.count for o in use.outcomes if o.outcome is Outcome.OK)
         if use.refused:
             self.refused_s[edge] = now_s
+        if use.unanswered_ms:
+            self.unanswered_s[edge] = now_s, now_s - use.unanswered_ms / 1000
 
     def take_sample(
         self, before: EngineSample | None, sample: EngineSample, max_num_seqs: int, now_s: float
@@ -78,8 +85,14 @@ class Standing:
         self.itl_s = _mean_s(sample.itl) or self.itl_s
         span_s, self.sampled_s = now_s - self.sampled_s, now_s
         if before is None or before.epoch != sample.epoch:
+            self.slowest_s = 0.0
             self.capacity.observe(0.0, span_s, now_s, full=False)
             return 0.0, 0
+        if sample.ttft is not None and not is_cold(before):
+            took_s = (
+                le_s for le_s, n in zip(sample.ttft.le_s, sample.ttft.count, strict=False) if n
+            )
+            self.slowest_s = max(self.slowest_s, *took_s, 0.0)
         full = all(is_full(one, max_num_seqs) for one in (before, sample))
         work_done = done(before, sample)
         self.capacity.observe(work_done, span_s, now_s, full=full and span_s <= SAMPLE_GAP_MAX_S)
@@ -89,6 +102,12 @@ class Standing:
         """How many edges just found its port closed."""
         self.refused_s = {e: at for e, at in self.refused_s.items() if now_s - at < REFUSED_S}
         return len(self.refused_s)
+
+    def waited_s(self, now_s: float) -> float:
+        """How long requests have waited on it for nothing, at the edge where they did longest."""
+        said = self.unanswered_s.items()
+        self.unanswered_s = {edge: at for edge, at in said if now_s - at[0] < REFUSED_S}
+        return now_s - min((since for _, since in self.unanswered_s.values()), default=now_s)
 
 
 def is_full(sample: EngineSample, max_num_seqs: int) -> bool:

@@ -1,10 +1,10 @@
 """What this edge decided about each request, kept for whoever asks why.
 
-Rules: one record for each request that asked for a replica, found by the id its caller was given;
-bounded by number and by bytes; what was refused, failed or tried again outlives what went well,
-because that is what people ask about. No prompt, answer, key or word of an engine is in it. The
-path of a request only collects what exists anyway; what people read is made when they ask. (Structs
-of msgspec are made in a third of a tuple's time.)
+Rules: one record for each request; of those that asked for a replica it is kept, found by the id
+that its caller was given; bounded by number and by bytes; what was refused, failed or tried again
+outlives what went well, because that is what people ask about. No prompt, answer, key or word of an
+engine is in it. The path of a request only collects what exists anyway; what people read is made
+when they ask. (Structs of msgspec are made in a third of a tuple's time.)
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """Of the answer, as far as it came."""
     prompt_tokens: int = 0
     """Of the prompt, where the engine has said so."""
+    cached_tokens: int = 0
+    """Of these, found in the engine's cache."""
+    is_hedge: bool = False
+    """Beside another one that was late."""
 
 
 class Ending(msgspec.Struct, frozen=True, gc=False):
@@ -92,6 +96,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     stream: bool = False
     prompt_tokens: int = 0
     """An estimate by its length."""
+    model: str = ""
+    """What it asked for: the name of a pool, an alias or an adapter that there is."""
+    trace_id: str = ""
+    """Of W3C trace context, 32 hex digits, if its caller traces."""
+    client: str = ""
+    """The address that it came from, where operators want to know."""
 
     @property
     def odd(self) -> bool:

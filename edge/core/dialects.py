@@ -35,6 +35,9 @@ class Usage(msgspec.Struct):
     input_tokens: int | None = None
     completion_tokens: int | None = None
     output_tokens: int | None = None
+    prompt_tokens_details: sse.Details | None = None
+    input_tokens_details: sse.Details | None = None
+    cache_read_input_tokens: int | None = None
 
     @property
     def made_tokens(self) -> int:
@@ -45,6 +48,12 @@ class Usage(msgspec.Struct):
     def read_tokens(self) -> int:
         """Tokens of the prompt."""
         return max(0, self.prompt_tokens or self.input_tokens or 0)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of these, found in the engine's cache."""
+        details = sse.cached_tokens(self.prompt_tokens_details or self.input_tokens_details)
+        return details or max(0, self.cache_read_input_tokens or 0)
 
 
 class _Error(msgspec.Struct):
@@ -86,8 +95,7 @@ def read_responses(raw: bytes) -> Event:
     if kind in _ENDS:
         answer = _response(raw)
         ended = Kind.ABORT if answer.status == "cancelled" else Kind.DONE
-        usage = answer.usage or NOTHING
-        return Event(ended, raw, tokens=usage.made_tokens, prompt_tokens=usage.read_tokens)
+        return _counted(ended, raw, answer.usage or NOTHING)
     if kind == b"response.failed":
         return _failed(raw, _response(raw))
     return _other(kind, raw)
@@ -103,8 +111,7 @@ def read_messages(raw: bytes) -> Event:
     if kind == b"message_delta":
         event = msgspec.json.decode(_data(raw), type=_DeltaEvent)
         going_on = Kind.ABORT if event.delta.stop_reason is None else Kind.DATA
-        usage = event.usage or NOTHING
-        return Event(going_on, raw, tokens=usage.made_tokens, prompt_tokens=usage.read_tokens)
+        return _counted(going_on, raw, event.usage or NOTHING)
     return Event(Kind.COMMENT, raw) if kind == b"ping" else _other(kind, raw)
 
 
@@ -133,6 +140,10 @@ def aborted(dialect: Dialect, body: bytes, answer: Said) -> bool:
 def message(body: bytes) -> str:
     """What an error says."""
     return _failed(b"", said(body)).message
+
+
+def _counted(kind: Kind, raw: bytes, usage: Usage) -> Event:
+    return Event(kind, raw, 0, "", 1, usage.made_tokens, usage.read_tokens, usage.cached_tokens)
 
 
 def _kind(raw: bytes) -> bytes:

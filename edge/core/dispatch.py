@@ -57,6 +57,8 @@ class ReplicaState:
     started: int = 0
     """Attempts since it is known."""
     refused: int = 0
+    unanswered_s: float | None = None
+    """Since when there are attempts on it that wait for their first data; None: there are none."""
     tokens: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     tally: Tally = field(default_factory=Tally)
@@ -270,6 +272,12 @@ class Dispatch:
             queue = self.pool(pool).queue
             queue.pool.streamed(count, elapsed_s, standing=len(queue) > 0)
 
+    def wait(self, asked_s: Mapping[str, float]) -> None:
+        """Since when attempts wait that got nothing yet; it is one wait as long as any does."""
+        for name, state in self._replicas.items():
+            since_s = asked_s.get(name)
+            state.unanswered_s = since_s and min(since_s, state.unanswered_s or since_s)
+
     def pool(self, name: str) -> PoolState:
         """The pool's accounting, with the limits of the newest policy."""
         state = self._pools.get(name)
@@ -459,6 +467,7 @@ class Dispatch:
             cohorts=state.tally.report(now_s),
             refused=state.refused,
             tokens=state.tokens,
+            unanswered_ms=uses.unanswered_ms(state.unanswered_s, state.witness.served_s, now_s),
         )
         state.dispatched = state.refused = state.tokens = 0
         state.outcomes.clear()

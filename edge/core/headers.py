@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edge.core.decisions import Record
+
 FORWARDED = {
     "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
     "tracestate": re.compile(r"[!-~][ -~]{0,511}"),
@@ -41,6 +43,17 @@ class Journey:
     replica: str = ""
     attempts: int = 0
     queued_s: float = 0.0
+    trace_id: str = ""
+    client: str = ""
+    """Where it came from, if that is wanted."""
+    caller_id: str = ""
+    """What its caller calls it."""
+    path: str = ""
+    """As the table of paths has it; empty for one that is not served."""
+    tenant: str = ""
+    """Whose it is, once that is known."""
+    record: Record | None = None
+    """What became of it, if it asked for a replica and has ended."""
 
     def placed(self, replica: str, waited_s: float) -> None:
         """An attempt begins."""
@@ -77,6 +90,12 @@ def to_engine(caller: Mapping[str, str], request_id: str, attempt: int) -> dict[
 def _for_us_alone(caller: Mapping[str, str]) -> set[str]:
     """What a caller names in Connection (RFC 9110, 7.6.1)."""
     return {name.strip().lower() for name in caller.get("connection", "").split(",")}
+
+
+def trace_id(caller: Mapping[str, str]) -> str:
+    """Of the trace that the caller is in, if any."""
+    value = caller.get("traceparent")
+    return value[3:35] if value and FORWARDED["traceparent"].fullmatch(value) else ""
 
 
 def caller_id(caller: Mapping[str, str]) -> str:

@@ -52,6 +52,8 @@ class Event(NamedTuple):
     """Of the whole answer, where the event says so."""
     prompt_tokens: int = 0
     """The same of its prompt."""
+    cached_tokens: int = 0
+    """Of these, found in the engine's cache."""
 
 
 class OversizedEventError(ValueError):
@@ -89,9 +91,16 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class Details(msgspec.Struct):
+    """Of a prompt's tokens; vLLM says it with --enable-prompt-tokens-details."""
+
+    cached_tokens: int | None = None
+
+
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    prompt_tokens_details: Details | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -150,7 +159,13 @@ def _usage(raw: bytes) -> Event:
         return Event(Kind.DATA, raw)
     usage = chunk.usage
     tokens, prompt_tokens = usage.completion_tokens, usage.prompt_tokens
-    return Event(Kind.USAGE, raw, tokens=tokens, prompt_tokens=prompt_tokens)
+    cached = cached_tokens(usage.prompt_tokens_details)
+    return Event(Kind.USAGE, raw, 0, "", 1, tokens, prompt_tokens, cached)
+
+
+def cached_tokens(details: Details | None) -> int:
+    """Of a prompt, as far as its details say so."""
+    return max(0, details.cached_tokens or 0) if details else 0
 
 
 class Scanner:

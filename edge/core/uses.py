@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import islice
 
 from trimtab.model import EdgeReport, ReplicaUse, SteadyUse, TenantUse, Urgency
+from trimtab.policy.progress import HANG_SUSPECT_S
 from trimtab.policy.queue import Line, Queue
 
 USES_LIMIT = 64
@@ -38,6 +39,12 @@ def folded(report: EdgeReport) -> EdgeReport:
             tuple(use.tokens for use in steady),
         ),
     )
+
+
+def unanswered_ms(since_s: float | None, served_s: float, now_s: float) -> int:
+    """For how long attempts have got nothing of a replica; a wait that may be a prefill is none."""
+    silent_s = 0.0 if since_s is None else now_s - max(since_s, served_s)
+    return round(1000 * silent_s) if silent_s >= HANG_SUSPECT_S else 0
 
 
 def _is_steady(use: ReplicaUse) -> bool:

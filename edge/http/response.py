@@ -26,6 +26,8 @@ class Response:
     """Whether the connection ends with it."""
     is_out: bool = False
     """Whether its head was sent: changes come too late."""
+    code: str = ""
+    """What a problem is called."""
 
 
 def head(status: int, headers: Mapping[str, str]) -> bytes:

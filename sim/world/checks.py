@@ -182,14 +182,14 @@ def i10_the_waiting_are_evacuated(run: History) -> Found:
     if not run.looks[0].edges or not any(r.is_stopped for o in run.looks for r in o.replicas):
         return None
     found = []
-    stopped_s: dict[int, float] = {}
+    waits_s: dict[int, float] = {}
     for look in run.looks:
         for i, replica in enumerate(look.replicas):
-            if not replica.is_stopped:
-                stopped_s.pop(i, None)
-                continue
-            since_s = stopped_s.setdefault(i, look.now_s)
             left = sum(edge.unstarted[i] for edge in look.edges)
+            if not replica.is_stopped or not left:
+                waits_s.pop(i, None)
+                continue
+            since_s = waits_s.setdefault(i, look.now_s)
             if left > 1 and look.now_s - since_s > EVACUATED_S:
                 found.append(f"{look.now_s:.1f} s: {left} still wait on r{i}")
     return found

@@ -262,11 +262,16 @@ class Edge:
 
     def _count_tokens(self) -> None:
         tokens, self._finished = self._finished, defaultdict(int)
+        asked_s: dict[str, float] = {}
         for replica, rides in self._running.items():
             if rides:
                 generated = self._replicas[replica].engine.generated
                 tokens[POOL, replica] += _new_tokens(rides, generated)
+                attempts = (ride.on(replica) for ride in rides.values())
+                silent_s = [a.posted_s for a in attempts if a and a.began_s is None]
+                asked_s |= {replica: min(silent_s)} if silent_s else {}
         self.dispatch.streamed(tokens, self.pump_period_s, self._loop.now_s)
+        self.dispatch.wait(asked_s)
 
     # As edge/course.py and edge/attempt.py
 

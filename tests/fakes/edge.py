@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import answers, ways
+from edge import ways
 from edge.admission import Admission
 from edge.answers import AnswerHeaders
 from edge.core import openai
@@ -145,7 +145,7 @@ async def running_edge(
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
-        callers = await stack.enter_async_context(serving(endpoint.handle, answers.refuse))
+        callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
         server = await asyncio.get_running_loop().create_server(
             callers, "127.0.0.1", 0, ssl=tls.context if tls else None
         )

@@ -119,8 +119,12 @@ async def test_a_file_passes_as_it_comes(http: aiohttp.ClientSession, edge: Edge
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(send())
         await until(lambda: edge.inflight("r0") == 1)
+        (permit,) = edge.admission.running()
+        await until(lambda: permit.speaking)  # so nobody waits for the engine yet
         go_on.set()
     assert sending.result()["text"].startswith(mark(LONG + LONG))
+    assert permit.asked_s > permit.placement.started_s
+    assert not permit.speaking
 
 
 @pytest.mark.parametrize(

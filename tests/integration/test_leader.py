@@ -134,7 +134,7 @@ async def test_a_wish_outlives_its_leader(fleet: Cluster) -> None:
     async with agent(fleet.targets, "n1", "r1"), edge(fleet.targets) as (_, table):
         await until(lambda: open_replicas(table) == {"r1"})
         steer = Steer(Client(fleet.targets))
-        await steer.set_intents(["r1"], Intent.CORDONED, Order("ada", "fan"))
+        await steer.set_intents(["r1"], Intent.CORDONED, Order("ada", "fan", outage_ok=True))
         await steer.set_override(Override(OverrideKind.PAUSE), 60_000, Order("ada"))
         await until(lambda: open_replicas(table) == set())
         old, term = await fleet.leader(), table.term
@@ -183,7 +183,7 @@ async def test_ctl_follows_the_leader(fleet: Cluster) -> None:
                 if isinstance(look, Frame) and look.fleet.leader not in {"", old.name}:
                     break
         steer = Steer(Client(fleet.targets))
-        _, previous = await steer.set_intents(["r1"], Intent.SPARE, Order("ada"))
+        _, previous = await steer.set_intents(["r1"], Intent.SPARE, Order("ada", outage_ok=True))
         assert previous == [Intent.ACTIVE]
 
 
@@ -216,7 +216,9 @@ async def test_what_is_stored_is_shown_while_nobody_leads(
     monkeypatch.setattr("controlplane.seat.PATIENCE_S", 0.1)
     async with agent(fleet.targets, "n1", "r1"), edge(fleet.targets) as (_, table):
         await until(lambda: open_replicas(table) == {"r1"})
-        await Steer(Client(fleet.targets)).set_intents(["r1"], Intent.CORDONED, Order("ada", "fan"))
+        await Steer(Client(fleet.targets)).set_intents(
+            ["r1"], Intent.CORDONED, Order("ada", "fan", outage_ok=True)
+        )
         # the key stays, but nobody who could be asked holds it
         monkeypatch.setattr("controlplane.leader.StoreElection.keep", _lose)
         monkeypatch.setattr("controlplane.leader.StoreElection.claim", _never)

@@ -150,7 +150,7 @@ async def test_what_does_not_read_is_cut_off_and_a_bug_ends_nothing(
     assert queue.get_nowait() is None
     async with served(source) as url:
         source.kept = None  # type: ignore[assignment]
-        await until(lambda: "the status page missed a moment" in caplog.text)
+        await until(lambda: "the status page misses moments" in caplog.text)
         source.kept = storm(["gpu0"], clock.wall_s(), 5)
         assert (await told(http, f"{url}?format=json"))["kind"] == "Status"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import pathlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -62,6 +64,25 @@ async def test_weights_reach_edges_and_two_admins_do_not_overwrite_each_other(ta
         await until(lambda: edge.slots("r2") == 20)
 
 
+async def test_two_admins_take_the_last_two_at_the_same_moment(target: str) -> None:
+    async with fake_agent(target) as agent, fake_edge(target) as edge:
+        await agent.serve("r1", "r2")
+        await edge.until_serving("r2", Serving.OPEN)
+        steer = Steer(Client(target))
+        results = await asyncio.gather(
+            steer.set_intents(["r1"], Intent.CORDONED, ADA),
+            steer.set_override(Override(K.HOLD_OPEN, "r2"), MINUTE_MS, Order("bob")),
+            return_exceptions=True,
+        )
+        (refused,) = [one for one in results if isinstance(one, CtlError)]
+        assert refused.code is Exit.CONFLICT
+        assert "the last of m that is open" in str(refused)
+        fleet = await Client(target).fleet()
+        assert sorted(r.route.serving for r in fleet.replicas) == sorted(
+            [Serving.OPEN, Serving.CLOSED]
+        )
+
+
 async def test_an_override_and_the_record_outlive_a_restart(tmp_path: pathlib.Path) -> None:
     settings = config(tmp_path)
     async with running(settings) as target, fake_agent(target) as agent:
@@ -69,7 +90,7 @@ async def test_an_override_and_the_record_outlive_a_restart(tmp_path: pathlib.Pa
         steer = Steer(Client(target))
         await steer.set_override(Override(K.HOLD_OPEN, "r1"), MINUTE_MS, ADA)
         await steer.set_override(Override(K.PAUSE), MINUTE_MS, ADA)
-        await steer.set_intents(["r1", "r2"], Intent.CORDONED, ADA)
+        await steer.set_intents(["r1", "r2"], Intent.CORDONED, replace(ADA, outage_ok=True))
     async with running(settings) as target, fake_agent(target) as agent:
         await agent.serve("r1", "r2")
         plane = Client(target)

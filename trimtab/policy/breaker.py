@@ -27,6 +27,7 @@ from enum import Enum, auto
 from trimtab.model import BreakerState
 from trimtab.policy.cohorts import LATELY_MIN
 from trimtab.policy.dice import Dice
+from trimtab.policy.progress import HANG_EJECT_S
 
 FAILING_MIN, FAILING_RATIO = 8, 0.9
 """Fails nearly everything. Counts over the whole window: of the newest 8, a replica that fails .6
@@ -94,6 +95,7 @@ class Cause(Enum):
     RETURNED = "its engine is back"
     PROBE_FAILED = "a probe failed"
     REFUSED = "edges find nothing listening on its port"
+    UNANSWERED = "it answers no request, and its engine shows no work"
     FAILING = "it fails nearly every request"
     STUMBLED = "it failed requests while ramping up"
     SPARED = "it fails requests, and the others can carry its load"
@@ -122,6 +124,10 @@ class Evidence:
     refusing_edges: int = 0
     """Edges that just found its port closed."""
     agent_silent: bool = False
+    unanswered_s: float = 0.0
+    """So long requests have waited on it for their first byte while its engine ran nothing."""
+    patience_s: float = HANG_EJECT_S
+    """From so long on that is a hang; see policy/progress."""
     first_tokens: int = 0
     """Requests that got a first token since the last step."""
     waiting: int | None = None
@@ -196,6 +202,7 @@ TABLE: Mapping[State, tuple[tuple[Cause, State], ...]] = {
         (Cause.STOPPED, State.EJECTED),
         (Cause.LEAVING, State.DRAINING),
         (Cause.REFUSED, State.EJECTED),
+        (Cause.UNANSWERED, State.EJECTED),
         (Cause.STUMBLED, State.EJECTED),
         (Cause.PROBE_FAILED, State.EJECTED),
         (Cause.FULL, State.HEALTHY),
@@ -206,6 +213,7 @@ TABLE: Mapping[State, tuple[tuple[Cause, State], ...]] = {
         (Cause.STOPPED, State.EJECTED),
         (Cause.LEAVING, State.DRAINING),
         (Cause.REFUSED, State.EJECTED),
+        (Cause.UNANSWERED, State.EJECTED),
         (Cause.FAILING, State.EJECTED),
         (Cause.SPARED, State.EJECTED),
         (Cause.IMPAIRED, State.DEGRADED),
@@ -216,6 +224,7 @@ TABLE: Mapping[State, tuple[tuple[Cause, State], ...]] = {
         (Cause.STOPPED, State.EJECTED),
         (Cause.LEAVING, State.DRAINING),
         (Cause.REFUSED, State.EJECTED),
+        (Cause.UNANSWERED, State.EJECTED),
         (Cause.FAILING, State.EJECTED),
         (Cause.SPARED, State.EJECTED),
         (Cause.RECOVERED, State.HEALTHY),
@@ -286,7 +295,7 @@ def is_impaired(seen: Evidence) -> bool:
 def is_condemned(breaker: Breaker, seen: Evidence) -> bool:
     """Whether edges' word would eject it at once, if it is not kept."""
     fails = _stumbles(seen) if breaker.state is State.RAMPING else is_failing(seen)
-    return breaker.state in SERVING and (fails or _refuses(seen))
+    return breaker.state in SERVING and (fails or _refuses(seen) or _is_mute(seen))
 
 
 def is_leaving(breaker: Breaker, seen: Evidence, now_s: float) -> bool:
@@ -364,6 +373,10 @@ def _refuses(seen: Evidence) -> bool:
     return seen.refusing_edges >= (1 if seen.agent_silent else REFUSING_EDGES)
 
 
+def _is_mute(seen: Evidence) -> bool:
+    return seen.unanswered_s >= seen.patience_s
+
+
 _HOLDS: Mapping[Cause, Callable[[Breaker, Evidence, float], bool]] = {
     Cause.FOUND: lambda b, e, _: e.word is Word.SERVES and not b.cold,
     Cause.STARTED: lambda b, e, _: e.word is Word.SERVES and b.cold,
@@ -381,6 +394,7 @@ _HOLDS: Mapping[Cause, Callable[[Breaker, Evidence, float], bool]] = {
     Cause.RETURNED: lambda _b, e, _n: e.word not in {Word.LEAVING, Word.NONE},
     Cause.PROBE_FAILED: lambda _b, e, _n: e.probe is False,
     Cause.REFUSED: lambda _b, e, _n: _refuses(e) and not e.kept,
+    Cause.UNANSWERED: lambda _b, e, _n: _is_mute(e) and e.counts,
     Cause.FAILING: lambda _b, e, _n: is_failing(e) and e.counts,
     Cause.STUMBLED: lambda _b, e, _n: _stumbles(e) and e.counts,
     Cause.SPARED: lambda _b, e, _n: is_impaired(e) and e.spared and e.counts,

@@ -7,7 +7,8 @@ Rule 3: no work, no stall. Absent gauges are no work: engines with several API s
 before their first step.
 Rule 4: an API that takes connections but does not answer shows no progress either.
 Rule 5: time in which nobody looked is not held against the engine.
-An idle engine whose core hangs can't be told from an idle one that is well: only a probe can.
+An idle engine whose core hangs can't be told from an idle one that is well by this: edges tell, for
+whom nothing comes (`idle_patience_s`), and a probe.
 """
 
 from __future__ import annotations
@@ -137,6 +138,23 @@ def is_hung(sample: EngineSample) -> bool:
     )
     patience_s = HANG_EJECT_S * _patience(vitals)
     return sample.state is EngineState.STALLED and sample.no_progress_ms >= 1000 * patience_s
+
+
+def idle_patience_s(sample: EngineSample, slowest_s: float) -> float:
+    """How long requests may wait on an engine that shows no work before it is taken for hung.
+
+    What it has not begun is in its API process still: a picture to be read, a grammar to be built.
+    So it is given as long as a step, and as it ever took for a first token (`slowest_s`), but never
+    longer than a step that compiles; and that long until it has made its first steps.
+    """
+    longest_s = HANG_EJECT_S * WARMING_PATIENCE
+    return longest_s if is_cold(sample) else min(max(HANG_EJECT_S, slowest_s), longest_s)
+
+
+def is_cold(sample: EngineSample) -> bool:
+    """Whether its first steps are still to come, as far as it says."""
+    made = sample.generation_tokens_total if sample.steps_total is None else sample.steps_total
+    return made is None or made < WARMING_STEPS
 
 
 def work(vitals: Vitals) -> int:

@@ -11,7 +11,7 @@ import os
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -40,16 +40,21 @@ class Section(
 
 
 class Secret(Section, frozen=True):
-    """A secret by reference: exactly one of `env` (a variable's name) and `file` (a path)."""
+    """A secret by reference: exactly one of `credential`, `file` and `env`.
 
+    A service under systemd should have `credential`: an environment is seen by every child.
+    """
+
+    credential: Annotated[str, msgspec.Meta(extra={"check": shapes.no_or_credential_problem})] = ""
+    """Name of a credential of the unit: `LoadCredential=NAME:/path` (docs/security.md)."""
     env: str = ""
     """Name of the environment variable that holds it."""
     file: str = ""
     """Path of a file that holds nothing else; relative to the working directory."""
 
     def __post_init__(self) -> None:
-        if bool(self.env) == bool(self.file):
-            raise ValueError("give exactly one of env and file")
+        if bool(self.credential) + bool(self.env) + bool(self.file) != 1:
+            raise ValueError("give exactly one of credential, env and file")
 
 
 class Engine(Section, frozen=True):
@@ -165,6 +170,17 @@ class Certificate(Section, frozen=True):
     """PEM file with its key, which only this user may read."""
 
 
+class AccessLog(Section, frozen=True):
+    """One line of JSON a request (docs/logs.md)."""
+
+    lines: Literal["all", "errors", "none"] = "errors"
+    """Which requests get one: `errors` are those that did not go well at once."""
+    file: str = ""
+    """Where they go; by default to standard output, as the journal wants it."""
+    client_address: bool = False
+    """Say in `client` where each request came from."""
+
+
 class EdgeLimits(Section, frozen=True):
     """Limits and timers of every edge."""
 
@@ -190,6 +206,8 @@ class EdgeLimits(Section, frozen=True):
     """Say in x-trimtab-* headers which replica answered, after how many attempts and what wait."""
     cors_origins: tuple[Origin, ...] = ()
     """Origins whose pages may call from a browser, like https://portal.lab; by default none."""
+    access_log: AccessLog = AccessLog()
+    """One line of JSON a request."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=WORKERS_MAX)] = 1
     """Edges that `trimtab up` runs on `listen`, one a core, each with an `admin` port, in a row."""
 
@@ -278,17 +296,41 @@ def read(text: str) -> tuple[Config | None, yaml_source.Reader]:
     return (value if isinstance(value, Config) and not reader.problems else None), reader
 
 
-def resolve(secret: Secret) -> str:
-    """A secret's text; raises ConfigError, which never holds it."""
+def resolve(secret: Secret, where: str = "") -> str:
+    """A secret's text; raises ConfigError, which names the setting `where`, never the text."""
+    try:
+        return _resolved(secret)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _resolved(secret: Secret) -> str:
     if secret.env:
         text = os.environ.get(secret.env, "").strip()
         if not text:
             raise ConfigError(f"the environment variable {secret.env} is not set or empty")
         return text
-    text = text_of(pathlib.Path(secret.file)).strip()
+    path = _credential(secret.credential) if secret.credential else pathlib.Path(secret.file)
+    text = text_of(path).strip()
     if len(text.split()) != 1:
-        raise ConfigError(f"{secret.file}: must hold one secret and nothing else")
+        raise ConfigError(f"{path}: must hold one secret and nothing else")
     return text
+
+
+def _credential(name: str) -> pathlib.Path:
+    """Where systemd put it (systemd.exec(5), CREDENTIALS)."""
+    directory = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    how = f"say LoadCredential={name}:/path/to/it in the unit"
+    if not directory:
+        raise ConfigError(
+            f"credential {name}: $CREDENTIALS_DIRECTORY is not set, as systemd does it: {how},"
+            " or use file"
+        )
+    path = pathlib.Path(directory) / name
+    if not path.exists():
+        known = ", ".join(sorted(entry.name for entry in pathlib.Path(directory).iterdir()))
+        raise ConfigError(f"credential {name}: the unit has {known or 'none'}: {how}")
+    return path
 
 
 def text_of(path: pathlib.Path) -> str:

@@ -55,7 +55,7 @@ def part_of(hint: object) -> type[msgspec.Struct] | None:
     """The part of the file that a setting holds, once or as a list; None: a plain value."""
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return hint
-    if typing.get_origin(hint) is typing.Annotated:
+    if typing.get_origin(hint) in {typing.Annotated, typing.Literal}:
         return None
     return next(filter(None, map(part_of, typing.get_args(hint))), None)
 
@@ -70,6 +70,8 @@ def kind(hint: object, part: str = "{0}") -> str:
     arguments = typing.get_args(hint)
     if typing.get_origin(hint) in {typing.Union, types.UnionType}:
         return " or ".join(kind(item, part) for item in arguments if item is not types.NoneType)
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(f"`{word}`" for word in arguments)
     if typing.get_origin(hint) is tuple:
         return f"list of {kind(arguments[0], part)}"
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
@@ -103,6 +105,8 @@ def _constrained(base: type, meta: msgspec.Meta) -> str:
 def _change(struct: type[msgspec.Struct], name: str) -> str:
     if struct in PARTS_OF_A_RESTART:
         return "restart"
+    if struct is config.AccessLog:
+        return f"restart: {live_config.EDGES_RELOAD}"
     if struct is config.Secret:
         return "as what it is for"
     who = live_config.RESTARTS.get(struct, {}).get(name)

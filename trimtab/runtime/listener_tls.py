@@ -47,15 +47,19 @@ class ListenerTls:
     def reload(self) -> None:
         """Take the pair if it is another one."""
         try:
-            stamp = self._stamped()
-            if stamp == self._stamp:
-                return
-            self._stamp = stamp
-            self._current = _context(self._cert, self._key)
-            self._expires_s = _expires_s(self._cert)
-            log.info("new certificate", extra={"fields": {"cert": str(self._cert)}})
+            if self._stamped() != self._stamp:
+                self.renew()
         except ConfigError as error:
             self._complain(str(error))
+
+    def renew(self) -> None:
+        """Take the pair as it is now; raises ConfigError, and then the old one is served on."""
+        stamp = self._stamped()
+        is_news, self._stamp = stamp != self._stamp, stamp
+        self._current = _context(self._cert, self._key)
+        self._expires_s = _expires_s(self._cert)
+        if is_news:
+            log.info("new certificate", extra={"fields": {"cert": str(self._cert)}})
 
     def _complain(self, text: str) -> None:
         if text != self._said:

@@ -21,6 +21,7 @@ from trimtab.views import ConfigSetting, ConfiguredEngine, LiveConfig
 
 HIDDEN = "***"
 EVERYTHING = "everything"
+EDGES_RELOAD = "edges, or a reload"
 # Which processes read a setting at their start only; what is not here is live.
 RESTARTS: Mapping[type[msgspec.Struct], Mapping[str, str]] = {
     file.Config: {
@@ -40,11 +41,12 @@ RESTARTS: Mapping[type[msgspec.Struct], Mapping[str, str]] = {
     file.Pool: {"fallback": "edges"},
     file.Engine: {"max_num_seqs": "agents"},
     file.EdgeLimits: {
-        "drain_s": "edges",
-        "extra_paths": "edges",
+        "drain_s": EDGES_RELOAD,
+        "extra_paths": EDGES_RELOAD,
         "tls": "edges",
-        "route_headers": "edges",
-        "cors_origins": "edges",
+        "route_headers": EDGES_RELOAD,
+        "cors_origins": EDGES_RELOAD,
+        "access_log": EDGES_RELOAD,
         "workers": "edges",
     },
 }
@@ -115,6 +117,19 @@ def restarts(base: file.Config) -> dict[str, str]:
     return {path: who for path, _, who in _static(base)}
 
 
+def held(before: file.Config, now: file.Config, part: str) -> list[str]:
+    """What differs, is read at the start of this part (`edges`), and not again by a reload."""
+    values = [{path: (value, who) for path, value, who in _static(base)} for base in (before, now)]
+    paths = {**values[0], **values[1]}
+    return sorted(
+        path
+        for path, (_, who) in paths.items()
+        if values[0].get(path) != values[1].get(path)
+        and (who == EVERYTHING or part in who.split(", "))
+        and not who.endswith("a reload")
+    )
+
+
 def _static(base: file.Config) -> Iterator[tuple[str, Any, str]]:
     yield from _of(base, "")
     yield from _of(base.edge, "edge.")
@@ -165,7 +180,7 @@ def _key_words(key: ApiKey) -> dict[str, Any]:
 def _sha256(key: file.Key) -> bytes:
     if key.key is None:
         return bytes.fromhex(key.sha256)
-    return hashlib.sha256(file.resolve(key.key).encode()).digest()
+    return hashlib.sha256(file.resolve(key.key, f"keys.{key.name}.key").encode()).digest()
 
 
 def _policy(limits: file.EdgeLimits) -> EdgePolicy:

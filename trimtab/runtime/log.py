@@ -39,6 +39,28 @@ class JsonFormatter(logging.Formatter):
             return json.dumps(line, default=str)
 
 
+class Trouble:
+    """What goes wrong again and again: said when it begins, and when it is over."""
+
+    def __init__(self, logger: logging.Logger, begins: str, ends: str) -> None:
+        self._log = logger
+        self._begins = begins
+        self._ends = ends
+        self._is_on = False
+
+    def on(self, **fields: object) -> None:
+        """It went wrong."""
+        if not self._is_on:
+            self._is_on = True
+            self._log.warning(self._begins, extra={"fields": fields})
+
+    def off(self) -> None:
+        """It went well."""
+        if self._is_on:
+            self._is_on = False
+            self._log.info(self._ends)
+
+
 def configure(service: str, level: str = "INFO") -> None:
     """Send every logger of this process to stderr."""
     handler = logging.StreamHandler(sys.stderr)

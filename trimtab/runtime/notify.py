@@ -11,6 +11,8 @@ import asyncio
 import os
 import socket
 
+from trimtab.runtime import clock
+
 SEND_TIMEOUT_S = 0.1  # a datagram to a full socket would wait for its reader
 FEEDS_PER_PERIOD = 3.0
 
@@ -19,6 +21,7 @@ def notify(
     *,
     ready: bool = False,
     stopping: bool = False,
+    reloading: bool = False,
     alive: bool = False,
     status: str = "",
     more_s: float = 0.0,
@@ -27,6 +30,8 @@ def notify(
     address = os.environ.get("NOTIFY_SOCKET", "")
     status = " ".join(status.splitlines())  # a line is an assignment
     lines = ["READY=1"] * ready + ["STOPPING=1"] * stopping + ["WATCHDOG=1"] * alive
+    if reloading:
+        lines += ["RELOADING=1", f"MONOTONIC_USEC={round(1e6 * clock.now_s())}"]
     lines += [f"STATUS={status}"] * bool(status)
     lines += [f"EXTEND_TIMEOUT_USEC={round(more_s * 1e6)}"] * bool(more_s)
     if not address or not lines:

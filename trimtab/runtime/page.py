@@ -122,13 +122,17 @@ class Page:
 
     async def run(self) -> None:
         """Look once a second, for ever."""
+        failed = False
         while True:
             at_s = clock.wall_s()
             await asyncio.sleep(PERIOD_S + EDGE_S - math.fmod(at_s, PERIOD_S))
             try:
                 self._tick(clock.wall_s())
+                failed = False
             except Exception:  # what shows the fleet must never end it
-                log.exception("the status page missed a moment")
+                if not failed:
+                    log.exception("the status page misses moments")
+                failed = True
 
     def _tick(self, at_s: float) -> None:
         finished = self._source.remember(at_s)

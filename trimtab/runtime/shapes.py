@@ -13,6 +13,7 @@ _URL = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,
 _LOOSE_URL = re.compile(
     r"(?P<scheme>https?)?:?/*(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/.*)?"
 )
+_CREDENTIAL = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::\d{1,5})?")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
 _API = re.compile(
@@ -87,6 +88,13 @@ def address_problem(text: str) -> str:
 def no_or_address_problem(text: str) -> str:
     """An address to listen on, or nothing."""
     return address_problem(text) if text else ""
+
+
+def no_or_credential_problem(text: str) -> str:
+    """What systemd may name a credential; the text is not repeated: it may be the secret."""
+    if not text or (_CREDENTIAL.fullmatch(text) and text.strip(".")):
+        return ""
+    return "not a credential's name: letters, digits, dots, dashes and underscores"
 
 
 def _guess_address(text: str) -> str:

@@ -148,8 +148,19 @@ class EdgeMetrics:
             "trimtab_edge_autonomy",
             "Who rules this edge's room: 0 the control plane, 1 its last word, 2 the edge itself.",
         )
-
         self._promises(counter)
+        self._own(counter, gauge)
+
+    def _own(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        self.access_lines_dropped = counter(
+            "trimtab_edge_access_lines_dropped",
+            "Lines of the access log that were dropped: too many at once, or no place for them.",
+        )
+        self.reload_successful = gauge(
+            "trimtab_config_last_reload_successful",
+            "1 unless the last reload (SIGHUP) found a configuration that could not be taken.",
+        )
+        self.reload_successful.set(1)
 
     def _promises(self, counter: Callable[..., Counter]) -> None:
         self.replays = counter(

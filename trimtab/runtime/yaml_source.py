@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 import yaml
@@ -143,6 +144,12 @@ class Reader:
     def _leaf(self, node: yaml.Node, hint: object, path: str) -> object:
         if not isinstance(node, yaml.ScalarNode):
             self.report(node, path, f"expected {_wanted(hint)}, got {_kind(node)}")
+            return _WRONG
+        if typing.get_origin(hint) is Literal:
+            words = typing.get_args(hint)  # as written: YAML takes some for something else
+            if node.value in words:
+                return node.value
+            self.report(node, path, f"not one of its words: {node.value}", words)
             return _WRONG
         try:
             is_time = node.tag == _TIME  # stays the text that it is, quoted or not

@@ -211,6 +211,7 @@ class ReplicaUse(_message.Message):
     COHORTS_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    UNANSWERED_MS_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica."""
     inflight: _builtins.int
@@ -223,6 +224,10 @@ class ReplicaUse(_message.Message):
     """Attempts since the last report that found nothing listening on the replica's port."""
     tokens: _builtins.int
     """Tokens of answers that came since the last report: it works, whatever its agent says."""
+    unanswered_ms: _builtins.int
+    """For how long nothing has come from it while attempts that it has wholly waited for their first
+    data, milliseconds; 0 below three seconds. Realtime sessions and unfinished uploads do not count.
+    """
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
         """Attempts ended since the last report, by outcome."""
@@ -242,10 +247,11 @@ class ReplicaUse(_message.Message):
         cohorts: _abc.Iterable[Global___Cohort] | None = ...,
         refused: _builtins.int = ...,
         tokens: _builtins.int = ...,
+        unanswered_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohorts", b"cohorts", "dispatched", b"dispatched", "inflight", b"inflight", "outcomes", b"outcomes", "refused", b"refused", "replica", b"replica", "suspect", b"suspect", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cohorts", b"cohorts", "dispatched", b"dispatched", "inflight", b"inflight", "outcomes", b"outcomes", "refused", b"refused", "replica", b"replica", "suspect", b"suspect", "tokens", b"tokens", "unanswered_ms", b"unanswered_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,43 +25,43 @@ _sym_db = _symbol_database.Default()
 from trimtab.v1 import types_pb2 as trimtab_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16trimtab/v1/steer.proto\x12\ntrimtab.v1\x1a\x16trimtab/v1/types.proto\"P\n\x05Order\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x18\n\x0bif_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_if_revision\"k\n\x11SetIntentsRequest\x12\x10\n\x08replicas\x18\x01 \x03(\t\x12\"\n\x06intent\x18\x02 \x01(\x0e\x32\x12.trimtab.v1.Intent\x12 \n\x05order\x18\x03 \x01(\x0b\x32\x11.trimtab.v1.Order\"L\n\x12SetIntentsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12$\n\x08previous\x18\x02 \x03(\x0e\x32\x12.trimtab.v1.Intent\"(\n\x05Share\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xc9\x01\n\x08Override\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.trimtab.v1.OverrideKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\"\n\x07weights\x18\x03 \x03(\x0b\x32\x11.trimtab.v1.Share\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05\x61t_ms\x18\x06 \x01(\x04\x12\x10\n\x08until_ms\x18\x07 \x01(\x04\x12\x0f\n\x07left_ms\x18\x08 \x01(\x04\x12\x10\n\x08revision\x18\t \x01(\x04\"\xa2\x01\n\x12SetOverrideRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.trimtab.v1.OverrideKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\"\n\x07weights\x18\x03 \x03(\x0b\x32\x11.trimtab.v1.Share\x12\x0e\n\x06\x66or_ms\x18\x04 \x01(\x04\x12 \n\x05order\x18\x05 \x01(\x0b\x32\x11.trimtab.v1.Order\"a\n\x13SetOverrideResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12+\n\x08previous\x18\x02 \x01(\x0b\x32\x14.trimtab.v1.OverrideH\x00\x88\x01\x01\x42\x0b\n\t_previous\"H\n\x13ResetBreakerRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12 \n\x05order\x18\x02 \x01(\x0b\x32\x11.trimtab.v1.Order\":\n\x14ResetBreakerResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08previous\x18\x02 \x01(\t\":\n\x13ProbeReplicaRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"U\n\x14ProbeReplicaResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x04\x12\x0c\n\x04node\x18\x04 \x01(\t\"3\n\x10ListAuditRequest\x12\x10\n\x08since_ms\x18\x01 \x01(\x04\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"t\n\x11ListAuditResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.trimtab.v1.AuditEntry\x12+\n\x06newest\x18\x02 \x01(\x0b\x32\x16.trimtab.v1.AuditEntryH\x00\x88\x01\x01\x42\t\n\x07_newest\"\xd6\x01\n\nAuditEntry\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x04\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0e\n\x06target\x18\x05 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x06 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x19\n\x11previous_revision\x18\t \x01(\x04\x12\x10\n\x08previous\x18\n \x01(\t\x12\x0c\n\x04hash\x18\x0b \x01(\t\x12\x10\n\x08revision\x18\x0c \x01(\x04*\xbb\x01\n\x0cOverrideKind\x12\x1d\n\x19OVERRIDE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERRIDE_KIND_WEIGHTS\x10\x01\x12\x1b\n\x17OVERRIDE_KIND_HOLD_OPEN\x10\x02\x12\x1d\n\x19OVERRIDE_KIND_HOLD_CLOSED\x10\x03\x12\x17\n\x13OVERRIDE_KIND_PAUSE\x10\x04\x12\x1c\n\x18OVERRIDE_KIND_EDGE_DRAIN\x10\x05\x32\x9d\x03\n\x0cSteerService\x12K\n\nSetIntents\x12\x1d.trimtab.v1.SetIntentsRequest\x1a\x1e.trimtab.v1.SetIntentsResponse\x12N\n\x0bSetOverride\x12\x1e.trimtab.v1.SetOverrideRequest\x1a\x1f.trimtab.v1.SetOverrideResponse\x12Q\n\x0cResetBreaker\x12\x1f.trimtab.v1.ResetBreakerRequest\x1a .trimtab.v1.ResetBreakerResponse\x12Q\n\x0cProbeReplica\x12\x1f.trimtab.v1.ProbeReplicaRequest\x1a .trimtab.v1.ProbeReplicaResponse\x12J\n\tListAudit\x12\x1c.trimtab.v1.ListAuditRequest\x1a\x1d.trimtab.v1.ListAuditResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16trimtab/v1/steer.proto\x12\ntrimtab.v1\x1a\x16trimtab/v1/types.proto\"c\n\x05Order\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x18\n\x0bif_revision\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\toutage_ok\x18\x04 \x01(\x08\x42\x0e\n\x0c_if_revision\"k\n\x11SetIntentsRequest\x12\x10\n\x08replicas\x18\x01 \x03(\t\x12\"\n\x06intent\x18\x02 \x01(\x0e\x32\x12.trimtab.v1.Intent\x12 \n\x05order\x18\x03 \x01(\x0b\x32\x11.trimtab.v1.Order\"L\n\x12SetIntentsResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12$\n\x08previous\x18\x02 \x03(\x0e\x32\x12.trimtab.v1.Intent\"(\n\x05Share\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\"\xc9\x01\n\x08Override\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.trimtab.v1.OverrideKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\"\n\x07weights\x18\x03 \x03(\x0b\x32\x11.trimtab.v1.Share\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\r\n\x05\x61t_ms\x18\x06 \x01(\x04\x12\x10\n\x08until_ms\x18\x07 \x01(\x04\x12\x0f\n\x07left_ms\x18\x08 \x01(\x04\x12\x10\n\x08revision\x18\t \x01(\x04\"\xa2\x01\n\x12SetOverrideRequest\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.trimtab.v1.OverrideKind\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\"\n\x07weights\x18\x03 \x03(\x0b\x32\x11.trimtab.v1.Share\x12\x0e\n\x06\x66or_ms\x18\x04 \x01(\x04\x12 \n\x05order\x18\x05 \x01(\x0b\x32\x11.trimtab.v1.Order\"a\n\x13SetOverrideResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12+\n\x08previous\x18\x02 \x01(\x0b\x32\x14.trimtab.v1.OverrideH\x00\x88\x01\x01\x42\x0b\n\t_previous\"H\n\x13ResetBreakerRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12 \n\x05order\x18\x02 \x01(\x0b\x32\x11.trimtab.v1.Order\":\n\x14ResetBreakerResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08previous\x18\x02 \x01(\t\":\n\x13ProbeReplicaRequest\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"U\n\x14ProbeReplicaResponse\x12\n\n\x02ok\x18\x01 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x03 \x01(\x04\x12\x0c\n\x04node\x18\x04 \x01(\t\"3\n\x10ListAuditRequest\x12\x10\n\x08since_ms\x18\x01 \x01(\x04\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\"t\n\x11ListAuditResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.trimtab.v1.AuditEntry\x12+\n\x06newest\x18\x02 \x01(\x0b\x32\x16.trimtab.v1.AuditEntryH\x00\x88\x01\x01\x42\t\n\x07_newest\"\xd6\x01\n\nAuditEntry\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x04\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0e\n\x06target\x18\x05 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x06 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x19\n\x11previous_revision\x18\t \x01(\x04\x12\x10\n\x08previous\x18\n \x01(\t\x12\x0c\n\x04hash\x18\x0b \x01(\t\x12\x10\n\x08revision\x18\x0c \x01(\x04*\xbb\x01\n\x0cOverrideKind\x12\x1d\n\x19OVERRIDE_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERRIDE_KIND_WEIGHTS\x10\x01\x12\x1b\n\x17OVERRIDE_KIND_HOLD_OPEN\x10\x02\x12\x1d\n\x19OVERRIDE_KIND_HOLD_CLOSED\x10\x03\x12\x17\n\x13OVERRIDE_KIND_PAUSE\x10\x04\x12\x1c\n\x18OVERRIDE_KIND_EDGE_DRAIN\x10\x05\x32\x9d\x03\n\x0cSteerService\x12K\n\nSetIntents\x12\x1d.trimtab.v1.SetIntentsRequest\x1a\x1e.trimtab.v1.SetIntentsResponse\x12N\n\x0bSetOverride\x12\x1e.trimtab.v1.SetOverrideRequest\x1a\x1f.trimtab.v1.SetOverrideResponse\x12Q\n\x0cResetBreaker\x12\x1f.trimtab.v1.ResetBreakerRequest\x1a .trimtab.v1.ResetBreakerResponse\x12Q\n\x0cProbeReplica\x12\x1f.trimtab.v1.ProbeReplicaRequest\x1a .trimtab.v1.ProbeReplicaResponse\x12J\n\tListAudit\x12\x1c.trimtab.v1.ListAuditRequest\x1a\x1d.trimtab.v1.ListAuditResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtab.v1.steer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OVERRIDEKIND']._serialized_start=1511
-  _globals['_OVERRIDEKIND']._serialized_end=1698
+  _globals['_OVERRIDEKIND']._serialized_start=1530
+  _globals['_OVERRIDEKIND']._serialized_end=1717
   _globals['_ORDER']._serialized_start=62
-  _globals['_ORDER']._serialized_end=142
-  _globals['_SETINTENTSREQUEST']._serialized_start=144
-  _globals['_SETINTENTSREQUEST']._serialized_end=251
-  _globals['_SETINTENTSRESPONSE']._serialized_start=253
-  _globals['_SETINTENTSRESPONSE']._serialized_end=329
-  _globals['_SHARE']._serialized_start=331
-  _globals['_SHARE']._serialized_end=371
-  _globals['_OVERRIDE']._serialized_start=374
-  _globals['_OVERRIDE']._serialized_end=575
-  _globals['_SETOVERRIDEREQUEST']._serialized_start=578
-  _globals['_SETOVERRIDEREQUEST']._serialized_end=740
-  _globals['_SETOVERRIDERESPONSE']._serialized_start=742
-  _globals['_SETOVERRIDERESPONSE']._serialized_end=839
-  _globals['_RESETBREAKERREQUEST']._serialized_start=841
-  _globals['_RESETBREAKERREQUEST']._serialized_end=913
-  _globals['_RESETBREAKERRESPONSE']._serialized_start=915
-  _globals['_RESETBREAKERRESPONSE']._serialized_end=973
-  _globals['_PROBEREPLICAREQUEST']._serialized_start=975
-  _globals['_PROBEREPLICAREQUEST']._serialized_end=1033
-  _globals['_PROBEREPLICARESPONSE']._serialized_start=1035
-  _globals['_PROBEREPLICARESPONSE']._serialized_end=1120
-  _globals['_LISTAUDITREQUEST']._serialized_start=1122
-  _globals['_LISTAUDITREQUEST']._serialized_end=1173
-  _globals['_LISTAUDITRESPONSE']._serialized_start=1175
-  _globals['_LISTAUDITRESPONSE']._serialized_end=1291
-  _globals['_AUDITENTRY']._serialized_start=1294
-  _globals['_AUDITENTRY']._serialized_end=1508
-  _globals['_STEERSERVICE']._serialized_start=1701
-  _globals['_STEERSERVICE']._serialized_end=2114
+  _globals['_ORDER']._serialized_end=161
+  _globals['_SETINTENTSREQUEST']._serialized_start=163
+  _globals['_SETINTENTSREQUEST']._serialized_end=270
+  _globals['_SETINTENTSRESPONSE']._serialized_start=272
+  _globals['_SETINTENTSRESPONSE']._serialized_end=348
+  _globals['_SHARE']._serialized_start=350
+  _globals['_SHARE']._serialized_end=390
+  _globals['_OVERRIDE']._serialized_start=393
+  _globals['_OVERRIDE']._serialized_end=594
+  _globals['_SETOVERRIDEREQUEST']._serialized_start=597
+  _globals['_SETOVERRIDEREQUEST']._serialized_end=759
+  _globals['_SETOVERRIDERESPONSE']._serialized_start=761
+  _globals['_SETOVERRIDERESPONSE']._serialized_end=858
+  _globals['_RESETBREAKERREQUEST']._serialized_start=860
+  _globals['_RESETBREAKERREQUEST']._serialized_end=932
+  _globals['_RESETBREAKERRESPONSE']._serialized_start=934
+  _globals['_RESETBREAKERRESPONSE']._serialized_end=992
+  _globals['_PROBEREPLICAREQUEST']._serialized_start=994
+  _globals['_PROBEREPLICAREQUEST']._serialized_end=1052
+  _globals['_PROBEREPLICARESPONSE']._serialized_start=1054
+  _globals['_PROBEREPLICARESPONSE']._serialized_end=1139
+  _globals['_LISTAUDITREQUEST']._serialized_start=1141
+  _globals['_LISTAUDITREQUEST']._serialized_end=1192
+  _globals['_LISTAUDITRESPONSE']._serialized_start=1194
+  _globals['_LISTAUDITRESPONSE']._serialized_end=1310
+  _globals['_AUDITENTRY']._serialized_start=1313
+  _globals['_AUDITENTRY']._serialized_end=1527
+  _globals['_STEERSERVICE']._serialized_start=1720
+  _globals['_STEERSERVICE']._serialized_end=2133
 # @@protoc_insertion_point(module_scope)

@@ -65,22 +65,26 @@ class Order(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     IF_REVISION_FIELD_NUMBER: _builtins.int
+    OUTAGE_OK_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Who, for the record; a certificate says it better."""
     reason: _builtins.str
     """Why, for the record."""
     if_revision: _builtins.int
     """Refuse if what is to be changed was changed after this revision of the store."""
+    outage_ok: _builtins.bool
+    """Although a pool loses the last replica that is open: refused otherwise."""
     def __init__(
         self,
         *,
         actor: _builtins.str = ...,
         reason: _builtins.str = ...,
         if_revision: _builtins.int | None = ...,
+        outage_ok: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "if_revision", b"if_revision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "actor", b"actor", "if_revision", b"if_revision", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision", "actor", b"actor", "if_revision", b"if_revision", "outage_ok", b"outage_ok", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__if_revision: _TypeAlias = _typing.Literal["if_revision"]  # noqa: Y015
     _WhichOneofArgType__if_revision: _TypeAlias = _typing.Literal["_if_revision", b"_if_revision"]  # noqa: Y015

@@ -41,7 +41,7 @@ from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
 from trimtab.steered import Order
 
-ADA = Order("ada", "fan")
+ADA = Order("ada", "fan", outage_ok=True)
 DEED = Deed(ADA, "restore")
 SETTINGS = Settings("lab", "cp1", "0", Placement(()), (), EdgePolicy(), stale_s=2.0)
 

@@ -475,3 +475,21 @@ class DispatchMachine(RuleBasedStateMachine):
 
 
 TestDispatchMachine = DispatchMachine.TestCase
+
+
+def test_nothing_of_a_replica_is_told_while_somebody_waits() -> None:
+    fleet = Fleet({"a": 2})
+    fleet.offer(1, 10.0)
+
+    def told(now_s: float, asked_s: float | None = None) -> int:
+        fleet.dispatch.wait({} if asked_s is None else {"a": asked_s})
+        return sum(use.unanswered_ms for use in fleet.dispatch.report_replicas(now_s))
+
+    assert told(12.9, 10.0) == 0, "that may be a prefill"
+    assert told(13.0, 10.0) == 3000
+    assert told(16.0, 15.5) == 6000, "one who left is followed by another"
+    assert told(17.0) == 0, "nobody waits"
+    assert told(20.0, 16.5) == 3500
+    fleet.dispatch.streamed({(POOL, "a"): 1}, 0.25, 20.5)
+    assert told(21.0, 16.5) == 0, "it works"
+    assert told(24.0, 16.5) == 3500

@@ -20,6 +20,7 @@ HARD = replace(WELL, dispatched=8, failed=8)
 NEW_START = replace(WELL, epoch=8)
 GOOD_PROBE, BAD_PROBE = replace(WELL, probe=True), replace(WELL, probe=False)
 REFUSED = replace(WELL, refusing_edges=2)
+MUTE = replace(WELL, unanswered_s=10.0, patience_s=10.0)
 TOKENS = replace(WELL, first_tokens=1)
 OUT = replace(WELL, hold=Hold.OPEN)
 GONE = replace(WELL, word=Word.LOST)
@@ -110,6 +111,7 @@ MOVES: dict[str, tuple[Breaker, Evidence, float, S, Cause | None]] = {
     "starts anew while it ramps": (RAMPING, NEW_START, 0, S.EJECTED, Cause.STOPPED),
     "leaves while it ramps": (RAMPING, said(Word.LEAVING), 0, S.DRAINING, Cause.LEAVING),
     "refused while it ramps": (RAMPING, REFUSED, 0, S.EJECTED, Cause.REFUSED),
+    "answers nothing while it ramps": (RAMPING, MUTE, 0, S.EJECTED, Cause.UNANSWERED),
     "stuck while it ramps": (RAMPING, said(Word.STUCK), 0, S.RAMPING, None),
     "well": (HEALTHY, USED, 0, S.HEALTHY, None),
     "stuck": (HEALTHY, said(Word.STUCK), 0, S.HEALTHY, None),
@@ -130,6 +132,18 @@ MOVES: dict[str, tuple[Breaker, Evidence, float, S, Cause | None]] = {
         0,
         S.EJECTED,
         Cause.REFUSED,
+    ),
+    "answers nothing": (HEALTHY, MUTE, 0, S.EJECTED, Cause.UNANSWERED),
+    "answers nothing yet": (HEALTHY, replace(MUTE, unanswered_s=9.9), 0, S.HEALTHY, None),
+    "answers nothing, may be slow": (HEALTHY, replace(MUTE, patience_s=60.0), 0, S.HEALTHY, None),
+    "answers nothing, kept": (HEALTHY, replace(MUTE, kept=True), 0, S.HEALTHY, None),
+    "answers nothing, paused": (HEALTHY, replace(MUTE, hold=Hold.PAUSED), 0, S.HEALTHY, None),
+    "answers nothing any more": (
+        DEGRADED,
+        replace(SOFT, unanswered_s=60.0),
+        0,
+        S.EJECTED,
+        Cause.UNANSWERED,
     ),
     "fails all of eight": (HEALTHY, HARD, 0, S.EJECTED, Cause.FAILING),
     "fails all of seven": (HEALTHY, replace(WELL, dispatched=7, failed=7), 0, S.HEALTHY, None),

@@ -163,6 +163,12 @@ class BreakerMachine(RuleBasedStateMachine):
         failed = min(dispatched, failed)
         self.seen = replace(self.seen, dispatched=dispatched, failed=failed, refusing_edges=edges)
 
+    @rule(
+        waited_s=st.sampled_from([0.0, 9.9, 10.0, 70.0]), patience_s=st.sampled_from([10.0, 60.0])
+    )
+    def requests_wait(self, waited_s: float, patience_s: float) -> None:
+        self.seen = replace(self.seen, unanswered_s=waited_s, patience_s=patience_s)
+
     @rule(kept=st.booleans(), spared=st.booleans(), pardoned=st.booleans(), silent=st.booleans())
     def pool_says(self, kept: bool, spared: bool, pardoned: bool, silent: bool) -> None:
         self.seen = replace(
@@ -213,7 +219,9 @@ class BreakerMachine(RuleBasedStateMachine):
             agent_said = seen.word in {Word.LOST, Word.STOPPED} or seen.probe is False
             agent_said = agent_said or seen.epoch != before.epoch
             assert agent_said or not seen.kept
-            assert agent_said or seen.failed or seen.refusing_edges
+            mute = seen.unanswered_s >= seen.patience_s
+            assert agent_said or seen.failed or seen.refusing_edges or mute
+            assert after.cause is not Cause.UNANSWERED or mute
         if before.state is S.EJECTED and after.state is not S.EJECTED:
             over = self.now_s >= before.until_s
             first_restart = before.ejections <= 1 and seen.epoch != before.epoch
@@ -231,7 +239,8 @@ class BreakerMachine(RuleBasedStateMachine):
         if seen.hold is Hold.OPEN:
             assert after.state in {S.EJECTED, S.DRAINING, S.JOINING}
         if seen.hold in {Hold.CLOSED, Hold.PAUSED} and after.state is not before.state:
-            assert after.cause not in {Cause.FAILING, Cause.STUMBLED, Cause.SPARED}
+            counted = {Cause.FAILING, Cause.STUMBLED, Cause.SPARED, Cause.UNANSWERED}
+            assert after.cause not in counted
 
     @invariant()
     def bounded(self) -> None:

@@ -198,3 +198,21 @@ def test_any_sequence_gets_a_verdict(looks: list[Observation]) -> None:
             assert verdict.state is S.DEAD
         elif look.answer is Answer.REFUSED:
             assert verdict.state in {S.STARTING, S.DEAD}
+
+
+@pytest.mark.parametrize(
+    ("steps", "tokens", "slowest_s", "patience_s"),
+    [
+        (500, None, 0.1, 10.0),  # a working engine: as long as a step
+        (500, None, 20.0, 20.0),  # it has been seen to take that long for a first token
+        (500, None, 2560.0, 60.0),  # but not for ever
+        (19, None, 0.1, 60.0),  # its first steps may compile
+        (None, 500, 0.1, 10.0),
+        (None, None, 0.1, 60.0),  # it tells neither
+    ],
+)
+def test_an_engine_that_shows_no_work_is_given_time_by_its_own_record(
+    steps: int | None, tokens: int | None, slowest_s: float, patience_s: float
+) -> None:
+    sample = EngineSample("r", S.READY, steps_total=steps, generation_tokens_total=tokens)
+    assert progress.idle_patience_s(sample, slowest_s) == patience_s

@@ -92,7 +92,13 @@ CASES = {
     "edge: {queue_limits: 1}": 't.yaml:1:8 error edge.queue_limits: unknown key (did you mean "'
     'queue_limit"?) allowed: queue_limit, queue_wait_s, head_hold_s, idle_timeout_s, '
     "total_timeout_s, drain_s, body_limit_bytes, extra_paths, tls, route_headers, cors_origins, "
-    "workers",
+    "access_log, workers",
+    "edge: {access_log: {lines: off}}": "t.yaml:1:28 error edge.access_log.lines: "
+    "not one of its words: off allowed: all, errors, none",
+    "upstream_key: {credential: a/b}": "t.yaml:1:28 error upstream_key.credential: "
+    "not a credential's name: letters, digits, dots, dashes and underscores",
+    "upstream_key: {credential: a, env: A}": "t.yaml:1:15 error upstream_key: "
+    "give exactly one of credential, env and file",
     "edge: {cors_origins: ['https://a.lab/x']}": "t.yaml:1:23 error edge.cors_origins[0]: "
     '"https://a.lab/x" is not an origin as browsers spell it, like https://portal.lab',
     "keys:\n- name: a": "t.yaml:2:3 error keys[0]: give exactly one of sha256 and key",
@@ -105,8 +111,8 @@ CASES = {
     "2027-03-31T18:00+02:00",
     "pools:\n- {name: a, aliases: [b]}\n- {name: b}": "t.yaml:3:10 error "
     "pools[1].name: this model name is taken already, on line 2",
-    "upstream_key: {env: A, file: b}": "t.yaml:1:15 error upstream_key: give exactly one of env "
-    "and file",
+    "upstream_key: {env: A, file: b}": "t.yaml:1:15 error upstream_key: give exactly one of "
+    "credential, env and file",
     "pools:\n- name: a\n- name: b\n  aliases: [c, a]": "t.yaml:4:16 error pools[1].aliases: "
     "this model name is taken already, on line 2",
     "engines:\n- url: http://a:1\npools:\n- name: p\n  engines: [{url: 'http://a:1/'}]": "t.yaml:5:"
@@ -189,6 +195,8 @@ def test_secrets_are_resolved(tmp_path: pathlib.Path, monkeypatch: pytest.Monkey
     kept = tmp_path / "key"
     kept.write_text("sk-from-file\n")
     monkeypatch.setenv("SOME_KEY", "sk-from-env")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert config.resolve(config.Secret(credential="key")) == "sk-from-file"
     assert config.resolve(config.Secret(file=str(kept))) == "sk-from-file"
     assert config.resolve(config.Secret(env="SOME_KEY")) == "sk-from-env"
 
@@ -199,16 +207,21 @@ def test_a_secret_that_cannot_be_resolved_says_so_and_no_more(
     two = tmp_path / "two"
     two.write_text("sk-hush sk-hush")
     monkeypatch.delenv("NO_KEY", raising=False)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     wanted = {
         config.Secret(env="NO_KEY"): "the environment variable NO_KEY is not set or empty",
         config.Secret(file=str(tmp_path / "none")): f"cannot read {tmp_path}/none: No such file",
         config.Secret(file=str(two)): f"{two}: must hold one secret and nothing else",
+        config.Secret(credential="none"): "credential none: the unit has two: say LoadCredential=",
     }
     for secret, text in wanted.items():
         with pytest.raises(ConfigError) as caught:
-            config.resolve(secret)
-        assert str(caught.value).startswith(text)
+            config.resolve(secret, "upstream_key")
+        assert str(caught.value).startswith(f"upstream_key: {text}")
         assert "hush" not in str(caught.value)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    with pytest.raises(ConfigError, match=r"credential a: .CREDENTIALS_DIRECTORY is not set"):
+        config.resolve(config.Secret(credential="a"))
 
 
 URLS = {

@@ -60,6 +60,7 @@ class Fleet:
         self.registry = Registry(Placement(), Dice(), START_S, wall_offset_s=offset_s)
         self.samples = {name: sample(name) for name in names}
         self.failing: dict[str, Outcome] = {}
+        self.silent_since_s: dict[str, float] = {}
         self.gpus: tuple[GpuSample, ...] = ()
         self.probes_end: bool | None = True
         self.probe_outcome = Outcome.UNSPECIFIED
@@ -104,6 +105,9 @@ class Fleet:
         """Five attempts at each edge in each half second; they end as told."""
         if self.serving(name) is not Serving.OPEN:
             return ReplicaUse(name)
+        if name in self.silent_since_s:
+            unanswered_ms = round(1000 * (self.now_s - self.silent_since_s[name]))
+            return ReplicaUse(name, inflight=1, unanswered_ms=unanswered_ms)
         outcome = self.failing.get(name, Outcome.OK)
         ended = (OutcomeCount(outcome, 5),)
         return ReplicaUse(name, dispatched=5, outcomes=ended, cohorts=(Cohort(0, 5, ended),))

@@ -6,9 +6,9 @@ import pytest
 
 from controlplane.core.records import Wish
 from controlplane.core.replica import Node, Replica
-from controlplane.core.serving import believed, combine, explain, judge, silence
+from controlplane.core.serving import believed, combine, emptied, explain, judge, silence
 from controlplane.core.standing import Standing
-from trimtab.model import BreakerState, EngineSample, EngineState, Intent, NodeHello, Serving
+from trimtab.model import BreakerState, EngineSample, EngineState, Intent, NodeHello, Route, Serving
 from trimtab.policy.breaker import SERVING, Breaker, Cause
 
 OPEN, CLOSED, LOST = Serving.OPEN, Serving.CLOSED, Serving.LOST
@@ -177,3 +177,23 @@ def test_a_reason_changes_rarely_while_an_agent_is_silent() -> None:
     known = replica(**HEARD)
     texts = {silence(known, LOST_AGENT, 100.0 + age_s, 2.0) for age_s in range(4 * 3600)}
     assert len(texts) <= 10
+
+
+@pytest.mark.parametrize(
+    ("closing", "pools"),
+    [
+        ([], []),
+        (["a1"], []),
+        (["a1", "a2"], ["a"]),
+        (["b1"], ["b"]),
+        (["b1", "a2", "a1"], ["a", "b"]),
+        (["b2", "unknown"], []),
+    ],
+)
+def test_the_last_open_replica_of_a_pool(closing: list[str], pools: list[str]) -> None:
+    serving = {"a1": OPEN, "a2": OPEN, "a3": LOST, "b1": OPEN, "b2": CLOSED}
+    replicas = [
+        Replica(name, "", known_since_s=0, route=Route(name, name[0], "", "", "", now))
+        for name, now in serving.items()
+    ]
+    assert emptied([*replicas, Replica("new", "", known_since_s=0)], closing) == pools
