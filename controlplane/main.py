@@ -22,6 +22,7 @@ from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
 from controlplane.leader import Alone, Candidate, Election, StoreElection
 from controlplane.members import Members
+from controlplane.metrics import ControlMetrics, read
 from controlplane.seat import Seat
 from controlplane.settings import Settings
 from controlplane.store import open as open_store
@@ -81,7 +82,9 @@ async def _serve(
         office = runner.once("office", Office(settings, store, election, seat).run())
         log.info("serving", extra={"fields": {"listen": config.listen}})
         notify(ready=True, status=f"serving on {config.listen}")
-        async with http.serving(config.metrics, seat):
+        identity = members.identity if members else None
+        metrics = ControlMetrics(lambda: read(seat.loop), identity)
+        async with http.serving(config.metrics, seat, metrics):
             await stop.wait()
         notify(stopping=True)
         if members:
@@ -102,6 +105,7 @@ def _settings(config: ControlConfig) -> Settings:
         stale_s=max(STALE_S, REPORTS_MISSED * config.report_period_s),
         node=config.node,
         others=config.settings,
+        remediation=config.remediation,
         store="etcd" if config.etcd else "embedded",
     )
 

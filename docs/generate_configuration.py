@@ -25,6 +25,7 @@ SECTIONS = (
     config.Secret,
     config.Etcd,
     config.EdgeLimits,
+    config.Remediation,
     config.AccessLog,
     config.Certificate,
     config.Tls,

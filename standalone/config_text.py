@@ -35,6 +35,7 @@ EXAMPLES: dict[tuple[type[msgspec.Struct], str], object] = {
     (file.Engine, "name"): "left",
     (file.Engine, "served_as"): "gpt-oss-120b",
     (file.Engine, "max_num_seqs"): 128,
+    (file.Engine, "unit"): "vllm@0.service",
     (file.Fallback, "url"): "https://api.example.com/v1",
     (file.Fallback, "model"): "gpt-oss-120b",
     (file.Key, "name"): "imaging",

@@ -18,7 +18,13 @@ import msgspec
 from trimtab.runtime import config, live_config
 
 # They stand only below settings that need a restart; RESTARTS says whose.
-PARTS_OF_A_RESTART = (config.Fallback, config.Etcd, config.Certificate, config.Tls)
+PARTS_OF_A_RESTART = (
+    config.Fallback,
+    config.Etcd,
+    config.Remediation,
+    config.Certificate,
+    config.Tls,
+)
 _PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 
 
