@@ -71,7 +71,7 @@ uninstall() {
     if systemd_runs; then systemctl disable --now $services; fi
     rm -f $units/trimtab-controlplane.service $units/trimtab-agent.service \
         $units/trimtab-edge@.service $units/trimtab-edge.socket
-    rm -rf $prefix $units/trimtab-*.d
+    rm -rf $prefix $units/trimtab-*.d /etc/polkit-1/rules.d/50-trimtab.rules
     if systemd_runs; then systemctl daemon-reload; fi
     if [ "${1:-}" != --purge ]; then
         echo "taken away; left are /etc/trimtab and /var/lib/trimtab (--purge takes them, too)"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pathlib
 import re
+from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
 
-from standalone import init
+import agent.config
+import controlplane.config
+import edge.config
+from standalone import config_text, init
 from standalone.config import sha256
 from standalone.discover import Found, Kind
 from standalone.main import app
@@ -68,6 +72,18 @@ def test_the_command_writes_a_right_file_once(
     again = CliRunner().invoke(app, ["init", str(path)])
     assert (again.exit_code, "left alone" in again.output) == (service.EXIT_CONFIG, True)
     assert file.load(path) == made
+
+
+@pytest.mark.parametrize("state_dir", [PERSON, None])
+@pytest.mark.parametrize("part", [agent.config, controlplane.config, edge.config])
+def test_every_part_takes_the_file(
+    tmp_path: pathlib.Path, part: ModuleType, state_dir: pathlib.Path | None
+) -> None:
+    machine = init.Machine("box", (LEFT,))
+    made = init.configuration(machine, state_dir, "sk-k")
+    path = tmp_path / "t.yaml"
+    path.write_text(config_text.text(made, init.heading(machine)))
+    assert made.controlplane in str(part.from_args(["--config", str(path)]))
 
 
 def test_without_a_driver_there_are_no_gpus() -> None:
