@@ -39,7 +39,8 @@ install_it() {
     sha256sum --check --quiet --strict SHA256SUMS || fail "the bundle is damaged: copy it again"
     read -r wanted <python
     python=$(find_python "$wanted")
-    [ -x $prefix/bin/python ] || "$python" -m venv --without-pip $prefix
+    upgrade=yes
+    [ -x $prefix/bin/python ] || { upgrade=no && "$python" -m venv --without-pip $prefix; }
     pip=$(echo wheels/pip-*.whl)
     pip_install() {
         $prefix/bin/python "$pip/pip" install --quiet --no-index --no-cache-dir --no-deps \
@@ -49,7 +50,8 @@ install_it() {
         case $wheel in */pip-*) ;; *) set -- "$@" "$wheel" ;; esac
     done
     pip_install "$@"
-    pip_install --force-reinstall wheels/trimtab-*.whl # a fresh build may have the same version
+    # a fresh build may have the version of the one that is there
+    if [ $upgrade = yes ]; then pip_install --force-reinstall wheels/trimtab-*.whl; fi
     if ! getent passwd trimtab >/dev/null; then
         systemd-sysusers $prefix/share/trimtab/systemd/trimtab.sysusers ||
             fail "the user trimtab could not be made: make it, with the home /var/lib/trimtab"

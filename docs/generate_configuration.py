@@ -36,7 +36,7 @@ INTRO = """\
 # Configuration
 
 One file, YAML or JSON, read by every binary with `--config FILE`; flags override it. `trimtab up`
-needs none. Every key is optional unless it is marked. Unknown keys, wrong types and names used
+needs none, and `trimtab init` writes one with all of this page in it. Every key is optional unless it is marked. Unknown keys, wrong types and names used
 twice are errors, and all of them are listed at once with line and column. Secrets are references,
 so the file can live in git. YAML aliases are refused; the file may have 1 MiB.
 

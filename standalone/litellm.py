@@ -108,9 +108,12 @@ class _Import:
         group = self._groups.setdefault(name, _Group())
         provider, model = _provider(params)
         address = str(params.get("api_base") or params.get("base_url") or "")
-        if provider in _SPEAK_OPENAI and _is_engine(provider, address):
+        if _is_engine(provider, address):
             self._engine(name, group, (address, model), params.get("api_key"))
-        elif provider in _SPEAK_OPENAI and group.outside is None and not address.startswith(ENV):
+        elif address.startswith(ENV):
+            words = "its api_base is in the environment: write the address there, and import again"
+            self._say(f"model_list {name}: {model}", words)
+        elif provider in _SPEAK_OPENAI and group.outside is None:
             key = _secret(params.get("api_key") or f"{ENV}OPENAI_API_KEY", FALLBACK_KEY)
             key = key or file.Secret(file=FALLBACK_KEY)
             group.outside = file.Fallback(address or _OPENAI, key, model)
@@ -324,7 +327,8 @@ def _provider(params: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _is_engine(provider: str, address: str) -> bool:
-    return bool(address) and (provider in _VLLM or address.startswith("http://"))
+    http = address.startswith("http://") or (provider in _VLLM and not address.startswith(ENV))
+    return bool(address) and http and provider in _SPEAK_OPENAI
 
 
 def _engine_url(address: str) -> str:

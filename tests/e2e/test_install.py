@@ -19,7 +19,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPT = pathlib.Path(__file__).with_name("install_box.sh")
 TOOLS = ("ip", "mount", "systemd-sysusers", "unshare", "userdel")
-LIMIT_S = 150
+LIMIT_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return pathlib.Path(done.stdout.strip())
 
 
-@pytest.mark.timeout(2 * LIMIT_S)
+@pytest.mark.timeout(3 * LIMIT_S)  # the bundle, too
 def test_installed_without_a_network_it_serves_and_leaves_nothing(
     bundle: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -56,3 +56,12 @@ def test_what_is_installed_and_taken_away_exists() -> None:
         assert f"$units/{unit.name}" in script, f"install.sh uninstall leaves {unit.name} behind"
     for unit in re.findall(r"trimtab-[a-z@]+\.(?:service|socket)", script):
         assert (DEPLOY / "systemd" / unit).exists(), unit
+
+
+def test_the_role_notifies_handlers_that_there_are() -> None:
+    role = DEPLOY / "ansible/roles/trimtab"
+    handlers = yaml.safe_load((role / "handlers/main.yml").read_text())
+    known = {name for handler in handlers for name in (handler["name"], handler.get("listen"))}
+    notified = re.findall(r"notify: (.+)", (role / "tasks/main.yml").read_text())
+    assert notified
+    assert {*notified} <= known

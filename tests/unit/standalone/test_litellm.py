@@ -99,6 +99,7 @@ def test_what_is_no_engines_address_is_said(address: str) -> None:
         (entry("*", "openai/*"), (), "not here: each model is named"),
         (entry("c", "anthropic/claude"), (), "not here: engines with an http:// api_base"),
         (entry("o", "gpt-9"), (), "not here: no engine of yours"),
+        (entry("e", "vllm/e", api_base="os.environ/E"), (), "import again"),
     ],
 )
 def test_a_second_entry(second: dict[str, Any], aliases: tuple[str, ...], words: str) -> None:
