@@ -36,9 +36,10 @@ INTRO = """\
 # Configuration
 
 One file, YAML or JSON, read by every binary with `--config FILE`; flags override it. `trimtab up`
-needs none, and `trimtab init` writes one with all of this page in it. Every key is optional unless it is marked. Unknown keys, wrong types and names used
-twice are errors, and all of them are listed at once with line and column. Secrets are references,
-so the file can live in git. YAML aliases are refused; the file may have 1 MiB.
+needs none, and `trimtab init` writes one that has all of this page as comments. Every key is
+optional unless it is marked. Unknown keys, wrong types and names used twice are errors, and all of
+them are listed at once with line and column. Secrets are references, so the file can live in git.
+YAML aliases are refused; the file may have 1 MiB.
 
 What is *live* is put into effect by `ctl config apply FILE`, at once and while everything runs
 ([how](live-configuration.md)); the rest is read by the named processes when they start.
