@@ -145,6 +145,7 @@ async def running_edge(
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
+        endpoint.finished.append(metrics.turned_away)
         callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
         server = await asyncio.get_running_loop().create_server(
             callers, "127.0.0.1", 0, ssl=tls.context if tls else None
