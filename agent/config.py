@@ -28,6 +28,8 @@ class EngineConfig:
     url: str
     max_num_seqs: int | None = None
     """Requests it runs at once; None to find out."""
+    unit: str = ""
+    """The service that it is, if that may be restarted."""
 
     @property
     def host(self) -> str:
@@ -111,7 +113,7 @@ def _engines(node: str, listed: Sequence[file.Engine]) -> tuple[EngineConfig, ..
             raise ConfigError(f"two engines are called {replica}: {engines[replica].url} and {url}")
         if item.max_num_seqs is not None and item.max_num_seqs > SEQS_LIMIT:
             raise ConfigError(f"{replica}: max_num_seqs {item.max_num_seqs} is above {SEQS_LIMIT}")
-        engines[replica] = EngineConfig(replica, url, item.max_num_seqs)
+        engines[replica] = EngineConfig(replica, url, item.max_num_seqs, item.unit)
     return tuple(engines.values())
 
 

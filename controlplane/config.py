@@ -18,6 +18,7 @@ import msgspec
 from controlplane.core.placement import EngineSpec, spec_of
 from controlplane.store.etcd_client import Access
 from trimtab.model import ApiKey, EdgePolicy, Pool
+from trimtab.policy.remedy import OFF, Rules
 from trimtab.runtime import config as file
 from trimtab.runtime import live_config, shapes
 from trimtab.runtime.service import ConfigError
@@ -69,6 +70,7 @@ class ControlConfig:
     """HOST:PORT for the status page and /metrics; empty: none."""
     node: str = ""
     """This machine's name; after it engines without a name are called."""
+    remediation: Rules = OFF
     settings: tuple[ConfigSetting, ...] = ()
     """What else the file says."""
 
@@ -134,6 +136,11 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         tls=tls,
         metrics=metrics,
         node=node,
+        remediation=Rules(
+            base.remediation.restarts_per_hour,
+            base.remediation.floor,
+            base.remediation.after_s,
+        ),
         settings=live_config.settings(base),
     )
 

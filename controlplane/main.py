@@ -105,6 +105,7 @@ def _settings(config: ControlConfig) -> Settings:
         stale_s=max(STALE_S, REPORTS_MISSED * config.report_period_s),
         node=config.node,
         others=config.settings,
+        remediation=config.remediation,
         store="etcd" if config.etcd else "embedded",
     )
 
