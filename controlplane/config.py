@@ -10,8 +10,9 @@ import argparse
 import ipaddress
 import pathlib
 import socket
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -71,6 +72,10 @@ class ControlConfig:
     """This machine's name; after it engines without a name are called."""
     settings: tuple[ConfigSetting, ...] = ()
     """What else the file says."""
+    base: file.Config = field(default_factory=file.Config)
+    """The file itself."""
+    argv: tuple[str, ...] = ()
+    """Whence all this; a reload reads it again."""
 
 
 def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
@@ -97,6 +102,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     parser.add_argument(
         "--metrics", help="HOST:PORT for the status page and /metrics; default none"
     )
+    argv = tuple(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     node = base.node or socket.gethostname()
@@ -135,6 +141,8 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         metrics=metrics,
         node=node,
         settings=live_config.settings(base),
+        base=base,
+        argv=argv,
     )
 
 

@@ -37,6 +37,9 @@ class _Fleet(Collector):
         """What Prometheus scrapes; who does not lead knows only that."""
         leads = self.seat.loop is not None
         yield GaugeMetricFamily(PREFIX + "leader", "1 while it leads.", value=int(leads))
+        text = "1 unless the last reload (SIGHUP) found a file that could not be taken."
+        taken = int(self.seat.has_newest_file)
+        yield GaugeMetricFamily("trimtab_config_last_reload_successful", text, value=taken)
         if self.seat.loop is not None:
             yield from _led(self.seat.loop)
 

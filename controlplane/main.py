@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 
 import controlplane.experiments  # noqa: F401  # both before gRPC: see there
@@ -16,7 +17,7 @@ import trimtab  # noqa: F401
 # isort: split
 import grpc
 
-from controlplane import http, listen, service_identity, services
+from controlplane import http, listen, reload, service_identity, services
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -30,6 +31,7 @@ from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
 from trimtab.runtime import rpc, service
 from trimtab.runtime.notify import notify, stay_alive
+from trimtab.runtime.reload import Reloading
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
 
@@ -79,8 +81,11 @@ async def _serve(
             members.guard.on_refused = seat.turned_away
             await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
+        take = partial(reload.take, config, settings, seat)
+        reloading = Reloading(take, seat.reloaded, status := f"serving on {config.listen}")
+        runner.forever("reload", reloading.run())
         log.info("serving", extra={"fields": {"listen": config.listen}})
-        notify(ready=True, status=f"serving on {config.listen}")
+        notify(ready=True, status=status)
         async with http.serving(config.metrics, seat):
             await stop.wait()
         notify(stopping=True)

@@ -10,9 +10,9 @@ from trimtab.model import ApiKey, EdgePolicy
 from trimtab.views import ConfigSetting
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
-    """Its pools, keys and limits count until others are applied."""
+    """Its pools, keys and limits count until others are applied; a reload changes them in place."""
 
     fleet: str
     name: str

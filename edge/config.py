@@ -6,6 +6,7 @@ import argparse
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -47,6 +48,8 @@ class EdgeConfig:
     access: AccessSettings = field(default_factory=AccessSettings)
     base: file.Config = field(default_factory=file.Config)
     """The file itself."""
+    argv: tuple[str, ...] = ()
+    """Whence all this; a reload reads it again."""
 
     @property
     def admin_address(self) -> tuple[str, int]:
@@ -79,6 +82,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         metavar="N",
         help="the N-th of several that share --listen; --admin is N - 1 ports on",
     )
+    argv = tuple(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     number = args.worker or 1
     base = file.load(args.config) if args.config else file.Config()
@@ -113,6 +117,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         extra_paths=_extra_paths(base),
         access=_access(base.edge.access_log),
         base=base,
+        argv=argv,
     )
 
 

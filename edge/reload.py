@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from edge.access import AccessLog
-from edge.config import EdgeConfig
+from edge.config import EdgeConfig, from_args
 from edge.server import Endpoint
 from trimtab.runtime import live_config
 from trimtab.runtime.listener_tls import ListenerTls
@@ -19,17 +19,10 @@ from trimtab.runtime.telemetry import EdgeMetrics
 class Configured:
     """An edge's parts as the newest file wants them."""
 
-    def __init__(
-        self,
-        config: EdgeConfig,
-        read: Callable[[], EdgeConfig],
-        endpoint: Endpoint,
-        metrics: EdgeMetrics,
-    ) -> None:
+    def __init__(self, config: EdgeConfig, endpoint: Endpoint, metrics: EdgeMetrics) -> None:
         """Raises ConfigError."""
         self.now = config
         self._started = config
-        self._read = read
         self._endpoint = endpoint
         self._metrics = metrics
         self.access = AccessLog(config.name, metrics)
@@ -46,7 +39,7 @@ class Configured:
 
     async def _take(self, tls: ListenerTls | None) -> Sequence[str]:
         """Read the file and do so; what waits for a restart. Raises ConfigError."""
-        new = await asyncio.to_thread(self._read)
+        new = await asyncio.to_thread(from_args, self._started.argv)
         if tls is not None:
             tls.renew()
         self._use(new)
