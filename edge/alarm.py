@@ -56,11 +56,12 @@ class Watch:
 class Alarm:
     """One of them."""
 
-    __slots__ = ("_cancels", "_looks_s", "_rang", "_task", "_timer", "_watch", "due_s")
+    __slots__ = ("_cancels", "_looks_s", "_rang", "_task", "_time", "_timer", "_watch", "due_s")
 
     def __init__(self, watch: Watch, within_s: float) -> None:
         self._watch = watch
-        self.due_s = watch.loop.time() + within_s
+        self._time = watch.loop.time
+        self.due_s = self._time() + within_s
         self._looks_s = math.inf
         """Until then nobody looks."""
         self._rang = False
@@ -68,7 +69,7 @@ class Alarm:
 
     def within(self, seconds: float) -> None:
         """It is to ring so long from now; too late once it has rung."""
-        self.due_s = self._watch.loop.time() + seconds
+        self.due_s = self._time() + seconds
         if self.due_s < self._looks_s:
             self.look()
 

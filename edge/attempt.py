@@ -23,6 +23,7 @@ from edge.core.passage import Passage
 from edge.core.shape import Plain
 from edge.core.sse import Kind
 from edge.core.surface import Cost
+from edge.straight import Straight
 from edge.upstream import Answer, Upstream, UpstreamError
 from trimtab.policy.classify import Failure, Fault
 from trimtab.policy.work import pass_work
@@ -149,15 +150,19 @@ class _Relay:
         self._scanner = sse.Scanner(passage.read, singly=passage.singly)
         self._lessons = 0 if passage.singly else LESSONS
         self._alarm: Alarm
+        self._straight: Straight
         self.waits_for_client = False
 
     async def run(self, answer: Answer, alarm: Alarm) -> Result:
         """All of it."""
         self._alarm, passage = alarm, self._passage
-        while chunk := await answer.some(self._take):
+        straight = Straight(passage.shape, self._stream, self._permit, alarm, self._idle_s)
+        self._straight = straight
+        while chunk := await answer.some(self._take, straight.take):
             if passage.last is None:  # else nothing but the end of the HTTP body follows
                 alarm.within(self._idle_s)
                 await self._pass(chunk)
+                straight.is_open = passage.flows and not self._scanner.rest
                 if passage.last is not None:
                     if failure := _failure(passage):
                         return failure
@@ -176,6 +181,7 @@ class _Relay:
             return False
         self._stream.flow(plain)
         self._scanner.rest = rest
+        self._straight.is_open = not rest
         self._permit.tokens += plain.number  # an event a token, nearly
         self._alarm.within(self._idle_s)
         return True

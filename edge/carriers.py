@@ -125,7 +125,7 @@ class _CarriedAnswer(Answer):
         """Whether it is whole, and nothing of it left to read."""
         return self._content.at_eof()
 
-    async def some(self, take: Take | None = None) -> bytes:
+    async def some(self, take: Take | None = None, take_chunk: Take | None = None) -> bytes:
         """What has come of the body, empty at its end; raises UpstreamError when it is cut."""
         try:
             return await self._content.readany()

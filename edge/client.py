@@ -21,6 +21,7 @@ from edge.core.shape import Plain
 from edge.core.surface import Dialect
 from edge.http.request import Request
 from edge.http.response import Response
+from edge.http.writer import Writer
 from trimtab.runtime import clock
 
 KEEP_ALIVE_PERIOD_S = 15.0
@@ -62,6 +63,11 @@ class ClientStream:
     def is_full(self) -> bool:
         """Whether the caller does not take what it has: then wait for `drain` before the next."""
         return self._writer.is_full
+
+    @property
+    def plain_writer(self) -> Writer | None:
+        """Who writes chunks as they are framed, where nothing is to be done with them."""
+        return None if self._writer.is_old or self._recording is not None else self._writer
 
     def flow(self, plain: Plain) -> None:
         """Pass on more of a stream that has begun."""

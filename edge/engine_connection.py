@@ -1,10 +1,10 @@
 """One connection to an engine: a request at a time, its answer as it comes.
 
 Rules: what comes is parsed by llhttp, strictly, and taken in at most READ_BUFFER_BYTES ahead of its
-reader, who may take it in the moment it comes; what is no body has an end (OVERHEAD_LIMIT_BYTES);
-interim answers (1xx) are skipped. A connection goes on only after an answer that ended by itself,
-with nothing behind it and all of the request taken: whatever else happens, and any byte that nobody
-asked for, ends it.
+reader, who may take it in the moment it comes, and a chunk even as it is framed, which llhttp then
+never sees; what is no body has an end (OVERHEAD_LIMIT_BYTES); interim answers (1xx) are skipped. A
+connection goes on only after an answer that ended by itself, with nothing behind it and all of the
+request taken: whatever else happens, and any byte that nobody asked for, ends it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,20 @@ Take = Callable[[bytes], bool]
 class Connection(asyncio.Protocol):
     """A protocol for asyncio on one side; `send`, `head`, `read`, `finish` on the other."""
 
+    __slots__ = (  # a stream's is out of the caches when its next token comes
+        *("_between_chunks", "_busy", "_fault", "_has_head", "_headers", "_interim", "_loop"),
+        *("_may_go_on", "_overhead_bytes", "_parser", "_parts", "_parts_bytes", "_paused"),
+        *("_take", "_take_chunk", "_transport", "_until_close", "_wake", "_write_paused"),
+        *("ended", "heard", "idle_since_s", "status"),
+    )
+
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._wake: asyncio.Future[None] | None = None
         self._take: Take | None = None
+        self._take_chunk: Take | None = None
         self._paused = self._write_paused = False
         self._may_go_on = True
         """False once it can't have another request."""
@@ -60,6 +68,8 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._parts_bytes = self._overhead_bytes = 0
         self._interim = self._until_close = self._has_head = False
+        self._between_chunks = False
+        """Whether the parser, and all that came, is at the end of a chunk."""
         self._fault: Fault | None = None
         self.status = 0
         self.heard = False
@@ -96,22 +106,24 @@ class Connection(asyncio.Protocol):
         """That of a name in small letters, of several a list; empty if there is none."""
         return self._headers.get(name, b"").decode("latin-1")
 
-    async def read(self, take: Take | None = None) -> bytes:
+    async def read(self, take: Take | None = None, take_chunk: Take | None = None) -> bytes:
         """What has come of the body, at least something; empty at its end.
 
-        What comes while there is nothing is given to `take` first; what it takes is gone. Raises
-        UpstreamError when the body is cut, after what came before.
+        What comes while there is nothing is given to `take` first; what it takes is gone. Before
+        that, what begins where a chunk does is given to `take_chunk` as it came, which must take
+        exactly one chunk, and not the last, or nothing. Raises UpstreamError when the body is cut,
+        after what came before.
         """
         while not self._parts:
             if self.ended:
                 return b""
             if self._fault is not None:
                 raise UpstreamError(Failure(self._fault))
-            self._take = take
+            self._take, self._take_chunk = take, take_chunk
             try:
                 await self._news()
             finally:
-                self._take = None
+                self._take = self._take_chunk = None
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
@@ -163,6 +175,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes came."""
+        if self._between_chunks and self._take_chunk is not None and self._take_chunk(data):
+            return
         if not self._busy or self.ended:
             self.abort()  # nobody asked for them
             return
@@ -172,19 +186,23 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._malformed()
-        if self._parts_bytes > before_bytes:
-            self._overhead_bytes = 0
-            if self._take is not None and self._take(b"".join(self._parts)):
-                self._parts, self._parts_bytes = [], 0
-                if self._goes_on:
-                    return
-            elif self._parts_bytes > READ_BUFFER_BYTES and not (self._paused or self.ended):
-                self._paused = True
-                self._transport.pause_reading()
-        else:
+        has_body = self._parts_bytes > before_bytes
+        # a line that ends behind a chunk is its own: one that says a size begins the next
+        self._between_chunks = self._between_chunks and has_body and data.endswith(b"\r\n")
+        if not has_body:
             self._overhead_bytes += len(data)
             if self._overhead_bytes > OVERHEAD_LIMIT_BYTES:
                 self._malformed()
+        elif self._take is not None and self._take(b"".join(self._parts)):
+            self._parts, self._parts_bytes, self._overhead_bytes = [], 0, 0
+            if self._goes_on:
+                return
+        else:
+            self._overhead_bytes = 0
+            self._between_chunks = False  # what waits goes before what comes
+            if self._parts_bytes > READ_BUFFER_BYTES and not (self._paused or self.ended):
+                self._paused = True
+                self._transport.pause_reading()
         self._rouse()
 
     @property
@@ -202,7 +220,7 @@ class Connection(asyncio.Protocol):
         self._rouse()
 
     def _fail(self, fault: Fault) -> None:
-        self._may_go_on = False
+        self._may_go_on = self._between_chunks = False
         if not self.ended and self._fault is None:
             self._fault = fault
         self._rouse()
@@ -248,8 +266,17 @@ class Connection(asyncio.Protocol):
             self._parts.append(body)
             self._parts_bytes += len(body)
 
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """It has ended."""
+        self._between_chunks = True
+
     def on_message_complete(self) -> None:
         """The answer is whole, or the interim one."""
+        self._between_chunks = False
         if self._interim:
             self._interim = False
             self._headers.clear()

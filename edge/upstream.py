@@ -65,12 +65,12 @@ class Answer:
         """Whether it is whole, and nothing of it left to read."""
         return self._connection.is_read
 
-    async def some(self, take: Take | None = None) -> bytes:
+    async def some(self, take: Take | None = None, take_chunk: Take | None = None) -> bytes:
         """What has come of the body, empty at its end; raises UpstreamError when it is cut.
 
-        What comes while there is nothing is given to `take` first; what it takes is gone.
+        What comes while there is nothing may be taken in that moment, as `Connection.read` says.
         """
-        return await self._connection.read(take)
+        return await self._connection.read(take, take_chunk)
 
     async def read(self) -> bytes:
         """The whole body; raises UpstreamError when it is cut or has no end."""

@@ -2,8 +2,8 @@
 
 Rules: only what another replica can go on with as if it had said the beginning itself is continued,
 all else is a flaw, in one word for people; the caller must not see the seam: same id, time and
-model, one role, one finish, usage of the whole. While all goes well, what was sent is only kept, by
-reference, and read in bulk at every FOLD_BYTES or when the stream is cut; never logged or stored.
+model, one role, one finish, usage of the whole. While all goes well, what was sent is only kept,
+and read in bulk at every FOLD_BYTES or when the stream is cut; never logged or stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from edge.core.openai import Call
 from edge.core.surface import CHAT
 
 FOLD_BYTES = 32 * 1024
-FOLD_PIECES = 256  # each takes memory beside its bytes
 TEXT_LIMIT_CHARS = 1024 * 1024
 COMPLETION_MAX_TOKENS = 16  # what vLLM gives a text completion that does not say
 
@@ -82,6 +81,10 @@ class _StreamOptions(msgspec.Struct):
 class Transcript:
     """What one caller has of a stream; `flaw` says why it can't go on elsewhere."""
 
+    __slots__ = (
+        *("_chars", "_is_text", "_kept", "_text", "finished", "flaw", "head", "pieces", "usage"),
+    )
+
     def __init__(self) -> None:
         self.flaw = ""
         self.head: _Chunk | None = None
@@ -93,37 +96,30 @@ class Transcript:
         """Of text: so many tokens at least."""
         self._text: list[str] = []
         self._chars = 0
-        self._raw: list[bytes] = []
-        """Events, and"""
-        self._said: list[bytes] = []
-        """texts that are still to be read: only one of both."""
-        self._kept_bytes = 0
+        self._kept = bytearray()
+        """What is still to be read: events, or"""
+        self._is_text = False
+        """texts as they stand within quotes."""
 
     def sent(self, data: bytes) -> None:
         """The caller gets these whole events."""
         if not self.flaw:
-            if self._said:
-                self.fold()
-            self._keep(self._raw, data)
+            self._keep(data, is_text=False)
 
     def said(self, text: bytes, pieces: int) -> None:
         """The caller gets events like those before, with this text as it stands within quotes."""
         if not self.flaw:
-            if self._raw:
-                self.fold()
             self.pieces += pieces
-            self._keep(self._said, text)
+            self._keep(text, is_text=True)
 
     def fold(self) -> None:
         """Read what was kept."""
-        raw, said = b"".join(self._raw), b"".join(self._said)
-        self._raw.clear()
-        self._said.clear()
-        self._kept_bytes = 0
+        kept, self._kept = self._kept, bytearray()
         try:
-            if said:
-                self._say(msgspec.json.decode(b'"%b"' % said, type=str), 0)
-            self._read(raw)
+            if self._is_text:
+                self._say(msgspec.json.decode(b'"%b"' % bytes(kept), type=str), 0)
+            else:
+                self._read(bytes(kept))
         except msgspec.DecodeError:
             self.flaw = "format"
         if self._chars > TEXT_LIMIT_CHARS:
@@ -131,10 +127,12 @@ class Transcript:
         if self.flaw:
             self._text.clear()
 
-    def _keep(self, where: list[bytes], data: bytes) -> None:
-        where.append(data)
-        self._kept_bytes += len(data)
-        if self._kept_bytes >= FOLD_BYTES or len(where) >= FOLD_PIECES:
+    def _keep(self, data: bytes, *, is_text: bool) -> None:
+        if self._is_text is not is_text:
+            self.fold()
+            self._is_text = is_text
+        self._kept += data
+        if len(self._kept) >= FOLD_BYTES:
             self.fold()
 
     @property

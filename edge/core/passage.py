@@ -31,7 +31,8 @@ class Passage:
         self._namer = Namer(self._dialect, call.answers_as)
         self._hides_usage = bool(call.add_usage)
         self._rest = rest
-        self._shape = Shape()
+        self.shape = Shape()
+        """Of its plain events."""
         self._started = started
         self._held = b""
         self.singly = rest is not None or self._dialect is not Dialect.OPENAI
@@ -48,22 +49,22 @@ class Passage:
 
     def plain(self, data: bytes) -> Plain | None:
         """Whole events like those before; None: `feed` them."""
-        return self._shape.read(data)
+        return self.shape.read(data)
 
     def beginning(self, data: bytes) -> tuple[Plain | None, int]:
         """Those of these events that are so, from the first one on, and their bytes."""
-        size = self._shape.extent(data) if self.flows else 0
-        plain = self._shape.read(data[:size]) if size else None
+        size = self.shape.extent(data) if self.flows else 0
+        plain = self.shape.read(data[:size]) if size else None
         return plain, size if plain else 0
 
     def feed(self, events: list[Event]) -> bytes | Plain:
         """What may pass now."""
         first = events[0] if len(events) == 1 and self.flows else None
         if first and first.kind is Kind.DATA and FINISHED not in first.raw:
-            if plain := self._shape.read(first.raw):
+            if plain := self.shape.read(first.raw):
                 return plain
             named = self._namer.events(first.raw)
-            self._shape.learn(first.raw, named)
+            self.shape.learn(first.raw, named)
             return named
         passing = bytearray()
         for event in events:

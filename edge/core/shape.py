@@ -11,6 +11,8 @@ import re
 from typing import NamedTuple
 
 _TEXT = re.compile(rb'"(?:text|content|reasoning|reasoning_content|arguments)":"((?:[^"\\]|\\.)*)"')
+_MARKS = b'"\\\r\n'  # of what is not simply a text
+_LINE_END = ord("\n")
 _INSIDE = re.compile(rb'(?:[^"\\\n\r]|\\.)*')
 
 
@@ -27,8 +29,10 @@ class Plain(NamedTuple):
 class Shape:
     """Of one stream's events, as they come and as they are to pass."""
 
+    __slots__ = ("_after", "_before", "_chunk_end", "_passing_before", "_passing_seam", "_seam")
+
     def __init__(self) -> None:
-        self._before = self._after = self._seam = b""
+        self._before = self._after = self._seam = self._chunk_end = b""
         self._passing_before = self._passing_seam = b""
 
     def learn(self, data: bytes, named: bytes) -> None:
@@ -44,6 +48,7 @@ class Shape:
             self._passing_before = passing[: -len(tail)]
             self._seam = self._after + self._before
             self._passing_seam = self._after + self._passing_before
+            self._chunk_end = self._after + b"\r\n"
 
     def extent(self, data: bytes) -> int:
         """How many bytes at the beginning may all be such events."""
@@ -54,6 +59,28 @@ class Shape:
         start = seam + len(after) if seam >= 0 else 0
         end = data.find(after, start + len(before))
         return end + len(after) if end >= 0 else start
+
+    def chunk(self, chunk: bytes) -> tuple[bytes, bytes] | None:
+        """Of one such event that is all of an HTTP chunk: the chunk to pass, and its text.
+
+        None: take it out of its chunk and `read` it.
+        """
+        before, end = self._before, self._chunk_end
+        if not end or len(chunk) < 16:
+            return None
+        start = 4 if chunk[3] == _LINE_END else 5  # of less than 4 KiB
+        size_bytes = len(chunk) - start - 2
+        opening = b"%x\r\n%b" % (size_bytes, before)
+        if not (chunk.startswith(opening) and chunk.endswith(end, len(opening))):
+            return None
+        text = chunk[len(opening) : -len(end)]
+        if len(text.translate(None, _MARKS)) != len(text):
+            return None
+        passing_before = self._passing_before
+        if passing_before == before:
+            return chunk, text
+        size_bytes += len(passing_before) - len(before)
+        return b"%x\r\n%b%b%b" % (size_bytes, passing_before, text, end), text
 
     def read(self, data: bytes) -> Plain | None:
         """Events that all look so; None: look at each."""

@@ -56,6 +56,13 @@ class Writer:
         if data and not self._transport.is_closing():  # an empty chunk would end it
             self._transport.write(data if self.is_old else b"%x\r\n%b\r\n" % (len(data), data))
 
+    def put_chunk(self, chunk: bytes) -> bool:
+        """One chunk of a stream as it is framed; False, and nothing, where that can't be now."""
+        if self._flow.is_full or self._transport.is_closing():
+            return False
+        self._transport.write(chunk)
+        return True
+
     def end(self) -> None:
         """The stream is whole."""
         if not self.is_old:

@@ -307,3 +307,24 @@ async def test_who_waits_may_take_what_comes_in_the_same_moment() -> None:
         made.data_received(b"1\r\ne\r\n0\r\n\r\n")
     assert (taken[-1], reading.result()) == (b"e", b"")
     assert made.finish()
+
+
+async def test_chunks_may_be_taken_as_they_are_framed_where_nothing_else_is_begun() -> None:
+    made, _ = asked()
+    feed(made, CHUNKED[: CHUNKED.index(b"2\r\n")])
+    await made.head()
+    seen: list[bytes] = []
+
+    def take_chunk(data: bytes) -> bool:
+        seen.append(data)
+        return data == b"1\r\nx\r\n"
+
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(made.read(lambda data: data[:2] != b"no", take_chunk))
+        await asyncio.sleep(0)
+        came = [b"1\r\na\r\n", b"1\r\nx\r\n", b"1", b"\r\nb\r\n", b"1\r\nb\r\n1", b"\r\nb\r\n"]
+        came += [b"1\r\nx\r\n1\r\nc\r", b"\n", b"1\r\nx\r\n", b"1\r\nx\r\n", b"2\r\nno\r\n"]
+        for data in (*came, b"1\r\nx\r\n"):
+            made.data_received(data)
+        assert seen == [came[number] for number in (1, 2, 4, 6, 9, 10)]
+    assert reading.result() == b"nox"  # what waits goes before what comes
