@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from msgspec.structs import replace
 
 from standalone import banner, fleet, ports, state
 from standalone.config import Flags, Plan, effective, plan, with_page
@@ -21,6 +22,7 @@ from standalone.join import join
 from standalone.supervisor import StartError, Supervisor
 from trimtab.runtime import service
 from trimtab.runtime.clock import now_s
+from trimtab.runtime.config import Secret
 from trimtab.runtime.tasks import TaskRunner
 
 app = typer.Typer(
@@ -96,8 +98,11 @@ async def serve(todo: Plan, place: state.State, console: banner.Console) -> None
     engines = await choose(todo, console)
     key = todo.key or ("" if todo.base.keys else state.kept_key(place))
     config = effective(todo, place.control_target, engines.added, key)
+    if todo.upstream_key:  # in a file of ours: an environment is seen by every child
+        state.write_private(place.upstream_key, f"{todo.upstream_key}\n")
+        config = replace(config, upstream_key=Secret(file=str(place.upstream_key)))
     state.write_private(place.config, msgspec.json.format(msgspec.json.encode(config)).decode())
-    specs = [*engines.specs, *fleet.services(place, config, todo.upstream_key)]
+    specs = [*engines.specs, *fleet.services(place, config)]
     supervisor = Supervisor(specs, place, random.SystemRandom(), console)
     _obey_signals(stop, supervisor, console)
 

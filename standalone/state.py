@@ -43,6 +43,11 @@ class State:
         return self.root / "run" / "trimtab.json"
 
     @property
+    def upstream_key(self) -> pathlib.Path:
+        """The engines' own key, if they have one."""
+        return self.root / "run" / "upstream.key"
+
+    @property
     def logs(self) -> pathlib.Path:
         """Where the children's output goes."""
         return self.root / "logs"

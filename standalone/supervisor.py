@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from standalone import leash, notices, restart
+from standalone.config import UPSTREAM_KEY_ENV
 from standalone.state import State, rotate
 from trimtab.policy.dice import Dice
 from trimtab.runtime.backoff import Backoff
@@ -84,6 +85,7 @@ class Child:
     async def _run(self) -> int:
         command = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *self.spec.argv)
         env = {**os.environ, **self.spec.env, "NOTIFY_SOCKET": str(self._socket)}
+        env.pop(UPSTREAM_KEY_ENV, None)  # they have it in a file
         with self.log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=env,
