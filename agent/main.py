@@ -54,7 +54,7 @@ async def serve_until(stop: asyncio.Event, config: AgentConfig) -> None:
                 )
             await loop.looked.wait()
             status = f"watching {len(watches)} engines"
-            reloading = Reloading(partial(reload.take, config, loop, stack), usually=status)
+            reloading = Reloading(partial(reload.take, config, loop, stack), lambda _: None, status)
             tasks.forever("reload", reloading.run())
             notify(ready=True, status=status)
             await stop.wait()

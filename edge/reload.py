@@ -32,7 +32,7 @@ class Configured:
     def follow(self, runner: TaskRunner, tls: ListenerTls | None) -> Reloading:
         """Do what is asked for by signal."""
         told = self._metrics.reload_successful.set
-        reloading = Reloading(partial(self._take, tls), told)
+        reloading = Reloading(partial(self._take, tls), told, "serving")
         runner.forever("access log", self.access.run())
         runner.forever("reload", reloading.run())
         return reloading

@@ -326,11 +326,13 @@ def _credential(name: str) -> pathlib.Path:
             f"credential {name}: $CREDENTIALS_DIRECTORY is not set, as systemd does it: {how},"
             " or use file"
         )
-    path = pathlib.Path(directory) / name
-    if not path.exists():
-        known = ", ".join(sorted(entry.name for entry in pathlib.Path(directory).iterdir()))
-        raise ConfigError(f"credential {name}: the unit has {known or 'none'}: {how}")
-    return path
+    try:
+        known = sorted(os.listdir(directory))
+    except OSError as error:
+        raise ConfigError(f"credential {name}: {directory}: {error.strerror}") from None
+    if name not in known:
+        raise ConfigError(f"credential {name}: the unit has {', '.join(known) or 'none'}: {how}")
+    return pathlib.Path(directory) / name
 
 
 def text_of(path: pathlib.Path) -> str:
