@@ -29,6 +29,8 @@ class EngineConfig:
     url: str
     max_num_seqs: int | None = None
     """Requests it runs at once; None to find out."""
+    unit: str = ""
+    """The service that it is, if that may be restarted."""
 
     @property
     def host(self) -> str:
@@ -119,12 +121,12 @@ def _engines(node: str, listed: Sequence[file.Engine]) -> tuple[EngineConfig, ..
             raise ConfigError(f"two engines are called {replica}: {engines[replica].url} and {url}")
         if item.max_num_seqs is not None and item.max_num_seqs > SEQS_LIMIT:
             raise ConfigError(f"{replica}: max_num_seqs {item.max_num_seqs} is above {SEQS_LIMIT}")
-        engines[replica] = EngineConfig(replica, url, item.max_num_seqs)
+        engines[replica] = EngineConfig(replica, url, item.max_num_seqs, item.unit)
     return tuple(engines.values())
 
 
 def _upstream_key(base: file.Config) -> str:
-    key = os.environ.get("TRIMTAB_UPSTREAM_KEY", "").strip()
+    key = os.environ.get(file.UPSTREAM_KEY_ENV, "").strip()
     if not key and base.upstream_key is not None:
         key = file.resolve(base.upstream_key, "upstream_key")
     if not (key.isascii() and (key.isprintable() or not key)):

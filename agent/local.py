@@ -94,7 +94,7 @@ class Local:
         if watch.leaving is None:
             watch.leaving = Leaving(clock.now_s())
         while (leaving := watch.leaving) is not None:
-            if leaving.empty(clock.now_s()):
+            if watch.is_given_up or leaving.empty(clock.now_s()):
                 yield Answer(work=0, done=True)
                 return
             yield Answer(work=leaving.work)

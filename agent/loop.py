@@ -11,19 +11,20 @@ import logging
 import math
 import uuid
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 
 from agent.engine import Probed
 from agent.nvml import GpuWatch
+from agent.remedy import Remedy
 from agent.uplink import Uplink
 from agent.watch import EngineWatch
+from trimtab.directives import Drain, Restart, Resume
 from trimtab.facts import EngineSetup, NodeFacts
 from trimtab.model import (
     AgentDirective,
     AgentMessage,
-    Drain,
     EngineFacts,
     NodeHello,
     Outcome,
@@ -31,7 +32,6 @@ from trimtab.model import (
     ProbeResult,
     Refused,
     Report,
-    Resume,
     SetReportPeriod,
 )
 from trimtab.runtime import clock
@@ -73,6 +73,7 @@ class AgentLoop:
         self._set_up: tuple[EngineSetup, ...] = ()
         self._node_told_s = clock.now_s()
         self._tasks: TaskRunner | None = None
+        self._remedy = Remedy()
         self._underway: dict[str, asyncio.Task[None]] = {}
         self.looked = asyncio.Event()
         """Every engine was looked at once."""
@@ -121,6 +122,8 @@ class AgentLoop:
                 watch = self._watches.get(directive.replica)
                 if watch is not None:
                     watch.draining = isinstance(directive, Drain)
+            case Restart():
+                self._restart(directive)
             case Refused():
                 self._refused(directive.reason)
 
@@ -201,6 +204,15 @@ class AgentLoop:
             duration_ms=duration_ms,
             outcome=probed.outcome,
         )
+        self._uplink.send(result)
+
+    def _restart(self, grant: Restart) -> None:
+        if self._tasks is not None:
+            self._start(self._tasks, f"restart {grant.replica}", partial(self._run_restart, grant))
+
+    async def _run_restart(self, grant: Restart) -> None:
+        result = await self._remedy.restart(grant, self._watches.get(grant.replica))
+        log.warning("restart of an engine", extra={"fields": asdict(grant) | asdict(result)})
         self._uplink.send(result)
 
     def _refused(self, reason: str) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 import grpc
 
 from trimtab import codec
+from trimtab.directives import Restarted
 from trimtab.facts import NodeFacts
 from trimtab.model import AgentDirective, AgentMessage, Bye, EngineFacts, ProbeResult, Report
 from trimtab.policy.dice import Dice
@@ -34,6 +35,7 @@ GOOD_STREAM_S = 5.0
 """A stream that lived this long was a success: the next attempt is quick."""
 BYE_TIMEOUT_S = 1.0
 log = logging.getLogger("agent.uplink")
+Aside = EngineFacts | ProbeResult | NodeFacts | Restarted
 Stream = grpc.aio.StreamStreamCall[agent_pb2.AgentMessage, agent_pb2.AgentDirective]
 
 
@@ -58,7 +60,7 @@ class Uplink:
         self._targets = Targets(targets)
         self._identity = identity
         self._backoff = Backoff(dice)
-        self._messages: deque[EngineFacts | ProbeResult | NodeFacts] = deque(maxlen=MESSAGES_LIMIT)
+        self._messages: deque[Aside] = deque(maxlen=MESSAGES_LIMIT)
         self._report_due = False
         self._bye: Bye | None = None
         self._wake = asyncio.Event()
@@ -70,7 +72,7 @@ class Uplink:
         self._report_due = True
         self._wake.set()
 
-    def send(self, message: EngineFacts | ProbeResult | NodeFacts) -> None:
+    def send(self, message: Aside) -> None:
         """Send beside the reports; dropped when nobody listens."""
         self._messages.append(message)
         self._wake.set()

@@ -84,6 +84,9 @@ class EngineWatch:
         """Whether the control plane wants it drained."""
         self.leaving: Leaving | None = None
         """Whether someone on this node does; see agent/local."""
+        self.unit = config.unit
+        """The service that it is, if that may be restarted."""
+        self._given_up: int | None = None
 
     async def look(self) -> None:
         """Ask once for its metrics."""
@@ -140,6 +143,7 @@ class EngineWatch:
             epoch=self._track.epoch,
             uptime_ms=max(int((clock.wall_s() - started_s) * 1000), 0) if started_s else None,
             adapters=tuple(model.id for model in self._models if model.parent),
+            unit=self.unit,
         )
 
     def setup(self) -> EngineSetup:
@@ -185,6 +189,23 @@ class EngineWatch:
         self._models = models or self._models
         self._version = version or self._version
         self._process = found or self._process
+
+    def give_up(self, epoch: int) -> str:
+        """It is to be restarted, so nobody waits for it any more; or why it must not be."""
+        state = self._track.verdict.state
+        vitals = self._progress.vitals if self._progress else None
+        if self._track.epoch != epoch:
+            return "it was started anew meanwhile"
+        idle = state is EngineState.READY and vitals is not None and not progress.work(vitals)
+        if state is not EngineState.STALLED and not idle:
+            return f"its agent sees that it is {state.name}"
+        self._given_up = epoch
+        return ""
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether this start of it is being ended."""
+        return self._given_up == self._track.epoch
 
     async def probe(self, timeout_s: float) -> Probed:
         """Ask for one token."""

@@ -19,6 +19,7 @@ import msgspec
 from controlplane.core.placement import EngineSpec, spec_of
 from controlplane.store.etcd_client import Access
 from trimtab.model import ApiKey, EdgePolicy, Pool
+from trimtab.policy.remedy import OFF, Rules
 from trimtab.runtime import config as file
 from trimtab.runtime import live_config, shapes
 from trimtab.runtime.service import ConfigError
@@ -70,6 +71,7 @@ class ControlConfig:
     """HOST:PORT for the status page and /metrics; empty: none."""
     node: str = ""
     """This machine's name; after it engines without a name are called."""
+    remediation: Rules = OFF
     settings: tuple[ConfigSetting, ...] = ()
     """What else the file says."""
     base: file.Config = field(default_factory=file.Config)
@@ -140,10 +142,15 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         tls=tls,
         metrics=metrics,
         node=node,
+        remediation=_rules(base.remediation),
         settings=live_config.settings(base),
         base=base,
         argv=argv,
     )
+
+
+def _rules(said: file.Remediation) -> Rules:
+    return Rules(said.restarts_per_hour, said.floor, said.after_s)
 
 
 def _admin_socket(

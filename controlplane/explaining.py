@@ -39,7 +39,8 @@ def _explain(
 ) -> Explanation:
     case = explanation.case(loop.registry, fleet, name, clock.now_s(), clock.wall_s())
     node_events = loop.journal.latest(case.replica.node, explanation.EVENTS_SHOWN)
-    case = replace(case, told=told, node_events=node_events)
+    restart = loop.remedies.says(name)
+    case = replace(case, told=told, node_events=node_events, restart=restart)
     return explanation.explain(case, loop.journal.latest(name, explanation.EVENTS_SHOWN))
 
 

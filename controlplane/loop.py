@@ -50,12 +50,14 @@ from controlplane.leader import Tenure
 from controlplane.live import LiveConfiguration
 from controlplane.probes import Probes
 from controlplane.questions import Questions, Told
+from controlplane.remedies import Remedies
 from controlplane.saver import Saver
 from controlplane.settings import Settings
 from controlplane.slices import sliced
 from controlplane.store.protocol import Compare, Store
 from controlplane.streams import AgentStream, EdgeStream, Stream
 from trimtab.codec import Parts
+from trimtab.directives import Restarted
 from trimtab.facts import NodeFacts
 from trimtab.model import (
     Ack,
@@ -95,6 +97,7 @@ class ControlLoop:
         self.refusals = Refusals()
         self.journal = Journal()
         self.probes = Probes()
+        self.remedies = Remedies(settings.remediation)
         self.steering = asyncio.Lock()
         """Held by a change by hand: each is judged by what those before it did."""
         self._numbers = itertools.count(1)
@@ -128,6 +131,7 @@ class ControlLoop:
             runner.forever("journal", self._saver.follow(self.journal))
             runner.forever("publisher", self._publish_forever())
             runner.forever("ticks", self._tick_forever())
+            runner.forever("remedies", self.remedies.run(self))
             await asyncio.Event().wait()
 
     def end(self, reason: str) -> None:
@@ -160,6 +164,9 @@ class ControlLoop:
         stream.introduced = True
         if isinstance(message, ProbeResult):
             self.probes.take(message)
+        if isinstance(message, Restarted):
+            node = self._registry.agents.speaker(stream.number)
+            self.remedies.take(self, node.hello.node if node else "", message)
         self._handle(AgentSaid(stream.number, message))
 
     def agent_gone(self, stream: AgentStream) -> None:

@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 
 import controlplane.experiments  # noqa: F401  # both before gRPC: see there
@@ -23,6 +22,7 @@ from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
 from controlplane.leader import Alone, Candidate, Election, StoreElection
 from controlplane.members import Members
+from controlplane.metrics import ControlMetrics, read
 from controlplane.seat import Seat
 from controlplane.settings import Settings
 from controlplane.store import open as open_store
@@ -31,7 +31,6 @@ from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
 from trimtab.runtime import rpc, service
 from trimtab.runtime.notify import notify, stay_alive
-from trimtab.runtime.reload import Reloading
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
 
@@ -81,12 +80,12 @@ async def _serve(
             members.guard.on_refused = seat.turned_away
             await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
-        take = partial(reload.take, config, settings, seat)
-        reloading = Reloading(take, seat.reloaded, status := f"serving on {config.listen}")
+        metrics = ControlMetrics(lambda: read(seat.loop), members.identity if members else None)
+        reloading = reload.prepare(config, settings, seat, metrics)
         runner.forever("reload", reloading.run())
         log.info("serving", extra={"fields": {"listen": config.listen}})
-        notify(ready=True, status=status)
-        async with http.serving(config.metrics, seat):
+        notify(ready=True, status=reloading.usually)
+        async with http.serving(config.metrics, seat, metrics):
             await stop.wait()
         notify(stopping=True)
         if members:
@@ -107,6 +106,7 @@ def _settings(config: ControlConfig) -> Settings:
         stale_s=max(STALE_S, REPORTS_MISSED * config.report_period_s),
         node=config.node,
         others=config.settings,
+        remediation=config.remediation,
         store="etcd" if config.etcd else "embedded",
     )
 

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from controlplane import live
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.live import Live
 from controlplane.core.placement import Placement
 from controlplane.live import BadConfigError
+from controlplane.metrics import ControlMetrics
 from controlplane.seat import Seat
 from controlplane.settings import Settings
 from trimtab.runtime import live_config
+from trimtab.runtime.reload import Reloading
 from trimtab.runtime.service import ConfigError
 
 
-async def take(config: ControlConfig, settings: Settings, seat: Seat) -> Sequence[str]:
+def prepare(
+    config: ControlConfig, settings: Settings, seat: Seat, metrics: ControlMetrics
+) -> Reloading:
+    """Ready to be told."""
+    take = partial(_take, config, settings, seat)
+    return Reloading(take, metrics.process.reloaded, f"serving on {config.listen}")
+
+
+async def _take(config: ControlConfig, settings: Settings, seat: Seat) -> Sequence[str]:
     """Do so; what waits for a restart. Raises ConfigError."""
     new = await asyncio.to_thread(from_args, config.argv)
     file = Live(Placement(new.pools, new.engines), new.keys, new.policy, settings.node)

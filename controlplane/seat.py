@@ -36,7 +36,6 @@ class Seat:
         self.loop: ControlLoop | None = None  # while we lead
         self.leader = ""  # the target of another who leads
         self.waiting = 0  # calls
-        self.has_newest_file = True
 
     def take(self, loop: ControlLoop) -> None:
         """We lead."""
@@ -50,10 +49,6 @@ class Seat:
         """A peer's certificate did not let it in, or any more: one of the things that happen."""
         if self.loop is not None:
             self.loop.note("certificate refused", {"node": name, "problem": problem})
-
-    def reloaded(self, well: bool) -> None:
-        """The file was taken anew, or could not be."""
-        self.has_newest_file = well
 
     async def loop_or_refuse(self, context: Context) -> ControlLoop:
         """Our loop; otherwise the call ends, with the leader's target."""

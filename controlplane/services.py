@@ -11,6 +11,7 @@ from controlplane import (
     service_doctor,
     service_edge,
     service_explain,
+    service_scaler,
     service_steer,
     service_whatif,
 )
@@ -26,6 +27,7 @@ NAMES = (
     service_doctor.NAME,
     service_whatif.NAME,
     service_steer.NAME,
+    service_scaler.NAME,
 )
 
 
@@ -39,3 +41,4 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     service_config.register(service_config.ConfigService(seat), server)
     service_doctor.register(service_doctor.DoctorService(seat), server)
     service_whatif.register(seat, server)
+    service_scaler.register(service_scaler.ScalerService(seat), server)

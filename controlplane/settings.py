@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from controlplane.core.live import Live
 from controlplane.core.placement import Placement
 from trimtab.model import ApiKey, EdgePolicy
+from trimtab.policy.remedy import OFF, Rules
 from trimtab.views import ConfigSetting
 
 
@@ -24,6 +25,8 @@ class Settings:
     node: str = ""
     others: tuple[ConfigSetting, ...] = ()
     """What the file says beside that."""
+    remediation: Rules = OFF
+    """Which engines may be restarted, and how often."""
     store: str = "embedded"
     """Where state is kept, for people."""
 

@@ -29,12 +29,19 @@ SECTIONS = (
     config.Secret,
     config.Etcd,
     config.EdgeLimits,
+    config.Remediation,
     config.AccessLog,
     config.Certificate,
     config.Tls,
 )
 # They stand only below settings that need a restart; RESTARTS says whose.
-PARTS_OF_A_RESTART = (config.Fallback, config.Etcd, config.Certificate, config.Tls)
+PARTS_OF_A_RESTART = (
+    config.Fallback,
+    config.Etcd,
+    config.Remediation,
+    config.Certificate,
+    config.Tls,
+)
 PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 INTRO = """\
 <!-- Generated from trimtab/runtime/config.py by `./run docs`: change it there. -->

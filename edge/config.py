@@ -147,7 +147,7 @@ def _extra_paths(base: file.Config) -> tuple[str, ...]:
 
 
 def _upstream_key(base: file.Config) -> str:
-    key = os.environ.get("TRIMTAB_UPSTREAM_KEY", "")
+    key = os.environ.get(file.UPSTREAM_KEY_ENV, "")
     return key or (file.resolve(base.upstream_key, "upstream_key") if base.upstream_key else "")
 
 

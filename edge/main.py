@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import pathlib
 import random
 import sys
@@ -17,6 +16,7 @@ from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.feed import Feed
 from edge.http.server import serving
+from edge.metrics import EdgeMetrics
 from edge.proxy import Proxy
 from edge.reload import Configured
 from edge.server import Endpoint, admin_app
@@ -30,7 +30,6 @@ from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.runtime.tls import Identity
 
 STATUS_PERIOD_S = 1.0
@@ -43,18 +42,19 @@ async def serve(config: EdgeConfig) -> None:
     table = RoutingTable()
     dispatch = Dispatch(table, random.Random())  # noqa: S311 - where a request goes is no secret
     admission = Admission(table, dispatch)
-    metrics = EdgeMetrics()
+    metrics = EdgeMetrics(dispatch, config.identity, tls := _tls(config))
     feed = Feed(config, table, dispatch, admission, metrics)
     feed.restore()
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
+        endpoint.finished.append(metrics.turned_away)
         configured = Configured(config, endpoint, metrics)
         stack.push_async_callback(configured.access.close)
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
         callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
-        public = await listening.public(callers, config, tls := _tls(config))
+        public = await listening.public(callers, config, tls)
         feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch, tls)
         beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
         operators = admin_app(endpoint, metrics, proxy.decisions), *config.admin_address
@@ -70,7 +70,7 @@ async def serve(config: EdgeConfig) -> None:
             await feed.settle()
             service.rarely_collect()
             await public.start_serving()
-            runner.forever("status", _tell_status(feed, endpoint, dispatch, reloading))
+            runner.forever("status", _tell_status(feed, endpoint, dispatch, metrics, reloading))
             await stop.wait()
             endpoint.draining = True
             notify(stopping=True, more_s=configured.now.drain_s + STOP_MARGIN_S)
@@ -99,7 +99,11 @@ def _tls(config: EdgeConfig) -> ListenerTls | None:
 
 
 async def _tell_status(
-    feed: Feed, endpoint: Endpoint, dispatch: Dispatch, reloading: Reloading
+    feed: Feed,
+    endpoint: Endpoint,
+    dispatch: Dispatch,
+    metrics: EdgeMetrics,
+    reloading: Reloading,
 ) -> None:
     await feed.fresh.wait()
     notify(ready=True)
@@ -113,7 +117,7 @@ async def _tell_status(
         if status != told and not endpoint.draining:
             notify(status=status)
             told = status
-        await asyncio.sleep(STATUS_PERIOD_S)
+        await metrics.sleep(STATUS_PERIOD_S)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -25,10 +25,10 @@ from edge.core.surface import Dialect, Found, Surface
 from edge.core.table import RoutingTable
 from edge.http.request import Request
 from edge.http.response import Response
+from edge.metrics import EdgeMetrics
 from edge.proxy import Proxy
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import clock, telemetry
-from trimtab.runtime.telemetry import EdgeMetrics
 
 ALIVE_BODY = b'{"status":"ok"}'
 ASKED_ALL_THE_TIME = frozenset({surface.ALIVE, surface.ALIVE_ALIAS, surface.READY})
@@ -183,6 +183,7 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.
     """The operators' address: metrics, health, and why a request went as it did."""
 
     async def scrape(_request: web.Request) -> web.Response:
+        metrics.refresh()
         text = await asyncio.to_thread(metrics.render)  # tens of ms with many series
         return web.Response(body=text, headers={"content-type": telemetry.CONTENT_TYPE})
 

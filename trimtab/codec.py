@@ -26,6 +26,7 @@ from trimtab.v1 import (
     doctor_pb2,
     edge_pb2,
     explain_pb2,
+    remedy_pb2,
     steer_pb2,
     types_pb2,
 )
@@ -257,6 +258,7 @@ def _message_classes() -> dict[str, type[Message]]:
         explain_pb2,
         config_pb2,
         doctor_pb2,
+        remedy_pb2,
     )
     return {
         name: getattr(module, name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from trimtab.directives import Drain, Restart, Restarted, Resume
 from trimtab.facts import NodeFacts
 
 
@@ -170,6 +171,7 @@ class EngineFacts:
     epoch: int = 0
     uptime_ms: int | None = None
     adapters: tuple[str, ...] = ()
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,28 +247,14 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """Report an engine as DRAINING."""
-
-    replica: str
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """Undo Drain."""
-
-    replica: str
-
-
-@dataclass(frozen=True, slots=True)
 class Refused:
     """A message the control plane did not take."""
 
     reason: str
 
 
-AgentMessage = NodeHello | EngineFacts | Report | ProbeResult | Bye | NodeFacts
-AgentDirective = SetReportPeriod | Probe | Drain | Resume | Refused
+AgentMessage = NodeHello | EngineFacts | Report | ProbeResult | Bye | NodeFacts | Restarted
+AgentDirective = SetReportPeriod | Probe | Drain | Resume | Refused | Restart
 
 
 @dataclass(frozen=True, slots=True)

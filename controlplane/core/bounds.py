@@ -118,6 +118,7 @@ def bounded_facts(facts: EngineFacts) -> EngineFacts:
         url=facts.url.rstrip("/"),
         served_models=tuple(clip(model) for model in models),
         vllm_version=clip(facts.vllm_version),
+        unit=clip(facts.unit),
         max_model_len_tokens=_capped(facts.max_model_len_tokens, TOTAL_LIMIT),
         kv_cache_tokens=_capped(facts.kv_cache_tokens, TOTAL_LIMIT),
         uptime_ms=_capped(facts.uptime_ms, AGE_LIMIT_MS),

@@ -55,6 +55,8 @@ class Case:
     told: Sequence[ReplicaAtEdge] = ()
     """Where edges sent what it could have had."""
     overrides: Sequence[Override] = ()
+    restart: str = ""
+    """Whether its engine is restarted without a person."""
 
 
 Look = Callable[[Case], tuple[Concern, str]]
@@ -289,6 +291,7 @@ LOOKS: dict[str, Look] = {
     "engine": _engine,
     "breaker": _breaker,
     "work": _work,
+    "restart": lambda case: (Concern.FINE, case.restart),
     "model": _model,
     "adapters": _adapters,
     "context": _context,

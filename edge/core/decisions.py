@@ -48,6 +48,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """Of the prompt, where the engine has said so."""
     cached_tokens: int = 0
     """Of these, found in the engine's cache."""
+    reasoning_tokens: int = 0
+    """Of the answer, those that were thought, where the engine has said so."""
     is_hedge: bool = False
     """Beside another one that was late."""
 
@@ -59,6 +61,8 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     status: int = 0
     code: str = ""
     retry_after_s: float | None = None
+    reason: str = ""
+    """Why it was shed, if it was."""
 
 
 class Notes(msgspec.Struct):
@@ -96,6 +100,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     stream: bool = False
     prompt_tokens: int = 0
     """An estimate by its length."""
+    own_s: float = 0.0
+    """What it neither waited nor was with a replica."""
+    retries: int = 0
+    """How often its caller had tried before, by his own word."""
+    is_pass: bool = False
+    """Whether it is a pass over its prompt, which makes no token."""
     model: str = ""
     """What it asked for: the name of a pool, an alias or an adapter that there is."""
     trace_id: str = ""

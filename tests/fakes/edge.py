@@ -21,6 +21,7 @@ from edge.core.table import RoutingTable
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.http.server import Server, serving
+from edge.metrics import EdgeMetrics
 from edge.proxy import Proxy
 from edge.server import Endpoint, admin_app
 from trimtab.model import (
@@ -37,7 +38,6 @@ from trimtab.model import (
 from trimtab.runtime import clock
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import EdgeMetrics
 
 KEY = "sk-test-0123456789abcdef"
 MODEL = "demo"
@@ -135,7 +135,7 @@ async def running_edge(
     table = RoutingTable()
     dispatch = Dispatch(table, random.Random(0))
     admission = Admission(table, dispatch)
-    metrics = EdgeMetrics()
+    metrics = EdgeMetrics(dispatch)
     async with (
         ways.connect("", fallbacks or {}, metrics) as leading,
         TaskRunner() as runner,

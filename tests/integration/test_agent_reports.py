@@ -16,9 +16,9 @@ from agent.main import serve_until
 from tests.fakes.control_plane import FakeControlPlane
 from tests.fakes.engines import SimEngine, sim_engine
 from tests.fakes.wait import until
+from trimtab.directives import Drain, Resume
 from trimtab.model import (
     Bye,
-    Drain,
     EngineFacts,
     EngineSample,
     EngineState,
@@ -27,7 +27,6 @@ from trimtab.model import (
     Probe,
     ProbeResult,
     Report,
-    Resume,
 )
 from trimtab.policy import progress
 from trimtab.runtime.tasks import TaskRunner

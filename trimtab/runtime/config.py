@@ -19,6 +19,8 @@ from trimtab.runtime import shapes, yaml_source
 from trimtab.runtime.service import ConfigError
 
 FILE_LIMIT_BYTES = 1024 * 1024
+UPSTREAM_KEY_ENV = "TRIMTAB_UPSTREAM_KEY"
+"""What holds the engines' own key, before `upstream_key`."""
 WORKERS_MAX = 32
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
 ApiUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.api_problem})]
@@ -28,6 +30,7 @@ Origin = Annotated[str, msgspec.Meta(title="origin", extra={"check": shapes.orig
 ApiPath = Annotated[str, msgspec.Meta(title="path", extra={"check": shapes.path_problem})]
 Sha256 = Annotated[str, msgspec.Meta(title="hex digits", extra={"check": shapes.sha256_problem})]
 Moment = Annotated[str, msgspec.Meta(title="time", extra={"check": shapes.moment_problem})]
+Unit = Annotated[str, msgspec.Meta(title="unit", extra={"check": shapes.no_or_unit_problem})]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -68,6 +71,8 @@ class Engine(Section, frozen=True):
     """Model name to ask it for; by default the first one it serves."""
     max_num_seqs: Positive | None = None
     """Requests it runs at once; by default read off its command line."""
+    unit: Unit = ""
+    """systemd unit that its agent may have restarted, like vllm@0.service; see remediation."""
 
 
 class Fallback(Section, frozen=True):
@@ -212,6 +217,17 @@ class EdgeLimits(Section, frozen=True):
     """Edges that `trimtab up` runs on `listen`, one a core, each with an `admin` port, in a row."""
 
 
+class Remediation(Section, frozen=True):
+    """Restarts of engines that are stalled beyond doubt and have a `unit`; see docs/deploy.md."""
+
+    restarts_per_hour: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
+    """Most of one engine in an hour, and of a pool one at a time; 0: none, ever."""
+    floor: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """So many others of its pool must serve; 0 for a pool of one."""
+    after_s: Annotated[float, msgspec.Meta(ge=10, le=3_600)] = 60.0
+    """For so long nothing must have moved in it, six times as long in its first steps."""
+
+
 class Tls(Section, frozen=True):
     """Closed wires (docs/security.md): certificates on both sides of every TCP connection."""
 
@@ -260,6 +276,8 @@ class Config(Section, frozen=True):
     """The engines' own --api-key, if they have one."""
     edge: EdgeLimits = EdgeLimits()
     """Limits and timers."""
+    remediation: Remediation = Remediation()
+    """What may be restarted without a person; by default nothing."""
 
 
 # What may name one thing only.

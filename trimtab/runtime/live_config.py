@@ -37,9 +37,10 @@ RESTARTS: Mapping[type[msgspec.Struct], Mapping[str, str]] = {
         "etcd": "control planes",
         "report_period_s": "agents",
         "upstream_key": "agents, edges",
+        "remediation": "control planes",
     },
     file.Pool: {"fallback": "edges"},
-    file.Engine: {"max_num_seqs": "agents"},
+    file.Engine: {"max_num_seqs": "agents", "unit": "agents"},
     file.EdgeLimits: {
         "drain_s": EDGES_RELOAD,
         "extra_paths": EDGES_RELOAD,

@@ -13,6 +13,7 @@ _URL = re.compile(r"https?://(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,
 _LOOSE_URL = re.compile(
     r"(?P<scheme>https?)?:?/*(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?(?P<path>/.*)?"
 )
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\-][A-Za-z0-9:_.@\\-]{0,240}\.service")
 _CREDENTIAL = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::\d{1,5})?")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[\w.-]+):(?P<port>\d{1,5})")
@@ -83,6 +84,13 @@ def address_problem(text: str) -> str:
     guess = _guess_address(text.strip())
     hint = f' (did you mean "{guess}"?)' if guess else ""
     return f'"{text}" is not HOST:PORT{hint}'
+
+
+def no_or_unit_problem(text: str) -> str:
+    """A systemd service unit, or nothing."""
+    if not text or _UNIT.fullmatch(text):
+        return ""
+    return f'"{text}" is not a service unit like vllm@0.service'
 
 
 def no_or_address_problem(text: str) -> str:

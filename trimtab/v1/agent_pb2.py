@@ -23,42 +23,43 @@ _sym_db = _symbol_database.Default()
 
 
 from trimtab.v1 import doctor_pb2 as trimtab_dot_v1_dot_doctor__pb2
+from trimtab.v1 import remedy_pb2 as trimtab_dot_v1_dot_remedy__pb2
 from trimtab.v1 import types_pb2 as trimtab_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16trimtab/v1/agent.proto\x12\ntrimtab.v1\x1a\x17trimtab/v1/doctor.proto\x1a\x16trimtab/v1/types.proto\"\x98\x02\n\x0c\x41gentMessage\x12+\n\nnode_hello\x18\x01 \x01(\x0b\x32\x15.trimtab.v1.NodeHelloH\x00\x12/\n\x0c\x65ngine_facts\x18\x02 \x01(\x0b\x32\x17.trimtab.v1.EngineFactsH\x00\x12$\n\x06report\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.ReportH\x00\x12/\n\x0cprobe_result\x18\x04 \x01(\x0b\x32\x17.trimtab.v1.ProbeResultH\x00\x12\x1e\n\x03\x62ye\x18\x05 \x01(\x0b\x32\x0f.trimtab.v1.ByeH\x00\x12+\n\nnode_facts\x18\x06 \x01(\x0b\x32\x15.trimtab.v1.NodeFactsH\x00\x42\x06\n\x04\x62ody\"B\n\tNodeHello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\"\xd9\x02\n\x0b\x45ngineFacts\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x15\n\rserved_models\x18\x03 \x03(\t\x12!\n\x14max_model_len_tokens\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0cmax_num_seqs\x18\x05 \x01(\r\x12\x34\n\x13max_num_seqs_source\x18\x06 \x01(\x0e\x32\x17.trimtab.v1.LimitSource\x12\x1c\n\x0fkv_cache_tokens\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12\x14\n\x0cvllm_version\x18\x08 \x01(\t\x12\r\n\x05\x65poch\x18\t \x01(\x04\x12\x16\n\tuptime_ms\x18\n \x01(\x04H\x02\x88\x01\x01\x12\x10\n\x08\x61\x64\x61pters\x18\x0b \x03(\tB\x17\n\x15_max_model_len_tokensB\x12\n\x10_kv_cache_tokensB\x0c\n\n_uptime_ms\"\x8b\x07\n\x0c\x45ngineSample\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.trimtab.v1.EngineState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cstate_age_ms\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x1b\n\x0emetrics_age_ms\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0eno_progress_ms\x18\x07 \x01(\x04\x12\x14\n\x07running\x18\x08 \x01(\x04H\x01\x88\x01\x01\x12\x14\n\x07waiting\x18\t \x01(\x04H\x02\x88\x01\x01\x12!\n\x14kv_cache_usage_ratio\x18\n \x01(\x01H\x03\x88\x01\x01\x12 \n\x13prompt_tokens_total\x18\x0b \x01(\x04H\x04\x88\x01\x01\x12$\n\x17generation_tokens_total\x18\x0c \x01(\x04H\x05\x88\x01\x01\x12\x18\n\x0bsteps_total\x18\r \x01(\x04H\x06\x88\x01\x01\x12\x1e\n\x11preemptions_total\x18\x0e \x01(\x04H\x07\x88\x01\x01\x12\x1b\n\x0e\x66inished_total\x18\x0f \x01(\x04H\x08\x88\x01\x01\x12\x1d\n\x10rejections_total\x18\x10 \x01(\x04H\t\x88\x01\x01\x12.\n!prefix_cache_queries_tokens_total\x18\x11 \x01(\x04H\n\x88\x01\x01\x12+\n\x1eprefix_cache_hits_tokens_total\x18\x12 \x01(\x04H\x0b\x88\x01\x01\x12(\n\x04ttft\x18\x13 \x01(\x0b\x32\x1a.trimtab.v1.HistogramDelta\x12\'\n\x03itl\x18\x14 \x01(\x0b\x32\x1a.trimtab.v1.HistogramDelta\x12\x0c\n\x04gpus\x18\x15 \x03(\rB\x11\n\x0f_metrics_age_msB\n\n\x08_runningB\n\n\x08_waitingB\x17\n\x15_kv_cache_usage_ratioB\x16\n\x14_prompt_tokens_totalB\x1a\n\x18_generation_tokens_totalB\x0e\n\x0c_steps_totalB\x14\n\x12_preemptions_totalB\x11\n\x0f_finished_totalB\x13\n\x11_rejections_totalB$\n\"_prefix_cache_queries_tokens_totalB!\n\x1f_prefix_cache_hits_tokens_total\"y\n\x06Report\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12)\n\x07\x65ngines\x18\x02 \x03(\x0b\x32\x18.trimtab.v1.EngineSample\x12#\n\x04gpus\x18\x03 \x03(\x0b\x32\x15.trimtab.v1.GpuSample\x12\x12\n\ngpu_detail\x18\x04 \x01(\t\"\x15\n\x03\x42ye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x87\x01\n\x0bProbeResult\x12\x10\n\x08probe_id\x18\x01 \x01(\x04\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\n\n\x02ok\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x05 \x01(\x04\x12$\n\x07outcome\x18\x06 \x01(\x0e\x32\x13.trimtab.v1.Outcome\"\xe8\x01\n\x0e\x41gentDirective\x12\x38\n\x11set_report_period\x18\x01 \x01(\x0b\x32\x1b.trimtab.v1.SetReportPeriodH\x00\x12\"\n\x05probe\x18\x02 \x01(\x0b\x32\x11.trimtab.v1.ProbeH\x00\x12\"\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x11.trimtab.v1.DrainH\x00\x12$\n\x06resume\x18\x04 \x01(\x0b\x32\x12.trimtab.v1.ResumeH\x00\x12&\n\x07refused\x18\x05 \x01(\x0b\x32\x13.trimtab.v1.RefusedH\x00\x42\x06\n\x04\x62ody\"$\n\x0fSetReportPeriod\x12\x11\n\tperiod_ms\x18\x01 \x01(\r\">\n\x05Probe\x12\x10\n\x08probe_id\x18\x01 \x01(\x04\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"\x18\n\x05\x44rain\x12\x0f\n\x07replica\x18\x01 \x01(\t\"\x19\n\x06Resume\x12\x0f\n\x07replica\x18\x01 \x01(\t\"\x19\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\t2R\n\x0c\x41gentService\x12\x42\n\x06Report\x12\x18.trimtab.v1.AgentMessage\x1a\x1a.trimtab.v1.AgentDirective(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16trimtab/v1/agent.proto\x12\ntrimtab.v1\x1a\x17trimtab/v1/doctor.proto\x1a\x17trimtab/v1/remedy.proto\x1a\x16trimtab/v1/types.proto\"\xc4\x02\n\x0c\x41gentMessage\x12+\n\nnode_hello\x18\x01 \x01(\x0b\x32\x15.trimtab.v1.NodeHelloH\x00\x12/\n\x0c\x65ngine_facts\x18\x02 \x01(\x0b\x32\x17.trimtab.v1.EngineFactsH\x00\x12$\n\x06report\x18\x03 \x01(\x0b\x32\x12.trimtab.v1.ReportH\x00\x12/\n\x0cprobe_result\x18\x04 \x01(\x0b\x32\x17.trimtab.v1.ProbeResultH\x00\x12\x1e\n\x03\x62ye\x18\x05 \x01(\x0b\x32\x0f.trimtab.v1.ByeH\x00\x12+\n\nnode_facts\x18\x06 \x01(\x0b\x32\x15.trimtab.v1.NodeFactsH\x00\x12*\n\trestarted\x18\x07 \x01(\x0b\x32\x15.trimtab.v1.RestartedH\x00\x42\x06\n\x04\x62ody\"B\n\tNodeHello\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x15\n\ragent_version\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\t\"\xe7\x02\n\x0b\x45ngineFacts\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x15\n\rserved_models\x18\x03 \x03(\t\x12!\n\x14max_model_len_tokens\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x14\n\x0cmax_num_seqs\x18\x05 \x01(\r\x12\x34\n\x13max_num_seqs_source\x18\x06 \x01(\x0e\x32\x17.trimtab.v1.LimitSource\x12\x1c\n\x0fkv_cache_tokens\x18\x07 \x01(\x04H\x01\x88\x01\x01\x12\x14\n\x0cvllm_version\x18\x08 \x01(\t\x12\r\n\x05\x65poch\x18\t \x01(\x04\x12\x16\n\tuptime_ms\x18\n \x01(\x04H\x02\x88\x01\x01\x12\x10\n\x08\x61\x64\x61pters\x18\x0b \x03(\t\x12\x0c\n\x04unit\x18\x0c \x01(\tB\x17\n\x15_max_model_len_tokensB\x12\n\x10_kv_cache_tokensB\x0c\n\n_uptime_ms\"\x8b\x07\n\x0c\x45ngineSample\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12&\n\x05state\x18\x02 \x01(\x0e\x32\x17.trimtab.v1.EngineState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x14\n\x0cstate_age_ms\x18\x04 \x01(\x04\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x1b\n\x0emetrics_age_ms\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0eno_progress_ms\x18\x07 \x01(\x04\x12\x14\n\x07running\x18\x08 \x01(\x04H\x01\x88\x01\x01\x12\x14\n\x07waiting\x18\t \x01(\x04H\x02\x88\x01\x01\x12!\n\x14kv_cache_usage_ratio\x18\n \x01(\x01H\x03\x88\x01\x01\x12 \n\x13prompt_tokens_total\x18\x0b \x01(\x04H\x04\x88\x01\x01\x12$\n\x17generation_tokens_total\x18\x0c \x01(\x04H\x05\x88\x01\x01\x12\x18\n\x0bsteps_total\x18\r \x01(\x04H\x06\x88\x01\x01\x12\x1e\n\x11preemptions_total\x18\x0e \x01(\x04H\x07\x88\x01\x01\x12\x1b\n\x0e\x66inished_total\x18\x0f \x01(\x04H\x08\x88\x01\x01\x12\x1d\n\x10rejections_total\x18\x10 \x01(\x04H\t\x88\x01\x01\x12.\n!prefix_cache_queries_tokens_total\x18\x11 \x01(\x04H\n\x88\x01\x01\x12+\n\x1eprefix_cache_hits_tokens_total\x18\x12 \x01(\x04H\x0b\x88\x01\x01\x12(\n\x04ttft\x18\x13 \x01(\x0b\x32\x1a.trimtab.v1.HistogramDelta\x12\'\n\x03itl\x18\x14 \x01(\x0b\x32\x1a.trimtab.v1.HistogramDelta\x12\x0c\n\x04gpus\x18\x15 \x03(\rB\x11\n\x0f_metrics_age_msB\n\n\x08_runningB\n\n\x08_waitingB\x17\n\x15_kv_cache_usage_ratioB\x16\n\x14_prompt_tokens_totalB\x1a\n\x18_generation_tokens_totalB\x0e\n\x0c_steps_totalB\x14\n\x12_preemptions_totalB\x11\n\x0f_finished_totalB\x13\n\x11_rejections_totalB$\n\"_prefix_cache_queries_tokens_totalB!\n\x1f_prefix_cache_hits_tokens_total\"y\n\x06Report\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12)\n\x07\x65ngines\x18\x02 \x03(\x0b\x32\x18.trimtab.v1.EngineSample\x12#\n\x04gpus\x18\x03 \x03(\x0b\x32\x15.trimtab.v1.GpuSample\x12\x12\n\ngpu_detail\x18\x04 \x01(\t\"\x15\n\x03\x42ye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x87\x01\n\x0bProbeResult\x12\x10\n\x08probe_id\x18\x01 \x01(\x04\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\n\n\x02ok\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x13\n\x0b\x64uration_ms\x18\x05 \x01(\x04\x12$\n\x07outcome\x18\x06 \x01(\x0e\x32\x13.trimtab.v1.Outcome\"\x90\x02\n\x0e\x41gentDirective\x12\x38\n\x11set_report_period\x18\x01 \x01(\x0b\x32\x1b.trimtab.v1.SetReportPeriodH\x00\x12\"\n\x05probe\x18\x02 \x01(\x0b\x32\x11.trimtab.v1.ProbeH\x00\x12\"\n\x05\x64rain\x18\x03 \x01(\x0b\x32\x11.trimtab.v1.DrainH\x00\x12$\n\x06resume\x18\x04 \x01(\x0b\x32\x12.trimtab.v1.ResumeH\x00\x12&\n\x07refused\x18\x05 \x01(\x0b\x32\x13.trimtab.v1.RefusedH\x00\x12&\n\x07restart\x18\x06 \x01(\x0b\x32\x13.trimtab.v1.RestartH\x00\x42\x06\n\x04\x62ody\"$\n\x0fSetReportPeriod\x12\x11\n\tperiod_ms\x18\x01 \x01(\r\">\n\x05Probe\x12\x10\n\x08probe_id\x18\x01 \x01(\x04\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"\x18\n\x05\x44rain\x12\x0f\n\x07replica\x18\x01 \x01(\t\"\x19\n\x06Resume\x12\x0f\n\x07replica\x18\x01 \x01(\t\"\x19\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\t2R\n\x0c\x41gentService\x12\x42\n\x06Report\x12\x18.trimtab.v1.AgentMessage\x1a\x1a.trimtab.v1.AgentDirective(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'trimtab.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AGENTMESSAGE']._serialized_start=88
-  _globals['_AGENTMESSAGE']._serialized_end=368
-  _globals['_NODEHELLO']._serialized_start=370
-  _globals['_NODEHELLO']._serialized_end=436
-  _globals['_ENGINEFACTS']._serialized_start=439
-  _globals['_ENGINEFACTS']._serialized_end=784
-  _globals['_ENGINESAMPLE']._serialized_start=787
-  _globals['_ENGINESAMPLE']._serialized_end=1694
-  _globals['_REPORT']._serialized_start=1696
-  _globals['_REPORT']._serialized_end=1817
-  _globals['_BYE']._serialized_start=1819
-  _globals['_BYE']._serialized_end=1840
-  _globals['_PROBERESULT']._serialized_start=1843
-  _globals['_PROBERESULT']._serialized_end=1978
-  _globals['_AGENTDIRECTIVE']._serialized_start=1981
-  _globals['_AGENTDIRECTIVE']._serialized_end=2213
-  _globals['_SETREPORTPERIOD']._serialized_start=2215
-  _globals['_SETREPORTPERIOD']._serialized_end=2251
-  _globals['_PROBE']._serialized_start=2253
-  _globals['_PROBE']._serialized_end=2315
-  _globals['_DRAIN']._serialized_start=2317
-  _globals['_DRAIN']._serialized_end=2341
-  _globals['_RESUME']._serialized_start=2343
-  _globals['_RESUME']._serialized_end=2368
-  _globals['_REFUSED']._serialized_start=2370
-  _globals['_REFUSED']._serialized_end=2395
-  _globals['_AGENTSERVICE']._serialized_start=2397
-  _globals['_AGENTSERVICE']._serialized_end=2479
+  _globals['_AGENTMESSAGE']._serialized_start=113
+  _globals['_AGENTMESSAGE']._serialized_end=437
+  _globals['_NODEHELLO']._serialized_start=439
+  _globals['_NODEHELLO']._serialized_end=505
+  _globals['_ENGINEFACTS']._serialized_start=508
+  _globals['_ENGINEFACTS']._serialized_end=867
+  _globals['_ENGINESAMPLE']._serialized_start=870
+  _globals['_ENGINESAMPLE']._serialized_end=1777
+  _globals['_REPORT']._serialized_start=1779
+  _globals['_REPORT']._serialized_end=1900
+  _globals['_BYE']._serialized_start=1902
+  _globals['_BYE']._serialized_end=1923
+  _globals['_PROBERESULT']._serialized_start=1926
+  _globals['_PROBERESULT']._serialized_end=2061
+  _globals['_AGENTDIRECTIVE']._serialized_start=2064
+  _globals['_AGENTDIRECTIVE']._serialized_end=2336
+  _globals['_SETREPORTPERIOD']._serialized_start=2338
+  _globals['_SETREPORTPERIOD']._serialized_end=2374
+  _globals['_PROBE']._serialized_start=2376
+  _globals['_PROBE']._serialized_end=2438
+  _globals['_DRAIN']._serialized_start=2440
+  _globals['_DRAIN']._serialized_end=2464
+  _globals['_RESUME']._serialized_start=2466
+  _globals['_RESUME']._serialized_end=2491
+  _globals['_REFUSED']._serialized_start=2493
+  _globals['_REFUSED']._serialized_end=2518
+  _globals['_AGENTSERVICE']._serialized_start=2520
+  _globals['_AGENTSERVICE']._serialized_end=2602
 # @@protoc_insertion_point(module_scope)

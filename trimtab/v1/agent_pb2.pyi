@@ -12,6 +12,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from trimtab.v1 import doctor_pb2 as _doctor_pb2
+from trimtab.v1 import remedy_pb2 as _remedy_pb2
 from trimtab.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
@@ -36,6 +37,7 @@ class AgentMessage(_message.Message):
     PROBE_RESULT_FIELD_NUMBER: _builtins.int
     BYE_FIELD_NUMBER: _builtins.int
     NODE_FACTS_FIELD_NUMBER: _builtins.int
+    RESTARTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def node_hello(self) -> Global___NodeHello:
         """First message of a stream."""
@@ -60,6 +62,10 @@ class AgentMessage(_message.Message):
     def node_facts(self) -> _doctor_pb2.NodeFacts:
         """How the node is set up, for ctl doctor."""
 
+    @_builtins.property
+    def restarted(self) -> _remedy_pb2.Restarted:
+        """What came of a Restart."""
+
     def __init__(
         self,
         *,
@@ -69,12 +75,13 @@ class AgentMessage(_message.Message):
         probe_result: Global___ProbeResult | None = ...,
         bye: Global___Bye | None = ...,
         node_facts: _doctor_pb2.NodeFacts | None = ...,
+        restarted: _remedy_pb2.Restarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bye", b"bye", "engine_facts", b"engine_facts", "node_facts", b"node_facts", "node_hello", b"node_hello", "probe_result", b"probe_result", "report", b"report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bye", b"bye", "engine_facts", b"engine_facts", "node_facts", b"node_facts", "node_hello", b"node_hello", "probe_result", b"probe_result", "report", b"report", "restarted", b"restarted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bye", b"bye", "engine_facts", b"engine_facts", "node_facts", b"node_facts", "node_hello", b"node_hello", "probe_result", b"probe_result", "report", b"report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "bye", b"bye", "engine_facts", b"engine_facts", "node_facts", b"node_facts", "node_hello", b"node_hello", "probe_result", b"probe_result", "report", b"report", "restarted", b"restarted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["node_hello", "engine_facts", "report", "probe_result", "bye", "node_facts"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["node_hello", "engine_facts", "report", "probe_result", "bye", "node_facts", "restarted"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -127,6 +134,7 @@ class EngineFacts(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     UPTIME_MS_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
     replica: _builtins.str
     """The replica's name; unique in the fleet."""
     url: _builtins.str
@@ -145,6 +153,8 @@ class EngineFacts(_message.Message):
     """Identifies the engine's start: another value is another start."""
     uptime_ms: _builtins.int
     """How long ago the engine started, milliseconds, as far as known."""
+    unit: _builtins.str
+    """The systemd unit that the agent may have restarted, like vllm@0.service; empty: none."""
     @_builtins.property
     def served_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Model names the engine answers to, from /v1/models; the first one is in its metrics."""
@@ -167,10 +177,11 @@ class EngineFacts(_message.Message):
         epoch: _builtins.int = ...,
         uptime_ms: _builtins.int | None = ...,
         adapters: _abc.Iterable[_builtins.str] | None = ...,
+        unit: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_tokens", b"_kv_cache_tokens", "_max_model_len_tokens", b"_max_model_len_tokens", "_uptime_ms", b"_uptime_ms", "kv_cache_tokens", b"kv_cache_tokens", "max_model_len_tokens", b"max_model_len_tokens", "uptime_ms", b"uptime_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_tokens", b"_kv_cache_tokens", "_max_model_len_tokens", b"_max_model_len_tokens", "_uptime_ms", b"_uptime_ms", "adapters", b"adapters", "epoch", b"epoch", "kv_cache_tokens", b"kv_cache_tokens", "max_model_len_tokens", b"max_model_len_tokens", "max_num_seqs", b"max_num_seqs", "max_num_seqs_source", b"max_num_seqs_source", "replica", b"replica", "served_models", b"served_models", "uptime_ms", b"uptime_ms", "url", b"url", "vllm_version", b"vllm_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kv_cache_tokens", b"_kv_cache_tokens", "_max_model_len_tokens", b"_max_model_len_tokens", "_uptime_ms", b"_uptime_ms", "adapters", b"adapters", "epoch", b"epoch", "kv_cache_tokens", b"kv_cache_tokens", "max_model_len_tokens", b"max_model_len_tokens", "max_num_seqs", b"max_num_seqs", "max_num_seqs_source", b"max_num_seqs_source", "replica", b"replica", "served_models", b"served_models", "unit", b"unit", "uptime_ms", b"uptime_ms", "url", b"url", "vllm_version", b"vllm_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__kv_cache_tokens: _TypeAlias = _typing.Literal["kv_cache_tokens"]  # noqa: Y015
     _WhichOneofArgType__kv_cache_tokens: _TypeAlias = _typing.Literal["_kv_cache_tokens", b"_kv_cache_tokens"]  # noqa: Y015
@@ -457,6 +468,7 @@ class AgentDirective(_message.Message):
     DRAIN_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def set_report_period(self) -> Global___SetReportPeriod:
         """Report this often from now on."""
@@ -477,6 +489,10 @@ class AgentDirective(_message.Message):
     def refused(self) -> Global___Refused:
         """Something the agent sent was not taken."""
 
+    @_builtins.property
+    def restart(self) -> _remedy_pb2.Restart:
+        """Have the node's service manager restart an engine; only for agents that told its unit."""
+
     def __init__(
         self,
         *,
@@ -485,12 +501,13 @@ class AgentDirective(_message.Message):
         drain: Global___Drain | None = ...,
         resume: Global___Resume | None = ...,
         refused: Global___Refused | None = ...,
+        restart: _remedy_pb2.Restart | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "drain", b"drain", "probe", b"probe", "refused", b"refused", "resume", b"resume", "set_report_period", b"set_report_period"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "drain", b"drain", "probe", b"probe", "refused", b"refused", "restart", b"restart", "resume", b"resume", "set_report_period", b"set_report_period"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "drain", b"drain", "probe", b"probe", "refused", b"refused", "resume", b"resume", "set_report_period", b"set_report_period"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "drain", b"drain", "probe", b"probe", "refused", b"refused", "restart", b"restart", "resume", b"resume", "set_report_period", b"set_report_period"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["set_report_period", "probe", "drain", "resume", "refused"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["set_report_period", "probe", "drain", "resume", "refused", "restart"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

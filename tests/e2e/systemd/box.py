@@ -32,7 +32,7 @@ COMMAND = """#!/bin/sh
 export PYTHONPATH=/srv/trimtab:/srv/packages LD_LIBRARY_PATH=/srv/python/lib
 exec /srv/python/bin/python3 -P -m {} "$@"
 """
-OURS = ("agent", "controlplane", "edge")
+OURS = ("agent", "controlplane", "ctl", "edge")
 TARGET = "[Unit]\nDescription=The box\nDefaultDependencies=no\n"
 LOG = "/var/log/services"  # there is no journal
 LOGGED = f"[Service]\nStandardOutput=append:{LOG}\nStandardError=append:{LOG}\n"

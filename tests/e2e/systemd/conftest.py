@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.systemd.box import COMMAND, Box
+from tests.e2e.systemd.box import COMMAND, UNITS, Box
 
 KEY, ENGINES_KEY = "sk-of-the-box", "sk-of-the-engines"
 CONFIG = f"""
@@ -17,7 +17,12 @@ state_dir: /var/lib/trimtab
 controlplane: unix:/run/trimtab/control.sock
 engines:
   - url: http://127.0.0.1:8000
+    unit: vllm@0.service
   - url: http://127.0.0.1:8001
+    unit: vllm@1.service
+remediation:
+  restarts_per_hour: 2
+  after_s: 10
 keys:
   - name: users
     sha256: {hashlib.sha256(KEY.encode()).hexdigest()}
@@ -36,6 +41,7 @@ FILES = {
     "etc/trimtab/vllm.env": "MODEL=demo\n",
     "etc/systemd/system/trimtab-edge@2.service.d/short.conf": SHORT,
     "opt/vllm/bin/vllm": VLLM,
+    "etc/polkit-1/rules.d/50-trimtab.rules": (UNITS / "trimtab.rules").read_text(),
 }
 
 

@@ -83,7 +83,7 @@ CASES = {
     "fleet: a\nfleet: b": "t.yaml:2:1 error fleet: given twice, first on line 1",
     "fleet:": "t.yaml:1:7 error fleet: expected str, got nothing",
     "engines:\n- 5": "t.yaml:2:3 error engines[0]: expected a mapping, got a plain value "
-    "allowed: url, name, served_as, max_num_seqs",
+    "allowed: url, name, served_as, max_num_seqs, unit",
     "engines: {}": "t.yaml:1:10 error engines: expected a list, got a mapping",
     "engines:\n- name: a": "t.yaml:2:3 error engines[0].url: missing",
     "engines:\n- {url: 'http://a:1', max_num_seqs: 0}": "t.yaml:2:37 error "
@@ -133,7 +133,7 @@ CASES = {
     "a: 1\n---\nb: 1": "t.yaml:2:1 error but found another document",
     "- a": "t.yaml:1:1 error expected a mapping, got a list allowed: fleet, node, listen, admin, "
     "controlplane, tls, insecure, controlplane_metrics, state_dir, etcd, report_period_s, "
-    "pools, engines, keys, upstream_key, edge",
+    "pools, engines, keys, upstream_key, edge, remediation",
 }
 
 

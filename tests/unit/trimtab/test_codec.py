@@ -23,6 +23,7 @@ from trimtab.v1 import (
     doctor_pb2,
     edge_pb2,
     explain_pb2,
+    remedy_pb2,
     steer_pb2,
     types_pb2,
 )
@@ -36,6 +37,7 @@ MODULES = (
     explain_pb2,
     config_pb2,
     doctor_pb2,
+    remedy_pb2,
 )
 ENVELOPES: dict[str, Any] = {
     "AgentMessage": agent_pb2.AgentMessage,

@@ -430,5 +430,5 @@ def test_the_first_line_names_the_cause(name: str) -> None:
 
 def test_operators_can_read_of_every_look() -> None:
     page = (pathlib.Path(__file__).parents[4] / "docs" / "operating.md").read_text()
-    rows = re.findall(r"^\| (\w+) \| (?:blocks|limits)", page, re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| (?:blocks|limits|tells)", page, re.MULTILINE)
     assert rows == list(LOOKS)
