@@ -29,7 +29,7 @@ from controlplane.store import open as open_store
 from controlplane.store.protocol import Store
 from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
-from trimtab.runtime import rpc, service
+from trimtab.runtime import rpc, service, telemetry
 from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
@@ -85,7 +85,10 @@ async def _serve(
         runner.forever("reload", reloading.run())
         log.info("serving", extra={"fields": {"listen": config.listen}})
         notify(ready=True, status=reloading.usually)
-        async with http.serving(config.metrics, seat, metrics):
+        async with (
+            telemetry.told(config.otlp, metrics),
+            http.serving(config.metrics, seat, metrics),
+        ):
             await stop.wait()
         notify(stopping=True)
         if members:
@@ -116,7 +119,7 @@ async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> g
     identity, guards = (members.identity, [members.guard]) if members else (None, [])
 
     def register(server: grpc.aio.Server) -> None:
-        services.register(seat, server)
+        services.register(seat, server, identity)
         if members:
             members.register(server)
 
