@@ -81,14 +81,11 @@ async def _serve(
             await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
         metrics = ControlMetrics(lambda: read(seat.loop), members.identity if members else None)
-        reloading = reload.prepare(config, settings, seat, metrics)
-        runner.forever("reload", reloading.run())
+        status = reload.follow(runner, config, settings, seat, metrics)
         log.info("serving", extra={"fields": {"listen": config.listen}})
-        notify(ready=True, status=reloading.usually)
-        async with (
-            telemetry.told(config.otlp, metrics),
-            http.serving(config.metrics, seat, metrics),
-        ):
+        notify(ready=True, status=status)
+        told = telemetry.told(config.otlp, metrics)
+        async with told, http.serving(config.metrics, seat, metrics):
             await stop.wait()
         notify(stopping=True)
         if members:

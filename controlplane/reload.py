@@ -21,14 +21,20 @@ from controlplane.settings import Settings
 from trimtab.runtime import live_config
 from trimtab.runtime.reload import Reloading
 from trimtab.runtime.service import ConfigError
+from trimtab.runtime.tasks import TaskRunner
 
 
-def prepare(
-    config: ControlConfig, settings: Settings, seat: Seat, metrics: ControlMetrics
-) -> Reloading:
-    """Ready to be told."""
-    take = partial(_take, config, settings, seat)
-    return Reloading(take, metrics.process.reloaded, f"serving on {config.listen}")
+def follow(
+    runner: TaskRunner,
+    config: ControlConfig,
+    settings: Settings,
+    seat: Seat,
+    metrics: ControlMetrics,
+) -> str:
+    """Do so whenever it is told to; the usual status line."""
+    take, status = partial(_take, config, settings, seat), f"serving on {config.listen}"
+    runner.forever("reload", Reloading(take, metrics.process.reloaded, status).run())
+    return status
 
 
 async def _take(config: ControlConfig, settings: Settings, seat: Seat) -> Sequence[str]:

@@ -27,7 +27,7 @@ class Reloading:
         """`tell` hears each time whether it went well; `usually` is the status line."""
         self._take = take
         self._tell = tell
-        self.usually = usually
+        self._usually = usually
         self._asked = asyncio.Event()
         self.problem = ""
         """Why the newest file was not taken, in one line; empty: it was."""
@@ -44,7 +44,7 @@ class Reloading:
             self._asked.clear()
             notify(reloading=True)
             await self._reload()
-            notify(ready=True, status=self.problem or self.usually)
+            notify(ready=True, status=self.problem or self._usually)
 
     async def _reload(self) -> None:
         problem = ""
