@@ -29,6 +29,7 @@ SECTIONS = (
     config.AccessLog,
     config.Certificate,
     config.Tls,
+    config.Otlp,
 )
 PART = "[{0}](#{1})"
 INTRO = """\

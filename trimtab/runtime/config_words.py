@@ -24,6 +24,7 @@ PARTS_OF_A_RESTART = (
     config.Remediation,
     config.Certificate,
     config.Tls,
+    config.Otlp,
 )
 _PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
 
