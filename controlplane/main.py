@@ -116,7 +116,7 @@ async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> g
     identity, guards = (members.identity, [members.guard]) if members else (None, [])
 
     def register(server: grpc.aio.Server) -> None:
-        services.register(seat, server)
+        services.register(seat, server, identity)
         if members:
             members.register(server)
 

@@ -263,6 +263,7 @@ class Course:
             tokens=permit.tokens,
             prompt_tokens=permit.prompt_tokens,
             cached_tokens=permit.cached_tokens,
+            reasoning_tokens=permit.reasoning_tokens,
             is_hedge=permit.is_hedge,
         )
         job.notes.attempts.append(ended)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from aiohttp import web
 
@@ -212,7 +212,7 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.
             raise web.HTTPBadRequest(text="limit must be a number.\n") from error
         limit = max(0, min(limit, DECISIONS_SHOWN_MAX))
         records = kept.newest(limit, request.query.get("outcome", ""))
-        return await asyncio.to_thread(lambda: _plain_json([decisions.view(r) for r in records]))
+        return await asyncio.to_thread(_list, records)
 
     app = web.Application()
     app.router.add_get("/metrics", scrape)
@@ -221,6 +221,12 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.
     app.router.add_get("/decisions", latest)
     app.router.add_get("/decisions/{request_id}", decision)
     return app
+
+
+def _list(records: Sequence[Record]) -> web.Response:
+    # one after the other: as dicts a thousand take 5 MB
+    parts = [openai.encode(decisions.view(record)) for record in records]
+    return web.Response(body=b"[%b]" % b",".join(parts), content_type="application/json")
 
 
 def _plain_json(value: object) -> web.Response:

@@ -37,6 +37,8 @@ EXAMPLES: dict[tuple[type[msgspec.Struct], str], object] = {
     (file.Engine, "max_num_seqs"): 128,
     (file.Engine, "unit"): "vllm@0.service",
     (file.Fallback, "url"): "https://api.example.com/v1",
+    (file.Otlp, "endpoint"): "https://collector.lab:4317",
+    (file.Otlp, "ca"): "/etc/trimtab/collector-ca.pem",
     (file.Fallback, "model"): "gpt-oss-120b",
     (file.Key, "name"): "imaging",
     (file.Key, "sha256"): "0" * 64,

@@ -147,6 +147,7 @@ async def running_edge(
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
+        endpoint.finished.append(metrics.turned_away)
         await stack.enter_async_context(tracing.exported(otlp, endpoint, table, metrics))
         callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
         server = await asyncio.get_running_loop().create_server(
