@@ -19,7 +19,7 @@ from trimtab.policy.dice import Dice
 TIE_RATIO = 0.02
 
 
-class Candidate(msgspec.Struct, frozen=True, gc=False):
+class Candidate(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A replica that may be picked."""
 
     replica: str
@@ -58,7 +58,7 @@ def pick(candidates: Sequence[Candidate], tried: Collection[str], dice: Dice) ->
         if one.inflight < one.slots:
             score = (one.inflight + one.waiting + one.penalty_slots) / one.slots
             free.append((score, one))
-            if score < least:
+            if score < least:  # noqa: PLR1730 - a call would cost as much as all else here
                 least = score
     if not free:
         return None
