@@ -36,7 +36,7 @@ MAY_CALL: dict[str, frozenset[Role]] = {
     identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name: EVERYBODY,
     health.SERVICE_NAME: EVERYBODY,
     externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"].full_name: frozenset(
-        {Role.SCALER, Role.ADMIN}
+        {Role.SCALER, Role.ADMIN, Role.CONTROLPLANE}
     ),
 }
 OPERATORS = frozenset({Role.ADMIN})

@@ -22,10 +22,11 @@ async def serving(address: str, seat: Seat, metrics: ControlMetrics) -> AsyncIte
         yield
         return
 
-    async def scrape(_request: web.Request) -> web.Response:
+    async def scrape(request: web.Request) -> web.Response:
         metrics.refresh()
-        text = await asyncio.to_thread(metrics.render)
-        return web.Response(body=text, headers={"content-type": telemetry.CONTENT_TYPE})
+        accept = request.headers.get("accept", "")
+        text = await asyncio.to_thread(metrics.render, accept)
+        return web.Response(body=text, headers={"content-type": telemetry.content_type(accept)})
 
     app = web.Application()
     app.router.add_get("/metrics", scrape)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
@@ -47,9 +47,9 @@ class ControlMetrics:
             self.process.expires("peer", self._identity.peer.not_after_s)
         self._numbers.newest = self._read()
 
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def render(self, accept: str = "") -> bytes:
+        """What Prometheus scrapes, as it asks for it: OpenMetrics has exemplars."""
+        return choose_encoder(accept)[0](self.registry)
 
 
 class _Numbers(Collector):

@@ -1,16 +1,17 @@
 """KEDA's ExternalScaler: how many replicas a model needs (docs/autoscaling.md).
 
 Rules: a metric is a number of replicas and its target is 1, so that what KEDA and the autoscaler
-make of it is that number; only the leader answers, for it alone knows the fleet. Who asks wrongly
-is told the names that are right. At most STREAMS_MAX streams.
+make of it is that number; who does not lead asks the leader, because KEDA asks any of those that a
+name resolves to. Who asks wrongly is told what is right. At most STREAMS_MAX streams.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
@@ -20,7 +21,8 @@ from controlplane.keda import externalscaler_pb2 as pb
 from controlplane.keda import externalscaler_pb2_grpc
 from controlplane.loop import ControlLoop
 from controlplane.seat import Seat
-from trimtab.runtime import clock
+from trimtab.runtime import clock, rpc
+from trimtab.runtime.tls import Identity
 
 NAME = pb.DESCRIPTOR.services_by_name["ExternalScaler"].full_name
 METRICS: dict[str, Callable[[Demand, float], int]] = {
@@ -30,30 +32,32 @@ METRICS: dict[str, Callable[[Demand, float], int]] = {
 MODEL, OBJECTIVE = "model", "firstTokenSeconds"
 LOOK_PERIOD_S = 1.0
 STREAMS_MAX = 256
+PATIENCE_S = 3.0
+ASKED_FOR = (("trimtab-asked-for", "1"),)
+"""On what one control plane asks another for KEDA: it is not passed on once more."""
 Context = grpc.aio.ServicerContext[Any, Any]
+Leader = externalscaler_pb2_grpc.ExternalScalerStub
 register = externalscaler_pb2_grpc.add_ExternalScalerServicer_to_server
-
-
-class _Wish(NamedTuple):
-    """What a trigger's metadata ask for."""
-
-    model: str
-    first_token_s: float
 
 
 class ScalerService(externalscaler_pb2_grpc.ExternalScalerServicer):
     """See the rules at the top of this file."""
 
-    def __init__(self, seat: Seat) -> None:
+    def __init__(self, seat: Seat, identity: Identity | None = None) -> None:
+        """`identity` is ours, to ask another who leads."""
         self._seat = seat
+        self._identity = identity
         self._streams = 0
 
     async def IsActive(  # noqa: N802 - KEDA's name
         self, request: pb.ScaledObjectRef, context: Context
     ) -> pb.IsActiveResponse:
         """See the proto."""
-        demand, _ = await self._demand(request, context)
-        return pb.IsActiveResponse(result=demand.is_active)
+        async with self._leader(context) as leader:
+            if leader is not None:
+                return await leader.IsActive(request, metadata=ASKED_FOR)
+            demand, _ = await self._demand(request, context)
+            return pb.IsActiveResponse(result=demand.is_active)
 
     async def StreamIsActive(  # noqa: N802 - KEDA's name
         self, request: pb.ScaledObjectRef, context: Context
@@ -66,9 +70,9 @@ class ScalerService(externalscaler_pb2_grpc.ExternalScalerServicer):
         try:
             told: bool | None = None
             while True:
-                demand, _ = await self._demand(request, context)
-                if demand.is_active is not told:
-                    told = demand.is_active
+                is_active = (await self.IsActive(request, context)).result
+                if is_active is not told:
+                    told = is_active
                     yield pb.IsActiveResponse(result=told)
                 await asyncio.sleep(LOOK_PERIOD_S)
         finally:
@@ -78,7 +82,10 @@ class ScalerService(externalscaler_pb2_grpc.ExternalScalerServicer):
         self, request: pb.ScaledObjectRef, context: Context
     ) -> pb.GetMetricSpecResponse:
         """See the proto."""
-        await self._demand(request, context)
+        async with self._leader(context) as leader:
+            if leader is not None:
+                return await leader.GetMetricSpec(request, metadata=ASKED_FOR)
+            await self._demand(request, context)
         specs = (pb.MetricSpec(metricName=n, targetSize=1, targetSizeFloat=1.0) for n in METRICS)
         return pb.GetMetricSpecResponse(metricSpecs=specs)
 
@@ -86,26 +93,46 @@ class ScalerService(externalscaler_pb2_grpc.ExternalScalerServicer):
         self, request: pb.GetMetricsRequest, context: Context
     ) -> pb.GetMetricsResponse:
         """See the proto."""
-        demand, wish = await self._demand(request.scaledObjectRef, context)
         name = request.metricName
         if name not in METRICS:
             text = f"no metric is called {name[:128]!r}: there are {', '.join(METRICS)}"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-        count = METRICS[name](demand, wish.first_token_s)
+        async with self._leader(context) as leader:
+            if leader is not None:
+                return await leader.GetMetrics(request, metadata=ASKED_FOR)
+            demand, first_token_s = await self._demand(request.scaledObjectRef, context)
+        count = METRICS[name](demand, first_token_s)
         value = pb.MetricValue(metricName=name, metricValue=count, metricValueFloat=count)
         return pb.GetMetricsResponse(metricValues=[value])
 
-    async def _demand(self, request: pb.ScaledObjectRef, context: Context) -> tuple[Demand, _Wish]:
+    @contextlib.asynccontextmanager
+    async def _leader(self, context: Context) -> AsyncIterator[Leader | None]:
+        """Another's service, who leads; None: ours is to answer, or to refuse."""
+        await self._seat.wait(context)
+        target, told = self._seat.leader, context.invocation_metadata() or ()
+        if self._seat.loop is not None or not target or ASKED_FOR[0] in tuple(told):
+            yield None
+            return
+        try:
+            async with rpc.channel(target, self._identity) as channel, asyncio.timeout(PATIENCE_S):
+                yield externalscaler_pb2_grpc.ExternalScalerStub(channel)
+        except grpc.aio.AioRpcError as error:
+            await context.abort(error.code(), error.details() or "")
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the leader, {target}, is silent")
+
+    async def _demand(self, request: pb.ScaledObjectRef, context: Context) -> tuple[Demand, float]:
+        """Of the model that the trigger names, and the objective."""
         loop = await self._seat.loop_or_refuse(context)
         try:
-            wish = _wish(loop, request.scalerMetadata)
+            model, first_token_s = _wish(loop, request.scalerMetadata)
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        return autoscale.demand(loop.registry, wish.model, clock.now_s()), wish
+        return autoscale.demand(loop.registry, model, clock.now_s()), first_token_s
 
 
-def _wish(loop: ControlLoop, metadata: Mapping[str, str]) -> _Wish:
-    """Raises ValueError, for people."""
+def _wish(loop: ControlLoop, metadata: Mapping[str, str]) -> tuple[str, float]:
+    """Model and objective; raises ValueError, for people."""
     model, objective = metadata.get(MODEL, ""), metadata.get(OBJECTIVE, str(FIRST_TOKEN_S))
     pools = loop.registry.pools()
     if model not in pools:
@@ -117,4 +144,4 @@ def _wish(loop: ControlLoop, metadata: Mapping[str, str]) -> _Wish:
         first_token_s = 0.0
     if not 0.0 < first_token_s < math.inf:
         raise ValueError(f"metadata.{OBJECTIVE} is {objective[:128]!r}: give seconds, like 5")
-    return _Wish(model, first_token_s)
+    return model, first_token_s

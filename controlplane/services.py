@@ -16,6 +16,7 @@ from controlplane import (
     service_whatif,
 )
 from controlplane.seat import Seat
+from trimtab.runtime.tls import Identity
 from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, steer_pb2_grpc
 
 NAMES = (
@@ -31,8 +32,8 @@ NAMES = (
 )
 
 
-def register(seat: Seat, server: grpc.aio.Server) -> None:
-    """Serve all of them."""
+def register(seat: Seat, server: grpc.aio.Server, identity: Identity | None = None) -> None:
+    """Serve all of them; `identity` is ours."""
     agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
     service_edge.register(service_edge.EdgeService(seat), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
@@ -41,4 +42,4 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     service_config.register(service_config.ConfigService(seat), server)
     service_doctor.register(service_doctor.DoctorService(seat), server)
     service_whatif.register(seat, server)
-    service_scaler.register(service_scaler.ScalerService(seat), server)
+    service_scaler.register(service_scaler.ScalerService(seat, identity), server)

@@ -49,6 +49,9 @@ scrape_configs:
   looked at for it. So `inter_token_latency` is the mean of a stream, weighted by its tokens: its
   mean and its sum are exact, a pause in the middle of a stream does not show. The engines' own
   `vllm:inter_token_latency_seconds` has those.
+- All of it costs a plain request 2.2 us and a stream 3.0; a scrape with 100 replicas, 20 tenants
+  and 4 models takes 9 ms at an edge and 17 ms at the leader, 2 of them on its loop (`./run bench
+  metrics`, on a slow core).
 - Counts of the leading control plane begin anew with its term. `rate` and `increase` take that as
   any restart; another one leads under another `instance`.
 """

@@ -263,6 +263,7 @@ class Course:
             tokens=permit.tokens,
             prompt_tokens=permit.prompt_tokens,
             cached_tokens=permit.cached_tokens,
+            reasoning_tokens=permit.reasoning_tokens,
             is_hedge=permit.is_hedge,
         )
         job.notes.attempts.append(ended)
@@ -270,7 +271,8 @@ class Course:
             self._failures.tell(job.request_id, ended)
 
     def _send(self, job: Job, permit: Permit, call: Call) -> Awaitable[Result]:
-        to_engine = headers.to_engine(job.caller, job.request_id, job.journey.attempts)
+        journey = job.journey
+        to_engine = headers.to_engine(job.caller, job.request_id, journey.attempts, journey.trace)
         errand = Errand(permit, call, to_engine, job.stream, job.idle_s)
         if job.passing is not None:
             return job.passing.attempt(errand)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from edge import listening, questions, ways
+from edge import listening, questions, tracing, ways
 from edge.admission import Admission
 from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
@@ -51,6 +51,7 @@ async def serve(config: EdgeConfig, read: Callable[[], EdgeConfig] = from_args) 
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         endpoint.finished.append(metrics.turned_away)
+        await stack.enter_async_context(tracing.exported(config.otlp, endpoint, table, metrics))
         configured = Configured(config, read, endpoint, metrics)
         stack.push_async_callback(configured.access.close)
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
@@ -63,9 +64,7 @@ async def serve(config: EdgeConfig, read: Callable[[], EdgeConfig] = from_args) 
         async with TaskRunner() as runner:
             _keep_up(runner, config, tls)
             reloading = configured.follow(runner, tls)
-            runner.forever("feed", feed.run())
-            runner.forever("listen", feed.listen_forever())
-            runner.forever("snapshot file", feed.save_forever())
+            _follow(runner, feed)
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
             await feed.settle()
@@ -87,6 +86,13 @@ def _keep_up(runner: TaskRunner, config: EdgeConfig, tls: ListenerTls | None) ->
         runner.forever("renewal", _renewal(config.identity, config.controlplane))
     if tls is not None:
         runner.forever("certificate", tls.follow())
+
+
+def _follow(runner: TaskRunner, feed: Feed) -> None:
+    """Do as the control plane says."""
+    runner.forever("feed", feed.run())
+    runner.forever("listen", feed.listen_forever())
+    runner.forever("snapshot file", feed.save_forever())
 
 
 async def _renewal(identity: Identity, controlplane: str) -> None:

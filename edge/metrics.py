@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from edge.core.decisions import Attempt, Record
 from edge.core.dispatch import Dispatch
@@ -162,9 +162,9 @@ class EdgeMetrics:
         await asyncio.sleep(seconds)
         self.loop_lag.observe(max(0.0, clock.now_s() - asked_s - seconds))
 
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+    def render(self, accept: str = "") -> bytes:
+        """What Prometheus scrapes, as it asks for it: OpenMetrics has exemplars."""
+        return choose_encoder(accept)[0](self.registry)
 
 
 class ModelMetrics:
@@ -208,6 +208,13 @@ class ModelMetrics:
                 gap_s = (record.ended_s - record.first_byte_s) / (made - 1)
                 self._itl.observe(gap_s, times=made - 1)
                 self._tpot.observe(gap_s)
+
+    def exemplify(self, record: Record, labels: dict[str, str], wall_s: float) -> None:
+        """Have it be an example of its size; `wall_s` makes its times those of a clock."""
+        since_s, at_s = record.since_s, record.ended_s + wall_s
+        self._duration.exemplify(record.ended_s - since_s, labels, at_s)
+        if record.first_byte_s is not None:
+            self._ttft.exemplify(record.first_byte_s - since_s, labels, at_s)
 
     def _tenant(self, name: str) -> TenantMetrics:
         name = name if len(self._tenants) < TENANT.most else OTHER

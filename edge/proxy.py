@@ -199,6 +199,7 @@ class Proxy:
             model=job.target.name,
             trace_id=job.journey.trace_id,
             client=job.journey.client,
+            trace=job.journey.trace,
         )
         job.journey.record = record
         self.decisions.add(record)

@@ -59,6 +59,8 @@ class Endpoint:
         self.draining = False
         self.finished: list[Callable[[Record], None]] = []
         """Whom to tell of each request that has ended, but for those of load balancers."""
+        self.begins_trace: Callable[[Request], None] | None = None
+        """Has it traced, if this edge traces: who is known by a key."""
         self._notes_clients = False
         self._surface = Surface(extra_paths)
         self._own: dict[str, Handler] = {
@@ -105,6 +107,8 @@ class Endpoint:
                 return respond(found, request_id, dialect)
             if not found.entry.open:
                 self._proxy.authorize(request)
+                if self.begins_trace is not None:
+                    self.begins_trace(request)
             handler = self._own.get(found.entry.path, self._proxy.serve)
             return await handler(request, found, request_id)
         except RefusedError as error:
@@ -182,10 +186,11 @@ class Endpoint:
 def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.Application:
     """The operators' address: metrics, health, and why a request went as it did."""
 
-    async def scrape(_request: web.Request) -> web.Response:
+    async def scrape(request: web.Request) -> web.Response:
         metrics.refresh()
-        text = await asyncio.to_thread(metrics.render)  # tens of ms with many series
-        return web.Response(body=text, headers={"content-type": telemetry.CONTENT_TYPE})
+        accept = request.headers.get("accept", "")
+        text = await asyncio.to_thread(metrics.render, accept)  # tens of ms with many series
+        return web.Response(body=text, headers={"content-type": telemetry.content_type(accept)})
 
     async def alive(_request: web.Request) -> web.Response:
         return web.Response(body=ALIVE_BODY, content_type="application/json")

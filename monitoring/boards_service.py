@@ -43,8 +43,7 @@ TENANT_BOARD = Board(
                         model=MODEL,
                         tenant=TENANT,
                         outcome=recording.OURS,
-                    )
-                    / rate(ours.EDGE_REQUESTS, "tenant", model=MODEL, tenant=TENANT),
+                    ).part_of(rate(ours.EDGE_REQUESTS, "tenant", model=MODEL, tenant=TENANT)),
                     "{{tenant}}",
                 ),
             ),
@@ -217,6 +216,15 @@ EDGE_BOARD = Board(
                 "0: it was refused, and the one before goes on.",
                 "none",
                 Line(of(ours.CONFIG_RELOADED, job=foreign.EDGES), "{{instance}}"),
+            ),
+            graph(
+                "Lines of the access log that were dropped",
+                "A second: there were too many at once, or there is no place for them.",
+                "none",
+                Line(
+                    rate(ours.EDGE_ACCESS_LINES_DROPPED, "instance", instance=INSTANCE),
+                    "{{instance}}",
+                ),
             ),
         ),
     },

@@ -117,6 +117,10 @@ class Expr:
         """Where the other one does not hold."""
         return self.meet("unless", other, on)
 
+    def part_of(self, whole: Expr) -> Expr:
+        """What it is of the whole: 0, not nothing, where it never happened."""
+        return self.meet("or", whole.number("*", "0")) / whole
+
     def share_of(self, whole: Expr, *on: str) -> Expr:
         """Many on the left for one on the right: what each is of the whole."""
         self.has(whole.has(on))

@@ -53,7 +53,10 @@ REQUESTS = Recorded(
 )
 SHED = Recorded(
     "trimtab:model_shed:ratio_rate5m",
-    of(catalogue.EDGE_REQUESTS, outcome="shed").rate("5m").by("sum", "model") / REQUESTS.read(),
+    of(catalogue.EDGE_REQUESTS, outcome="shed")
+    .rate("5m")
+    .by("sum", "model")
+    .part_of(REQUESTS.read()),
 )
 TTFT_P99 = Recorded(
     "trimtab:model_ttft_seconds:p99_5m", quantile(0.99, catalogue.EDGE_TTFT, "5m", "model")
@@ -70,7 +73,7 @@ ITERATIONS = Recorded(
 def _unanswered(window: str) -> Recorded:
     asked = of(catalogue.EDGE_REQUESTS).rate(window).by("sum", "model")
     bad = of(catalogue.EDGE_REQUESTS, outcome=OURS).rate(window).by("sum", "model")
-    return Recorded(f"trimtab:model_unanswered:ratio_rate{window}", bad / asked)
+    return Recorded(f"trimtab:model_unanswered:ratio_rate{window}", bad.part_of(asked))
 
 
 def _late(window: str) -> Recorded:

@@ -13,10 +13,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from standalone import banner, fleet, options, ports, state
+from standalone import banner, commands, fleet, options, ports, state
 from standalone.config import Flags, Plan, effective, plan, with_page
 from standalone.engines import choose, first_model
-from standalone.join import join
 from standalone.serving import Wish
 from standalone.supervisor import StartError, Supervisor
 from trimtab.runtime import service
@@ -37,7 +36,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app.command()(join)
+commands.add(app)
 
 
 @app.callback()

@@ -14,7 +14,7 @@ Engine = Annotated[
 Listen = Annotated[str, typer.Option(help="HOST:PORT for clients.")]
 Admin = Annotated[str, typer.Option(help="HOST:PORT for the status page and /metrics.")]
 Key = Annotated[str, typer.Option(help="A key that may call; by default one is made and kept.")]
-Config = Annotated[pathlib.Path | None, typer.Option(help="YAML or JSON file.")]
+Config = Annotated[pathlib.Path | None, typer.Option("--config", "-f", help="YAML or JSON file.")]
 State = Annotated[
     pathlib.Path | None,
     typer.Option("--state", help="State directory; default ~/.local/state/trimtab."),

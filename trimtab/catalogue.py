@@ -259,6 +259,14 @@ CONFIG_RELOADED_AT = Metric(
     Part.BOTH,
     "When a configuration was last taken: at the start, or by a reload.",
 )
+OTLP_EXPORTED = Metric(
+    "trimtab_otlp_exported",
+    Kind.COUNTER,
+    Part.BOTH,
+    "Spans, and exports of metrics, by what became of them. refused: by the receiver; failed: not "
+    "taken after several tries; dropped: more than may wait. Only where OTLP is on.",
+    (_set("signal", "traces", "metrics"), _set("result", "sent", "refused", "failed", "dropped")),
+)
 
 # Control plane
 

@@ -21,10 +21,14 @@ STOP_GRACE_S = 10.0
 class Part:
     """A process that can be started again."""
 
-    def __init__(self, name: str, argv: Sequence[str], log: pathlib.Path) -> None:
+    def __init__(
+        self, name: str, argv: Sequence[str], log: pathlib.Path, fds: Sequence[int] = ()
+    ) -> None:
+        """`fds` of ours are open in it, too."""
         self.name = name
         self.log = log
         self._argv = argv
+        self._fds = fds
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,6 +54,7 @@ class Part:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=self._fds,
             )
 
     def kill(self) -> None:
@@ -65,6 +70,11 @@ class Part:
     def thaw(self) -> None:
         """Let it go on."""
         self._signal(signal.SIGCONT)
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process.wait()
 
     def end(self) -> None:
         """End it politely, and after a grace by force."""

@@ -18,6 +18,7 @@ import msgspec
 from trimtab.model import Outcome, Urgency
 from trimtab.policy.pick import Candidate
 from trimtab.policy.queue import Forecast
+from trimtab.trace import Trace
 
 LATEST_MAX = 2_048
 LATEST_BYTES = 4 * 1024 * 1024  # room for all of them up to 35 replicas
@@ -111,6 +112,8 @@ class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Of W3C trace context, 32 hex digits, if its caller traces."""
     client: str = ""
     """The address that it came from, where operators want to know."""
+    trace: Trace | None = None
+    """Where it stood in its trace, if it was in one."""
 
     @property
     def odd(self) -> bool:

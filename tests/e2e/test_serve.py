@@ -33,7 +33,7 @@ def test_a_model_is_served_on_two_gpus_and_drained_before_it_ends(
         stream = openai.completions.create(
             model="demo",
             prompt="go",
-            max_tokens=60,
+            max_tokens=40,
             stream=True,
             stream_options={"include_usage": True},
         )
@@ -41,17 +41,6 @@ def test_a_model_is_served_on_two_gpus_and_drained_before_it_ends(
         up.process.terminate()
         *_, last = stream
     assert last.usage is not None
-    assert last.usage.completion_tokens == 60
+    assert last.usage.completion_tokens == 40
     assert up.process.wait(WAIT_S) == 0
     assert psutil.wait_procs(children, timeout=5)[1] == []
-
-
-def test_a_start_that_cannot_work_ends_with_its_reason(
-    starter: Starter, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAKE_VLLM_WORDS", "vllm: error: unrecognized arguments: --foo")
-    code, said = starter.refused("--serve", "m", *GPUS, "--vllm", vllm.install(tmp_path))
-    assert (code, said.splitlines()[1]) == (
-        1,
-        "  this vLLM has no such flag: see vllm serve --help",
-    )

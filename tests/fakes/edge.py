@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import ways
+from edge import tracing, ways
 from edge.admission import Admission
 from edge.answers import AnswerHeaders
 from edge.core import openai
@@ -37,6 +37,7 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.listener_tls import ListenerTls
+from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.tasks import TaskRunner
 
 KEY = "sk-test-0123456789abcdef"
@@ -130,6 +131,7 @@ async def running_edge(
     fallbacks: Mapping[str, Target] | None = None,
     headers: AnswerHeaders | None = None,
     extra_paths: Sequence[str] = (),
+    otlp: Otlp | None = None,
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
@@ -145,6 +147,8 @@ async def running_edge(
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
+        endpoint.finished.append(metrics.turned_away)
+        await stack.enter_async_context(tracing.exported(otlp, endpoint, table, metrics))
         callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
         server = await asyncio.get_running_loop().create_server(
             callers, "127.0.0.1", 0, ssl=tls.context if tls else None

@@ -34,15 +34,15 @@ STEERING = (
 Page = dict[str, float]
 Series = Mapping[str, Sequence[float | None]]
 STORM = Scenario(
-    about="Four minutes of nearly twice what two engines can do, which refuse beyond 98.",
-    duration_s=330.0,
+    about="Two and a half minutes of nearly twice what two engines can do, which refuse beyond 98.",
+    duration_s=240.0,
     edges=2,
     replicas=(ReplicaSpec(slots=64, queue_limit=98), ReplicaSpec(slots=64, queue_limit=98)),
     sources=(
         SourceSpec(
             load=(
-                *(Point(at_s=0.0, load=0.7), Point(at_s=60.0, load=1.9)),
-                Point(at_s=300.0, load=0.7),
+                *(Point(at_s=0.0, load=0.7), Point(at_s=30.0, load=1.9)),
+                Point(at_s=180.0, load=0.7),
             ),
             shape=Shape(output_tokens=300),
         ),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane.core.refusals import Kind as Refused
@@ -14,6 +17,8 @@ from controlplane.metrics import ControlMetrics
 from tests.fakes.metrics import MODELS, REPLICAS, TENANTS, busy_edge, led, told
 from trimtab import catalogue
 from trimtab.metric import Kind, Part
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
 
 
 def defined(*parts: Part) -> set[str]:
@@ -86,14 +91,17 @@ def test_pages_stay_small(edge_page: bytes, control_page: bytes) -> None:
 def test_prometheus_finds_nothing_to_complain_of(
     which: str, request: pytest.FixtureRequest
 ) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+    assert promtool("check", "metrics", page=request.getfixturevalue(which)) == ""
+
+
+def promtool(*command: str, page: bytes = b"") -> str:
+    """What it complains of."""
+    found = shutil.which("promtool")
+    if found is None:
         assert not os.environ.get("TRIMTAB_CI"), "CI has no promtool: see .ci/run"
         pytest.skip("NOT CHECKED: no promtool here (apt-get install prometheus)")
-    page: bytes = request.getfixturevalue(which)
-    command = [promtool, "check", "metrics"]
-    found = subprocess.run(command, input=page, capture_output=True, check=False)
-    assert (found.returncode, found.stdout, found.stderr) == (0, b"", b"")
+    done = subprocess.run([found, *command], input=page, capture_output=True, check=False)
+    return (done.stdout * bool(done.returncode) + done.stderr).decode()
 
 
 def test_refusals_are_the_ones_listed() -> None:
@@ -111,3 +119,20 @@ def test_workers_add_up() -> None:
         if sample.name == "trimtab_edge_requests_total"
     )
     assert total == 2 * 3 * TENANTS * MODELS
+
+
+def test_queries_in_documents_are_right(tmp_path: pathlib.Path) -> None:
+    text = (DOCS / "autoscaling.md").read_text()
+    queries = re.findall(r"```promql\n(.*?)```", text, re.DOTALL)
+    assert len(queries) == 3
+    rules = [{"record": f"q{n}", "expr": query} for n, query in enumerate(queries)]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "docs", "rules": rules}]}))
+    assert promtool("check", "rules", str(path)) == ""
+
+
+def test_documents_name_only_metrics_that_there_are() -> None:
+    known = catalogue.names() | catalogue.BY_NAME.keys()
+    for page in DOCS.rglob("*.md"):
+        named = set(re.findall(r"\btrimtab_(?:[a-z]+_)+[a-z]+\b", page.read_text()))
+        assert named <= known, page.name

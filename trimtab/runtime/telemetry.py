@@ -9,21 +9,22 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from importlib.metadata import version
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.samples import Sample
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Exemplar, Sample
 
 from trimtab import catalogue
 from trimtab.catalogue import OTHER
 from trimtab.metric import Kind, Metric
 from trimtab.runtime import clock
+from trimtab.runtime.otlp_settings import Otlp
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 SERIES_MAX = 10_000
 """Of one metric: with 500 tenants and 4 models, four ways to end for each of their pairs."""
 
@@ -84,6 +85,11 @@ class Histogram(_Quick, prometheus_client.Histogram):
         self._sum._value += amount * times  # noqa: SLF001
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += times  # noqa: SLF001
 
+    def exemplify(self, amount: float, labels: dict[str, str], at_s: float) -> None:
+        """Name one of this size, which was counted before."""
+        bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
+        bucket.set_exemplar(Exemplar(labels, amount, at_s))
+
 
 Made = TypeVar("Made", Counter, Gauge, Histogram)
 
@@ -128,6 +134,11 @@ def _defined(made: Made, metric: Metric) -> Made:
     return made
 
 
+def content_type(accept: str) -> str:
+    """Of what a scraper gets that accepts this."""
+    return choose_encoder(accept)[1]
+
+
 class ProcessMetrics:
     """What every process with a page exports: who it is, and what its system says of it."""
 
@@ -135,6 +146,7 @@ class ProcessMetrics:
         ProcessCollector(registry=registry)
         gauge(registry, catalogue.BUILD_INFO).labels(version("trimtab"), part).set(1)
         self._cert_expiry = gauge(registry, catalogue.CERT_EXPIRY)
+        self._exported = counter(registry, catalogue.OTLP_EXPORTED)
         self._reloaded = gauge(registry, catalogue.CONFIG_RELOADED)
         self._reloaded_at = gauge(registry, catalogue.CONFIG_RELOADED_AT)
         self.reloaded(ok=True)
@@ -148,3 +160,26 @@ class ProcessMetrics:
     def expires(self, use: str, at_s: float) -> None:
         """A certificate of ours ends then, in seconds since 1970."""
         self._cert_expiry.labels(use).set(at_s)
+
+    def exported(self, signal: str, result: str, number: int) -> None:
+        """So many of a signal went out by OTLP, or did not."""
+        self._exported.labels(signal, result).inc(number)
+
+
+class Measured(Protocol):
+    """What a process measures."""
+
+    registry: CollectorRegistry
+    process: ProcessMetrics
+
+    def refresh(self) -> None:
+        """Look at what has a state; on the loop."""
+
+
+def told(settings: Otlp | None, measured: Measured) -> AbstractAsyncContextManager[None]:
+    """Have it told by OTLP, too, if that is wanted."""
+    if settings is None:
+        return nullcontext()
+    from trimtab.runtime import otlp  # noqa: PLC0415  20 ms
+
+    return otlp.metrics_told(settings, measured)

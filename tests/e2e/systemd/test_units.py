@@ -118,3 +118,11 @@ async def test_units_are_hardened(box: Box, unit: str) -> None:
     )
     assert "Overall exposure level" in said
     assert float(said.rsplit("level for", 1)[1].split(":")[1].split()[0]) <= 2.5
+
+
+async def test_systemd_finds_nothing_wrong_with_any_unit(box: Box) -> None:
+    names = [path.name for path in UNITS.iterdir() if path.suffix in {".service", ".socket"}]
+    units = [f"/etc/systemd/system/{name}" for name in names]
+    script = 'systemd-analyze verify "$@" 2>&1'
+    said = await asyncio.to_thread(box.run, "sh", "-c", script, "sh", *units, check=False)
+    assert [line for line in said.splitlines() if "trimtab" in line or "vllm" in line] == []

@@ -162,7 +162,7 @@ def _values(series: storms.Series) -> Series:
 
 def test_a_storm_by_litellms_rules_is_told(tmp_path: pathlib.Path) -> None:
     values = _values(storms.litellms(storms.STORM))
-    check([Case(name, values, "5m", M).as_test() for name in STEERING], tmp_path)
+    check([Case(name, values, "3m", M).as_test() for name in STEERING], tmp_path)
 
 
 @pytest.mark.parametrize("scenario", [storms.STORM, load(BURST)], ids=["storm", "burst"])

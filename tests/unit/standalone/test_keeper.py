@@ -11,7 +11,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from standalone import serving
+from standalone import restart, serving
 from standalone.serving import Machine, Wish
 from standalone.state import State
 from standalone.supervisor import Spec
@@ -46,7 +46,10 @@ def apis() -> list[psutil.Process]:
     return [p for p in processes("serve") if any(w.endswith("/vllm") for w in p.cmdline()[:2])]
 
 
-async def test_loading_is_told_a_death_ends_all_of_it_and_it_comes_back(place: State) -> None:
+async def test_loading_is_told_a_death_ends_all_of_it_and_it_comes_back(
+    place: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart, "ENGINE_WAITS_S", (0.01, 0.02))
     loads = place.root / "loads"
     loads.touch()
     record = Record()
