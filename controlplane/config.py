@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 import pathlib
 import socket
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from controlplane.store.etcd_client import Access
 from trimtab.model import ApiKey, EdgePolicy, Pool
 from trimtab.policy.remedy import OFF, Rules
 from trimtab.runtime import config as file
-from trimtab.runtime import live_config, shapes
+from trimtab.runtime import live_config, otlp_settings, shapes
+from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.service import ConfigError
 from trimtab.views import ConfigSetting
 
@@ -70,6 +72,8 @@ class ControlConfig:
     """HOST:PORT for the status page and /metrics; empty: none."""
     node: str = ""
     """This machine's name; after it engines without a name are called."""
+    otlp: Otlp | None = None
+    """Where else metrics go."""
     remediation: Rules = OFF
     settings: tuple[ConfigSetting, ...] = ()
     """What else the file says."""
@@ -136,6 +140,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         tls=tls,
         metrics=metrics,
         node=node,
+        otlp=otlp_settings.find(base.otlp, os.environ, "controlplane", args.name or node),
         remediation=Rules(
             base.remediation.restarts_per_hour,
             base.remediation.floor,

@@ -18,6 +18,7 @@ import grpc
 from grpc_health.v1 import health
 
 from controlplane.core.bursts import Bursts
+from controlplane.keda import externalscaler_pb2
 from controlplane.revocations import Revocations
 from controlplane.store.protocol import Store
 from trimtab.runtime import certificates, clock
@@ -34,6 +35,9 @@ MAY_CALL: dict[str, frozenset[Role]] = {
     edge_pb2.DESCRIPTOR.services_by_name["EdgeService"].full_name: frozenset({Role.EDGE}),
     identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name: EVERYBODY,
     health.SERVICE_NAME: EVERYBODY,
+    externalscaler_pb2.DESCRIPTOR.services_by_name["ExternalScaler"].full_name: frozenset(
+        {Role.SCALER, Role.ADMIN, Role.CONTROLPLANE}
+    ),
 }
 OPERATORS = frozenset({Role.ADMIN})
 Context = grpc.aio.ServicerContext[Any, Any]

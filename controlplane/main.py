@@ -22,13 +22,14 @@ from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
 from controlplane.leader import Alone, Candidate, Election, StoreElection
 from controlplane.members import Members
+from controlplane.metrics import ControlMetrics, read
 from controlplane.seat import Seat
 from controlplane.settings import Settings
 from controlplane.store import open as open_store
 from controlplane.store.protocol import Store
 from controlplane.term import Office
 from trimtab.runtime import log as runtime_log
-from trimtab.runtime import rpc, service
+from trimtab.runtime import rpc, service, telemetry
 from trimtab.runtime.notify import notify, stay_alive
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
@@ -81,7 +82,10 @@ async def _serve(
         office = runner.once("office", Office(settings, store, election, seat).run())
         log.info("serving", extra={"fields": {"listen": config.listen}})
         notify(ready=True, status=f"serving on {config.listen}")
-        async with http.serving(config.metrics, seat):
+        identity = members.identity if members else None
+        metrics = ControlMetrics(lambda: read(seat.loop), identity)
+        told = telemetry.told(config.otlp, metrics)
+        async with told, http.serving(config.metrics, seat, metrics):
             await stop.wait()
         notify(stopping=True)
         if members:
@@ -112,7 +116,7 @@ async def _bind(config: ControlConfig, seat: Seat, members: Members | None) -> g
     identity, guards = (members.identity, [members.guard]) if members else (None, [])
 
     def register(server: grpc.aio.Server) -> None:
-        services.register(seat, server)
+        services.register(seat, server, identity)
         if members:
             members.register(server)
 

@@ -11,10 +11,12 @@ from controlplane import (
     service_doctor,
     service_edge,
     service_explain,
+    service_scaler,
     service_steer,
     service_whatif,
 )
 from controlplane.seat import Seat
+from trimtab.runtime.tls import Identity
 from trimtab.v1 import admin_pb2_grpc, agent_pb2_grpc, steer_pb2_grpc
 
 NAMES = (
@@ -26,11 +28,12 @@ NAMES = (
     service_doctor.NAME,
     service_whatif.NAME,
     service_steer.NAME,
+    service_scaler.NAME,
 )
 
 
-def register(seat: Seat, server: grpc.aio.Server) -> None:
-    """Serve all of them."""
+def register(seat: Seat, server: grpc.aio.Server, identity: Identity | None = None) -> None:
+    """Serve all of them; `identity` is ours."""
     agent_pb2_grpc.add_AgentServiceServicer_to_server(service_agent.AgentService(seat), server)
     service_edge.register(service_edge.EdgeService(seat), server)
     admin_pb2_grpc.add_AdminServiceServicer_to_server(service_admin.AdminService(seat), server)
@@ -39,3 +42,4 @@ def register(seat: Seat, server: grpc.aio.Server) -> None:
     service_config.register(service_config.ConfigService(seat), server)
     service_doctor.register(service_doctor.DoctorService(seat), server)
     service_whatif.register(seat, server)
+    service_scaler.register(service_scaler.ScalerService(seat, identity), server)

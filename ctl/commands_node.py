@@ -24,7 +24,7 @@ node.add_typer(token, name="token")
 @token.command("create")
 def create(
     context: typer.Context,
-    role: Annotated[str, typer.Option(help="agent, edge or admin.")] = "agent",
+    role: Annotated[str, typer.Option(help="agent, edge, admin or scaler.")] = "agent",
     name: Annotated[str, typer.Option(help="The name it must take; default: its own choice.")] = "",
     ttl: Annotated[str, typer.Option(help="How long it may be used: 90s, 30m, 1h, 7d.")] = "1h",
     reason: Reason = "",

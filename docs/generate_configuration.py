@@ -1,23 +1,19 @@
 """Writes docs/configuration.md from the schema: `./run docs` (write) or `./run docs --check`.
 
-Rule: what the page says of a key is the comment below that key in trimtab/runtime/config.py, its
-type and its default; there is no second text to keep in step.
+Rule: what the page says of a key is in trimtab/runtime/config_words.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import inspect
-import itertools
 import pathlib
 import sys
-import types
-import typing
 
 import msgspec
 
-from trimtab.runtime import config, live_config
+from trimtab.runtime import config
+from trimtab.runtime.config_words import Setting, kind, settings
 
 PAGE = pathlib.Path(__file__).with_name("configuration.md")
 SECTIONS = (
@@ -33,24 +29,18 @@ SECTIONS = (
     config.AccessLog,
     config.Certificate,
     config.Tls,
+    config.Otlp,
 )
-# They stand only below settings that need a restart; RESTARTS says whose.
-PARTS_OF_A_RESTART = (
-    config.Fallback,
-    config.Etcd,
-    config.Remediation,
-    config.Certificate,
-    config.Tls,
-)
-PLAIN = {str: "text", int: "integer", float: "number", bool: "true or false"}
+PART = "[{0}](#{1})"
 INTRO = """\
 <!-- Generated from trimtab/runtime/config.py by `./run docs`: change it there. -->
 # Configuration
 
 One file, YAML or JSON, read by every binary with `--config FILE`; flags override it. `trimtab up`
-needs none. Every key is optional unless it is marked. Unknown keys, wrong types and names used
-twice are errors, and all of them are listed at once with line and column. Secrets are references,
-so the file can live in git. YAML aliases are refused; the file may have 1 MiB.
+needs none, and `trimtab init` writes one that has all of this page as comments. Every key is
+optional unless it is marked. Unknown keys, wrong types and names used twice are errors, and all of
+them are listed at once with line and column. Secrets are references, so the file can live in git.
+YAML aliases are refused; the file may have 1 MiB.
 
 What is *live* is put into effect by `ctl config apply FILE`, at once and while everything runs
 ([how](live-configuration.md)); the rest is read by the named processes when they start.
@@ -79,78 +69,25 @@ def page() -> str:
 
 def section(struct: type[msgspec.Struct]) -> str:
     """One table: the keys of a part of the file."""
-    hints = typing.get_type_hints(struct, include_extras=True)
-    comments = attribute_comments(struct)
     title = "The file" if struct is config.Config else struct.__name__
     lines = [f"## {title}", ""]
     if struct is not config.Config:
         lines += [inspect.cleandoc(struct.__doc__ or ""), ""]
     lines += ["| key | value | default | change | meaning |", "|---|---|---|---|---|"]
-    for field in msgspec.structs.fields(struct):
-        value = kind(hints[field.name])
-        cells = (value, default_of(field), change(struct, field.name), comments[field.name])
+    for one in settings(struct):
+        cells = (kind(one.hint, PART), default_of(one), one.change, one.meaning)
         row = " | ".join(cells).replace("<", "&lt;")
-        lines.append(f"| `{field.name}` | {row} |")
+        lines.append(f"| `{one.name}` | {row} |")
     return "\n".join([*lines, ""])
 
 
-def attribute_comments(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """The text below each attribute of a class."""
-    body = typing.cast("ast.ClassDef", ast.parse(inspect.getsource(struct)).body[0]).body
-    return {
-        field.target.id: " ".join(text.value.value.split())
-        for field, text in itertools.pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
-
-
-def kind(hint: object) -> str:
-    """A type for people."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in {typing.Union, types.UnionType}:
-        return " or ".join(kind(item) for item in arguments if item is not types.NoneType)
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(f"`{word}`" for word in arguments)
-    if typing.get_origin(hint) is tuple:
-        return f"list of {kind(arguments[0])}"
-    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return f"[{hint.__name__}](#{hint.__name__.lower()})"
-    if typing.get_origin(hint) is typing.Annotated:
-        return constrained(arguments[0], arguments[1])
-    return PLAIN[typing.cast("type", hint)]
-
-
-def constrained(base: type, meta: msgspec.Meta) -> str:
-    """A type with its limits."""
-    limits = {"≥": meta.ge, ">": meta.gt, "≤": meta.le}
-    words = [f"{sign} {limit:,}" for sign, limit in limits.items() if limit is not None]
-    return " ".join([meta.title or PLAIN[base], ", ".join(words)]).strip()
-
-
-def change(struct: type[msgspec.Struct], name: str) -> str:
-    """How another value comes into effect."""
-    if struct in PARTS_OF_A_RESTART:
-        return "restart"
-    if struct is config.AccessLog:
-        return f"restart: {live_config.EDGES_RELOAD}"
-    if struct is config.Secret:
-        return "as what it is for"
-    who = live_config.RESTARTS.get(struct, {}).get(name)
-    return f"restart: {who}" if who else "live"
-
-
-def default_of(field: msgspec.structs.FieldInfo) -> str:
+def default_of(setting: Setting) -> str:
     """A default for people; what is empty is shown as a dash, and its meaning says what holds."""
-    if field.required:
+    if setting.required:
         return "**required**"
-    value = field.default
-    if value in ("", (), None) or isinstance(value, msgspec.Struct):
+    if setting.default in ("", (), None) or isinstance(setting.default, msgspec.Struct):
         return "-"
-    return f"`{value}`"
+    return f"`{setting.default}`"
 
 
 def main() -> int:

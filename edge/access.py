@@ -18,9 +18,9 @@ import msgspec
 from edge.core import access
 from edge.core.access import Which
 from edge.core.decisions import Record
+from edge.metrics import EdgeMetrics
 from trimtab.runtime.log import Trouble
 from trimtab.runtime.service import ConfigError
-from trimtab.runtime.telemetry import EdgeMetrics
 
 PERIOD_S = 0.2
 WAITING_MAX = 16_384

@@ -49,6 +49,8 @@ class Permit(msgspec.Struct, eq=False):
     """Of the prompt, where the engine has said so."""
     cached_tokens: int = 0
     """Of these, found in its cache."""
+    reasoning_tokens: int = 0
+    """Of the answer's, those that were thought."""
     counted: int = 0
     """Of these, told to dispatch."""
     refused: bool = False

@@ -115,5 +115,6 @@ class Alarm:
             self._timer.cancel()
         self._watch.forget(self)
         own = self._rang and self._task.uncancel() <= self._cancels
+        del self._task  # it knows its end, that the frames that it met, and one of these us
         if own and kind is asyncio.CancelledError:
             raise RangError from error

@@ -134,6 +134,7 @@ def _whole(answer: Answer, body: bytes, call: Call, permit: Permit) -> Result:
     # a pass over a prompt makes no token: it counts as so many as it delays those of others
     passed = entry.cost is Cost.PASS
     permit.prompt_tokens, permit.cached_tokens = usage.read_tokens, usage.cached_tokens
+    permit.reasoning_tokens = usage.reasoning_tokens
     prompt_tokens = usage.read_tokens or call.prompt_tokens
     permit.tokens = pass_work(prompt_tokens) if passed else usage.made_tokens
     return Whole(naming.whole(body, said.model, call.answers_as), answer.content_type)
@@ -216,6 +217,7 @@ class _Relay:
             permit.tokens = max(permit.counted, passage.tokens or permit.tokens)
             permit.prompt_tokens = passage.prompt_tokens
             permit.cached_tokens = passage.cached_tokens
+            permit.reasoning_tokens = passage.reasoning_tokens
 
     async def _send(self, passing: bytes | Plain) -> None:
         self.waits_for_client = True

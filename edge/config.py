@@ -16,8 +16,9 @@ from edge.core.access import Which
 from edge.core.outside import Target
 from edge.ledger import Workers
 from trimtab.runtime import config as file
-from trimtab.runtime import tls
+from trimtab.runtime import otlp_settings, tls
 from trimtab.runtime.certificates import WORKER_MARK, Role
+from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tls import Identity
 
@@ -44,6 +45,7 @@ class EdgeConfig:
     workers: Workers = field(default_factory=Workers)
     """All that share the port; empty when it is the only one, or has no place for their sockets."""
     extra_paths: tuple[str, ...] = ()
+    otlp: Otlp | None = None
     access: AccessSettings = field(default_factory=AccessSettings)
     base: file.Config = field(default_factory=file.Config)
     """The file itself."""
@@ -90,8 +92,9 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
     state = args.state or (pathlib.Path(base.state_dir) if base.state_dir else None)
     identity = tls.find(args.tls_dir or base.tls.dir, Role.EDGE, args.name or "")
     named = identity.peer.name if identity else f"{base.node or socket.gethostname()}-{port}"
+    name = (args.name or named) + (f"{WORKER_MARK}{number}" if number > 1 else "")
     return EdgeConfig(
-        name=(args.name or named) + (f"{WORKER_MARK}{number}" if number > 1 else ""),
+        name=name,
         host=host,
         port=port,
         admin_host=admin_host,
@@ -111,6 +114,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         shares_port=args.worker is not None,
         workers=_workers(base.edge.workers, number, state, port),
         extra_paths=_extra_paths(base),
+        otlp=otlp_settings.find(base.otlp, os.environ, "edge", name),
         access=_access(base.edge.access_log),
         base=base,
     )

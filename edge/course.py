@@ -35,6 +35,7 @@ from edge.failures import Failures
 from edge.fallback import SERVED_OUTSIDE
 from edge.hedging import Hedger
 from edge.http.response import Response
+from edge.metrics import EdgeMetrics
 from edge.quarantine import Quarantine
 from edge.ways import Ways
 from trimtab.model import ApiKey, Outcome, Pool
@@ -43,13 +44,11 @@ from trimtab.policy.deadline import Deadline
 from trimtab.policy.queue import Ticket
 from trimtab.policy.retry import REQUEUES_MAX, History, Move, next_move
 from trimtab.runtime import clock
-from trimtab.runtime.telemetry import EdgeMetrics
 
 GONE = Failure(Fault.CLIENT_GONE)
 """What a cancelled caller leaves behind."""
 OUTRUN = Failure(Fault.OUTRUN)
 FINE = frozenset({Outcome.OK, Outcome.CLIENT})
-NAMES = {outcome: outcome.name.lower() for outcome in Outcome}
 
 
 class Passing(Protocol):
@@ -169,7 +168,7 @@ class Course:
             raise _refusal(job, problem) from None
         finally:
             if job.stream is not None:
-                self._release(job.stream, job)
+                self.keeper.release(job.stream)
 
     async def _follow(self, job: Job) -> Response:
         while True:
@@ -188,22 +187,18 @@ class Course:
                 await job.stream.send(sse.DONE)
                 return self._answer(job, Whole())
 
-    def _release(self, stream: ClientStream, job: Job) -> None:
-        self.keeper.release(stream)
-        if stream.started_s is not None:
-            took_s = stream.started_s - job.ticket.since_s
-            self._metrics.ttft.labels(job.pool.name).observe(took_s)
-
     async def _attempt(self, job: Job) -> tuple[Result, str]:
         asked_s = clock.now_s()
         if problem := self._poison(job):
             raise RefusedError(problem)
         permit = self._at_once(job) or await self._admit(job)
-        placement, pool = permit.placement, job.pool.name
+        placement = permit.placement
         job.journey.placed(permit.route.replica, placement.started_s - asked_s)
-        self._metrics.homed(pool, placement.at_home)
+        counts = self._metrics.model(job.pool.name)
+        if placement.at_home is not None:
+            counts.home[placement.at_home].inc()
         if not permit.borrowed:
-            self._metrics.queue_wait.labels(pool).observe(placement.started_s - job.ticket.since_s)
+            counts.queue_wait.observe(placement.started_s - job.ticket.since_s)
         if problem := self._poison(job):  # another copy broke replicas while this one waited
             self._admission.release(permit, Outcome.CLIENT)
             raise RefusedError(problem)
@@ -234,7 +229,7 @@ class Course:
             failure = None if permit.whole else failure  # who leaves now has all
             outcome = classify(failure) if failure else Outcome.OK
             self._admission.release(permit, outcome)
-            self._metrics.attempts.labels(permit.route.replica, NAMES[outcome]).inc()
+            self._metrics.attempted(permit.route.replica, failure, outcome)
             self._note(job, permit, outcome, failure)
 
     def _at_once(self, job: Job) -> Permit | None:
@@ -268,6 +263,7 @@ class Course:
             tokens=permit.tokens,
             prompt_tokens=permit.prompt_tokens,
             cached_tokens=permit.cached_tokens,
+            reasoning_tokens=permit.reasoning_tokens,
             is_hedge=permit.is_hedge,
         )
         job.notes.attempts.append(ended)
@@ -275,7 +271,8 @@ class Course:
             self._failures.tell(job.request_id, ended)
 
     def _send(self, job: Job, permit: Permit, call: Call) -> Awaitable[Result]:
-        to_engine = headers.to_engine(job.caller, job.request_id, job.journey.attempts)
+        journey = job.journey
+        to_engine = headers.to_engine(job.caller, job.request_id, journey.attempts, journey.trace)
         errand = Errand(permit, call, to_engine, job.stream, job.idle_s)
         if job.passing is not None:
             return job.passing.attempt(errand)

@@ -166,6 +166,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed."""
         self._fail(Fault.CUT)
+        del self._parser  # it knows us: nobody should have to look for the circle
 
     def eof_received(self) -> None:
         """The engine sends no more: so an answer ends that has no other end."""

@@ -21,11 +21,11 @@ from edge.core.decisions import Attempt
 from edge.core.dispatch import Placement
 from edge.core.outside import Target
 from edge.failures import Failures
+from edge.metrics import EdgeMetrics
 from edge.upstream import Upstream
 from trimtab.model import Outcome, Route
 from trimtab.policy.classify import Failure, Fault, classify
 from trimtab.runtime import clock
-from trimtab.runtime.telemetry import EdgeMetrics
 
 if TYPE_CHECKING:
     from edge.course import Job

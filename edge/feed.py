@@ -26,6 +26,7 @@ from edge.config import EdgeConfig
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.core.uses import folded
+from edge.metrics import EdgeMetrics
 from edge.questions import Teller, answers
 from trimtab.codec import WireError, decode_update, encode_body
 from trimtab.model import Ack, Credits, EdgeHello, EdgeReport
@@ -34,7 +35,6 @@ from trimtab.runtime import clock, rpc
 from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.log import Trouble
 from trimtab.runtime.targets import Targets, leader_named
-from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
 from trimtab.v1.question_pb2 import EdgeQuestion
 
@@ -222,8 +222,6 @@ class Feed:
     def _report(self, seq: int) -> EdgeReport:
         now_s = clock.now_s()
         pools = self._dispatch.report_pools(now_s)
-        for pool in pools:
-            self._metrics.queue_depth.labels(pool.pool).set(pool.queued)
         report = EdgeReport(seq, self._dispatch.report_replicas(now_s), pools)
         return folded(report) if self._reads_steady else report
 

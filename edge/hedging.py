@@ -16,12 +16,12 @@ from edge.admission import Admission, Permit
 from edge.attempt import Result
 from edge.core import surface
 from edge.core.table import RoutingTable
+from edge.metrics import EdgeMetrics
 from trimtab.model import Outcome
 from trimtab.policy.classify import Failure
 from trimtab.policy.hedge import Hedging
 from trimtab.runtime import clock
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import EdgeMetrics
 
 if TYPE_CHECKING:
     from edge.course import Job

@@ -16,8 +16,8 @@ from edge.core.replay import Answer, Found, Recording, digest
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.ledger import Ledgers, Turn
+from edge.metrics import EdgeMetrics
 from trimtab.policy.queue import PATIENCE_RATIO
-from trimtab.runtime.telemetry import EdgeMetrics
 
 NAME = "idempotency-key"
 WAIT_MAX_S = 45.0  # 3/4 of the 60 s after which the common clients give up

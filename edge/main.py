@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import pathlib
 import random
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from edge import listening, questions, ways
+from edge import listening, questions, tracing, ways
 from edge.admission import Admission
 from edge.beliefs import Beliefs
 from edge.config import EdgeConfig, from_args
@@ -18,6 +17,7 @@ from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.feed import Feed
 from edge.http.server import serving
+from edge.metrics import EdgeMetrics
 from edge.proxy import Proxy
 from edge.reload import Configured
 from edge.server import Endpoint, admin_app
@@ -31,7 +31,6 @@ from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.runtime.tls import Identity
 
 STATUS_PERIOD_S = 1.0
@@ -44,18 +43,20 @@ async def serve(config: EdgeConfig, read: Callable[[], EdgeConfig] = from_args) 
     table = RoutingTable()
     dispatch = Dispatch(table, random.Random())  # noqa: S311 - where a request goes is no secret
     admission = Admission(table, dispatch)
-    metrics = EdgeMetrics()
+    metrics = EdgeMetrics(dispatch, config.identity, tls := _tls(config))
     feed = Feed(config, table, dispatch, admission, metrics)
     feed.restore()
     async with AsyncExitStack() as stack:
         leading = ways.connect(config.upstream_key, config.fallbacks, metrics)
         proxy = Proxy(table, dispatch, admission, await stack.enter_async_context(leading), metrics)
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
+        endpoint.finished.append(metrics.turned_away)
+        await stack.enter_async_context(tracing.exported(config.otlp, endpoint, table, metrics))
         configured = Configured(config, read, endpoint, metrics)
         stack.push_async_callback(configured.access.close)
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
         callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
-        public = await listening.public(callers, config, tls := _tls(config))
+        public = await listening.public(callers, config, tls)
         feed.tellers = questions.tellers(proxy.decisions, proxy.arrivals, dispatch, tls)
         beliefs = Beliefs(config, table, dispatch, admission, endpoint, proxy, feed)
         operators = admin_app(endpoint, metrics, proxy.decisions), *config.admin_address
@@ -63,15 +64,13 @@ async def serve(config: EdgeConfig, read: Callable[[], EdgeConfig] = from_args) 
         async with TaskRunner() as runner:
             _keep_up(runner, config, tls)
             reloading = configured.follow(runner, tls)
-            runner.forever("feed", feed.run())
-            runner.forever("listen", feed.listen_forever())
-            runner.forever("snapshot file", feed.save_forever())
+            _follow(runner, feed)
             runner.forever("pump", admission.pump_forever())
             runner.forever("keep-alive", proxy.keeper.run())
             await feed.settle()
             service.rarely_collect()
             await public.start_serving()
-            runner.forever("status", _tell_status(feed, endpoint, dispatch, reloading))
+            runner.forever("status", _tell_status(feed, endpoint, dispatch, metrics, reloading))
             await stop.wait()
             endpoint.draining = True
             notify(stopping=True, more_s=configured.now.drain_s + STOP_MARGIN_S)
@@ -89,6 +88,13 @@ def _keep_up(runner: TaskRunner, config: EdgeConfig, tls: ListenerTls | None) ->
         runner.forever("certificate", tls.follow())
 
 
+def _follow(runner: TaskRunner, feed: Feed) -> None:
+    """Do as the control plane says."""
+    runner.forever("feed", feed.run())
+    runner.forever("listen", feed.listen_forever())
+    runner.forever("snapshot file", feed.save_forever())
+
+
 async def _renewal(identity: Identity, controlplane: str) -> None:
     await keep_renewed(identity, Targets(controlplane).listed, random.SystemRandom())
 
@@ -100,7 +106,11 @@ def _tls(config: EdgeConfig) -> ListenerTls | None:
 
 
 async def _tell_status(
-    feed: Feed, endpoint: Endpoint, dispatch: Dispatch, reloading: Reloading
+    feed: Feed,
+    endpoint: Endpoint,
+    dispatch: Dispatch,
+    metrics: EdgeMetrics,
+    reloading: Reloading,
 ) -> None:
     await feed.fresh.wait()
     notify(ready=True)
@@ -114,7 +124,7 @@ async def _tell_status(
         if status != told and not endpoint.draining:
             notify(status=status)
             told = status
-        await asyncio.sleep(STATUS_PERIOD_S)
+        await metrics.sleep(STATUS_PERIOD_S)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,6 +30,7 @@ from edge.course import BrokenStreamError, Course, Job
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.idempotency import Once
+from edge.metrics import EdgeMetrics, outcome_of
 from edge.tunnel import Tunnel, Tunnels
 from edge.upload import Carried, Upload
 from edge.ways import Ways
@@ -38,7 +39,6 @@ from trimtab.policy.deadline import deadline
 from trimtab.policy.queue import Ticket
 from trimtab.policy.work import pass_work
 from trimtab.runtime import clock, shapes
-from trimtab.runtime.telemetry import EdgeMetrics
 
 
 class Proxy:
@@ -145,7 +145,8 @@ class Proxy:
         return isinstance(found, Target) and found[1:] == target[1:]
 
     async def _run(self, job: Job) -> Response:
-        self._metrics.requests_in_flight.labels(job.pool.name).inc()
+        under_way = self._metrics.model(job.pool.name).in_flight[job.ticket.urgency]
+        under_way.inc()
         self.live[job.ticket.number] = job
         ending = Ending("internal_error", 500, "internal_error")
         try:
@@ -162,20 +163,21 @@ class Proxy:
             ending = Ending("ok", 200) if job.notes.answered else Ending("client_disconnect")
             raise
         finally:
+            under_way.dec()
             self._end(job, ending)
         return response
 
     def _ending(self, job: Job, problem: Problem, status: int) -> Ending:
-        outcome, wait_s = self._metrics.outcome_of(problem.code), problem.retry_after_s
+        outcome, wait_s = outcome_of(problem.code), problem.retry_after_s
         told_s = None if wait_s is None else headers.retry_after_s(wait_s, job.request_id)
-        return Ending(outcome, status, problem.code, told_s)
+        return Ending(outcome, status, problem.code, told_s, problem.reason)
 
     def _end(self, job: Job, ending: Ending) -> None:
         ticket, ended_s = job.ticket, clock.now_s()
         del self.live[ticket.number]
         lasted_s = ended_s - ticket.since_s
-        self._metrics.requests_in_flight.labels(job.pool.name).dec()
-        self._metrics.finished(job.pool.name, ending.outcome, lasted_s)
+        cost, journey = job.call.entry.cost, job.journey
+        served_s = sum([one.ended_s - one.picked_s for one in job.notes.attempts])
         record = Record(
             request_id=job.request_id,
             pool=job.pool.name,
@@ -191,16 +193,19 @@ class Proxy:
             path=job.journey.path,
             stream=job.call.stream,
             prompt_tokens=job.call.prompt_tokens,
+            own_s=max(0.0, ended_s - journey.came_s - journey.queued_s - served_s),
+            retries=arrivals.retry(job.caller),
+            is_pass=cost is Cost.PASS,
             model=job.target.name,
             trace_id=job.journey.trace_id,
             client=job.journey.client,
+            trace=job.journey.trace,
         )
         job.journey.record = record
         self.decisions.add(record)
-        cost = job.call.entry.cost
+        self._metrics.ended(record)
         if job.passing is None and cost is not Cost.CHEAP:  # nobody knows the others' tokens
-            retry = arrivals.retry(job.caller)
-            self.arrivals.add(record, retry, is_pass=cost is Cost.PASS)
+            self.arrivals.add(record)
 
     async def _read(self, request: Request, found: Found) -> Call:
         body = await bodies.read(request, self._table.policy.body_limit_bytes)

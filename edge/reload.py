@@ -8,12 +8,12 @@ from functools import partial
 
 from edge.access import AccessLog
 from edge.config import EdgeConfig
+from edge.metrics import EdgeMetrics
 from edge.server import Endpoint
 from trimtab.runtime import live_config
 from trimtab.runtime.listener_tls import ListenerTls
 from trimtab.runtime.reload import Reloading
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import EdgeMetrics
 
 
 class Configured:
@@ -38,8 +38,7 @@ class Configured:
 
     def follow(self, runner: TaskRunner, tls: ListenerTls | None) -> Reloading:
         """Do what is asked for by signal."""
-        told = self._metrics.reload_successful.set
-        reloading = Reloading(partial(self._take, tls), told)
+        reloading = Reloading(partial(self._take, tls), self._metrics.process.reloaded)
         runner.forever("access log", self.access.run())
         runner.forever("reload", reloading.run())
         return reloading

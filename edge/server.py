@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from aiohttp import web
 
@@ -25,10 +25,10 @@ from edge.core.surface import Dialect, Found, Surface
 from edge.core.table import RoutingTable
 from edge.http.request import Request
 from edge.http.response import Response
+from edge.metrics import EdgeMetrics
 from edge.proxy import Proxy
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import clock, telemetry
-from trimtab.runtime.telemetry import EdgeMetrics
 
 ALIVE_BODY = b'{"status":"ok"}'
 ASKED_ALL_THE_TIME = frozenset({surface.ALIVE, surface.ALIVE_ALIAS, surface.READY})
@@ -59,6 +59,8 @@ class Endpoint:
         self.draining = False
         self.finished: list[Callable[[Record], None]] = []
         """Whom to tell of each request that has ended, but for those of load balancers."""
+        self.begins_trace: Callable[[Request], None] | None = None
+        """Has it traced, if this edge traces: who is known by a key."""
         self._notes_clients = False
         self._surface = Surface(extra_paths)
         self._own: dict[str, Handler] = {
@@ -105,6 +107,8 @@ class Endpoint:
                 return respond(found, request_id, dialect)
             if not found.entry.open:
                 self._proxy.authorize(request)
+                if self.begins_trace is not None:
+                    self.begins_trace(request)
             handler = self._own.get(found.entry.path, self._proxy.serve)
             return await handler(request, found, request_id)
         except RefusedError as error:
@@ -182,9 +186,11 @@ class Endpoint:
 def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.Application:
     """The operators' address: metrics, health, and why a request went as it did."""
 
-    async def scrape(_request: web.Request) -> web.Response:
-        text = await asyncio.to_thread(metrics.render)  # tens of ms with many series
-        return web.Response(body=text, headers={"content-type": telemetry.CONTENT_TYPE})
+    async def scrape(request: web.Request) -> web.Response:
+        metrics.refresh()
+        accept = request.headers.get("accept", "")
+        text = await asyncio.to_thread(metrics.render, accept)  # tens of ms with many series
+        return web.Response(body=text, headers={"content-type": telemetry.content_type(accept)})
 
     async def alive(_request: web.Request) -> web.Response:
         return web.Response(body=ALIVE_BODY, content_type="application/json")
@@ -206,7 +212,7 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.
             raise web.HTTPBadRequest(text="limit must be a number.\n") from error
         limit = max(0, min(limit, DECISIONS_SHOWN_MAX))
         records = kept.newest(limit, request.query.get("outcome", ""))
-        return await asyncio.to_thread(lambda: _plain_json([decisions.view(r) for r in records]))
+        return await asyncio.to_thread(_list, records)
 
     app = web.Application()
     app.router.add_get("/metrics", scrape)
@@ -215,6 +221,12 @@ def admin_app(endpoint: Endpoint, metrics: EdgeMetrics, kept: Decisions) -> web.
     app.router.add_get("/decisions", latest)
     app.router.add_get("/decisions/{request_id}", decision)
     return app
+
+
+def _list(records: Sequence[Record]) -> web.Response:
+    # one after the other: as dicts a thousand take 5 MB
+    parts = [openai.encode(decisions.view(record)) for record in records]
+    return web.Response(body=b"[%b]" % b",".join(parts), content_type="application/json")
 
 
 def _plain_json(value: object) -> web.Response:

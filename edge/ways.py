@@ -10,8 +10,8 @@ from edge import carriers, fallback, upstream
 from edge.carriers import Carriers
 from edge.core.outside import Target
 from edge.fallback import Fallbacks
+from edge.metrics import EdgeMetrics
 from edge.upstream import Upstream
-from trimtab.runtime.telemetry import EdgeMetrics
 
 
 class Ways(NamedTuple):

@@ -16,8 +16,10 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
-# Ours, and what we use of etcd's; code lands beside the package that has the same path.
-PACKAGES = (pathlib.Path("trimtab/v1"), pathlib.Path("controlplane/store/etcdpb"))
+# Ours, what we use of etcd's, what KEDA uses of us; code lands in the package of the same path.
+PACKAGES = tuple(
+    map(pathlib.Path, ("trimtab/v1", "controlplane/store/etcdpb", "controlplane/keda"))
+)
 
 
 def contracts() -> list[pathlib.Path]:

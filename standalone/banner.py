@@ -7,6 +7,7 @@ are called simulated wherever they are mentioned.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ from typing import TextIO
 from standalone.config import Plan
 from standalone.discover import PORTS, Found, Kind
 from standalone.state import State
+from trimtab.runtime import config as file
 from trimtab.runtime.shapes import split_address
 
 _BOLD, _DIM, _YELLOW = "1", "2", "33"
@@ -78,6 +80,18 @@ def found_lines(found: Sequence[Found]) -> list[str]:
     return lines
 
 
+def serving(model: str, engines: Sequence[file.Engine], logs: pathlib.Path) -> list[str]:
+    """Which engines are started, and where each writes its log."""
+    each = [f"  {engine.name}  {engine.url}  {logs / engine.name}.log" for engine in engines]
+    return [f"starting vLLM for {model}:", *each]
+
+
+def loading(page: str | None) -> str:
+    """While no engine is ready."""
+    shown = f"; the page http://{page}/ shows them" if page else ""
+    return f"the endpoint is up, and waits for its engines{shown}"
+
+
 def warning(item: Found, has_key: bool) -> str:
     """One sentence about a named engine that does not answer as it should; "" when it does."""
     going_on = "going on, because it may be starting"
@@ -104,6 +118,8 @@ class Console:
         self._has_colour = self._is_terminal and not os.environ.get("NO_COLOR")
         self._statuses: dict[str, str] = {}
         self._shown = ""
+        self.has_engine = asyncio.Event()
+        """Whether one that was started here has been ready."""
 
     @property
     def status_period_s(self) -> float:
@@ -132,16 +148,37 @@ class Console:
 
     def died(self, name: str, how: str, wait_s: float, log: pathlib.Path) -> None:
         """A child ended by itself and will be started again."""
-        self.warn(f"{name} {how}: starting it again in {wait_s:.1f} s ({log})")
+        self._statuses.pop(name, None)
+        again = f"starting it again in {wait_s:.1f} s ({log})"
+        self.warn(f"{name} {how}\n  {again}" if "\n" in how else f"{name} {how}: {again}")
 
     def back(self, name: str) -> None:
         """A child that had died is ready again."""
+        if not name.startswith("edge"):
+            self._statuses.pop(name, None)  # of its loading
         self.say(f"{name} is back")
 
+    def loaded(self, name: str) -> None:
+        """An engine is ready for the first time."""
+        self._statuses.pop(name, None)
+        self.has_engine.set()
+        self.say(f"{name} is ready")
+
+    def given_up(self, why: str) -> None:
+        """An engine is not started again; the others go on."""
+        self.warn(why)
+
     def status(self, name: str, text: str) -> None:
-        """Keep the edges' words for `show_status`; the others' are in `ctl status`."""
-        if name.startswith("edge"):
+        """Keep the edges' and engines' words for `show_status`; the rest is in `ctl status`."""
+        if name not in {"controlplane", "agent"}:
             self._statuses[name] = text if name == "edge" else f"{name} {text}"
+
+    async def keep_showing(self, up: asyncio.Event) -> None:
+        """Show what is new, now and then, once all are up."""
+        await up.wait()
+        while True:
+            await asyncio.sleep(self.status_period_s)
+            self.show_status()
 
     def show_status(self) -> None:
         """Show the newest status if it is news: on a terminal always in the same line."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from standalone import serving
 from trimtab.runtime import config as file
 from trimtab.runtime import shapes
 from trimtab.runtime.service import ConfigError
@@ -33,6 +34,7 @@ class Flags:
     config: pathlib.Path | None = None
     state: pathlib.Path | None = None
     demo: bool = False
+    serve: serving.Wish = serving.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Plan:
     key: str = ""
     upstream_key: str = ""
     demo: bool = False
+    serve: serving.Wish = serving.NOTHING
 
     @property
     def engines(self) -> tuple[file.Engine, ...]:
@@ -64,6 +67,7 @@ def plan(flags: Flags, environ: Mapping[str, str]) -> Plan:
     """Check and merge; raises ConfigError."""
     for problem in _flag_problems(flags):
         raise ConfigError(problem)
+    serving.check(flags.serve)
     base = file.load(flags.config) if flags.config else file.Config()
     default = default_state_dir(environ)
     state_dir = flags.state or (pathlib.Path(base.state_dir) if base.state_dir else default)
@@ -78,9 +82,13 @@ def plan(flags: Flags, environ: Mapping[str, str]) -> Plan:
         if secret
         else environ.get(UPSTREAM_KEY_ENV, ""),
         demo=flags.demo,
+        serve=flags.serve,
     )
-    if merged.demo and merged.engines:
-        raise ConfigError("--demo brings its own engines: leave out --demo, or the other engines")
+    own = [
+        name for name, given in (("--demo", merged.demo), ("--serve", merged.serve.model)) if given
+    ]
+    if own and (merged.engines or len(own) > 1):
+        raise ConfigError(f"{own[0]} brings its own engines: leave it out, or the other engines")
     if merged.base.listen in merged.admins:
         raise ConfigError(
             f"clients and /metrics can't both be at {merged.base.listen}: see --admin"
@@ -109,17 +117,36 @@ def default_state_dir(environ: Mapping[str, str]) -> pathlib.Path:
 def effective(
     plan: Plan, controlplane: str, engines: Sequence[file.Engine], key: str
 ) -> file.Config:
-    """The file that the children read; `engines` were found or made, beside those of the plan."""
+    """The file that the children read; `engines` were found or made, beside those of the plan.
+
+    Engines that are started here are a pool from the beginning, so that their model is known, and
+    waited for, before they say what they serve.
+    """
     keys = [replace(k, sha256=_hash_of(k), key=None) for k in plan.base.keys]
     if key and sha256(key) not in {k.sha256 for k in keys}:
         keys.append(file.Key(name="trimtab-up", sha256=sha256(key)))
+    pools, loose = plan.base.pools, tuple(engines)
+    if plan.serve.model:
+        pools, loose = _with_pool(pools, serving.names(plan.serve), loose), ()
     return replace(
         plan.base,
         controlplane=controlplane,
         state_dir=str(plan.state_dir),
-        engines=(*plan.base.engines, *engines),
+        pools=pools,
+        engines=(*plan.base.engines, *loose),
         keys=tuple(keys),
     )
+
+
+def _with_pool(
+    pools: Sequence[file.Pool], names: Sequence[str], engines: tuple[file.Engine, ...]
+) -> tuple[file.Pool, ...]:
+    """With these engines in the pool of that name, which the file may have settings for."""
+    name, *aliases = names
+    found = next((pool for pool in pools if pool.name == name), file.Pool(name=name))
+    more = tuple(alias for alias in aliases if alias not in found.aliases)
+    made = replace(found, aliases=(*found.aliases, *more), engines=engines)
+    return (*(pool for pool in pools if pool.name != name), made)
 
 
 def sha256(key: str) -> str:

@@ -1,4 +1,5 @@
-"""Which engines the fleet serves with: the named ones, else those found here, else simulated ones.
+"""Which engines the fleet serves with: those it starts for --serve, else the named ones, else those
+found here, else simulated ones.
 
 Rule: whatever was decided is said, and a simulated engine never passes for a real one.
 """
@@ -6,11 +7,14 @@ Rule: whatever was decided is said, and a simulated engine never passes for a re
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from standalone import banner, discover, fleet, ports
+from standalone import banner, discover, fleet, machine, ports, serving
 from standalone.config import Plan
+from standalone.state import State
 from standalone.supervisor import Spec
 from trimtab.runtime import config as file
 from trimtab.runtime.clock import now_s
@@ -26,10 +30,14 @@ class Engines:
     added: tuple[file.Engine, ...] = ()
     specs: tuple[Spec, ...] = ()
     model: str = ""
+    wait_s: float = MODEL_WAIT_S
+    """For a replica to be in rotation: endless for what loads."""
 
 
-async def choose(todo: Plan, console: banner.Console) -> Engines:
+async def choose(todo: Plan, place: State, console: banner.Console) -> Engines:
     """The engines of the plan, else those found on this machine, else simulated ones."""
+    if todo.serve.model:
+        return _serve(todo, place, console)
     if todo.engines:
         found = await discover.look([engine.url for engine in todo.engines], todo.upstream_key)
         for item in found:
@@ -51,12 +59,21 @@ async def choose(todo: Plan, console: banner.Console) -> Engines:
     return Engines(tuple(fleet.demo_engines(chosen)), tuple(fleet.demo(chosen)), fleet.DEMO_MODEL)
 
 
-async def first_model(base_url: str, key: str, expected: str) -> str:
-    """A model that answers now; waits a little for a replica to be in rotation.
+def _serve(todo: Plan, place: State, console: banner.Console) -> Engines:
+    wish, found = todo.serve, machine.look(todo.serve, os.environ)
+    chosen = ports.claim(serving.FIRST_PORT, len(serving.places(wish, found)))
+    engines, specs = serving.engines(wish, found, chosen, todo.upstream_key)
+    for line in banner.serving(wish.model, engines, place.logs):
+        console.say(line)
+    return Engines(tuple(engines), tuple(specs), serving.names(wish)[0], math.inf)
+
+
+async def first_model(base_url: str, key: str, expected: str, wait_s: float) -> str:
+    """A model that answers now; waits for a replica to be in rotation.
 
     Without a key the endpoint can't be asked for its models: it is the expected one then.
     """
-    deadline_s = now_s() + MODEL_WAIT_S
+    deadline_s = now_s() + wait_s
     while now_s() < deadline_s:
         if await discover.has_rotation(base_url):
             if not key:

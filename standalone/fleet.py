@@ -17,8 +17,8 @@ from trimtab.runtime.config import Config, Engine
 DEMO_ENGINES = 2
 DEMO_PORT = 8100  # beyond those where we look for vLLM
 DEMO_MODEL = "demo"
-# The edge lets requests end before it ends; its own limit is 10 s.
-_EDGE_GRACE_S = 15.0
+# The edge lets requests end before it ends, for edge.drain_s.
+_EDGE_MARGIN_S = 5.0
 _DEMO_SLOTS = 16
 
 
@@ -48,7 +48,7 @@ def services(state: State, config: Config, upstream_key: str) -> list[Spec]:
         Spec("controlplane", _module("controlplane", *file, *listen, "--store", str(state.store))),
         Spec("agent", _module("agent", *file, *target), env=key),
         *(
-            Spec(name, (*edge, *worker), stop_grace_s=_EDGE_GRACE_S, env=key)
+            Spec(name, (*edge, *worker), stop_grace_s=config.edge.drain_s + _EDGE_MARGIN_S, env=key)
             for name, worker in _workers(config.edge.workers)
         ),
     ]

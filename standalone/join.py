@@ -17,6 +17,7 @@ _NEXT = {
     "agent": "trimtab-agent --tls-dir {dir} --controlplane HOST:PORT --engine URL",
     "edge": "trimtab-edge --tls-dir {dir} --controlplane HOST:PORT --listen HOST:PORT",
     "admin": "trimtab-ctl --tls-dir {dir} --server HOST:PORT status",
+    "scaler": "put the three files of {dir} into KEDA's secret: docs/autoscaling.md",
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import os
-import pathlib
 import random
 import signal
 import sys
@@ -14,10 +13,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from standalone import banner, fleet, ports, state
+from standalone import banner, commands, fleet, options, ports, state
 from standalone.config import Flags, Plan, effective, plan, with_page
 from standalone.engines import choose, first_model
-from standalone.join import join
+from standalone.serving import Wish
 from standalone.supervisor import StartError, Supervisor
 from trimtab.runtime import service
 from trimtab.runtime.clock import now_s
@@ -37,7 +36,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-app.command()(join)
+commands.add(app)
 
 
 @app.callback()
@@ -49,28 +48,27 @@ def trimtab(
 
 @app.command()
 def up(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
-    engine: Annotated[
-        list[str] | None,
-        typer.Option(help="A vLLM engine, http://host:port; give it several times for several."),
-    ] = None,
-    listen: Annotated[str, typer.Option(help="HOST:PORT for clients.")] = "",
-    admin: Annotated[str, typer.Option(help="HOST:PORT for the status page and /metrics.")] = "",
-    key: Annotated[
-        str, typer.Option(help="A key that may call; by default one is made and kept.")
-    ] = "",
-    config: Annotated[pathlib.Path | None, typer.Option(help="YAML or JSON file.")] = None,
-    state_dir: Annotated[
-        pathlib.Path | None,
-        typer.Option("--state", help="State directory; default ~/.local/state/trimtab."),
-    ] = None,
-    demo: Annotated[bool, typer.Option(help="Use two simulated engines.")] = False,
+    engine: options.Engine = None,
+    serve: options.Serve = "",
+    gpus: options.Gpus = "",
+    engines: options.Engines = 0,
+    vllm: options.Vllm = "",
+    listen: options.Listen = "",
+    admin: options.Admin = "",
+    key: options.Key = "",
+    config: options.Config = None,
+    state_dir: options.State = None,
+    demo: options.Demo = False,
+    vllm_flags: options.VllmFlags = None,
 ) -> None:
     """Run control plane, agent and edge here, for the vLLM engines of this machine.
 
     Clients connect to 127.0.0.1:4000 unless --listen says otherwise. Without --engine it looks for
-    vLLM on 127.0.0.1:8000-8007, and finding none it starts two simulated engines.
+    vLLM on 127.0.0.1:8000-8007, and finding none it starts two simulated engines. With --serve it
+    starts vLLM itself: trimtab up --serve MODEL --gpus 0,1 -- --max-model-len 128000
     """
-    flags = Flags(tuple(engine or ()), listen, admin, key, config, state_dir, demo)
+    wish = Wish(serve, gpus, engines, vllm, tuple(vllm_flags or ()))
+    flags = Flags(tuple(engine or ()), listen, admin, key, config, state_dir, demo, wish)
     try:
         todo = plan(flags, os.environ)
         place = state.prepare(todo.state_dir)
@@ -79,7 +77,7 @@ def up(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
         for address in todo.admins:
             ports.require_free(address, "--admin")
         todo = with_page(todo, lambda first: ports.free_from(first, 1)[0])
-        code = service.run(serve(todo, place, banner.Console(sys.stdout)))
+        code = service.run(run(todo, place, banner.Console(sys.stdout)))
     except service.ConfigError as error:
         print(error, file=sys.stderr)
         code = service.EXIT_CONFIG
@@ -89,11 +87,11 @@ def up(  # noqa: PLR0913, PLR0917 - a flag each, and typer passes them by name
     raise typer.Exit(code)
 
 
-async def serve(todo: Plan, place: state.State, console: banner.Console) -> None:
+async def run(todo: Plan, place: state.State, console: banner.Console) -> None:
     """Run the fleet until told to stop."""
     started_s = now_s()
     stop, up = asyncio.Event(), asyncio.Event()
-    engines = await choose(todo, console)
+    engines = await choose(todo, place, console)
     key = todo.key or ("" if todo.base.keys else state.kept_key(place))
     config = effective(todo, place.control_target, engines.added, key)
     state.write_private(place.config, msgspec.json.format(msgspec.json.encode(config)).decode())
@@ -104,15 +102,17 @@ async def serve(todo: Plan, place: state.State, console: banner.Console) -> None
     async def tell() -> None:
         await up.wait()
         url = banner.endpoint(config.listen)
-        model = await first_model(url, key, engines.model)
+        if todo.serve.model:
+            console.say(banner.loading(todo.base.controlplane_metrics))
+            await console.has_engine.wait()
+        model = await first_model(url, key, engines.model, engines.wait_s)
         console.ready(now_s() - started_s, banner.rows(todo, place, url, key, model))
-        while True:
-            await asyncio.sleep(console.status_period_s)
-            console.show_status()
 
     async with TaskRunner() as tasks:
-        tasks.forever("console", tell())
+        telling = tasks.once("console", tell())
+        tasks.forever("status", console.keep_showing(up))
         await supervisor.run(stop, up)
+        telling.cancel()
     console.say("stopped")
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
+from collections.abc import Callable
 
 from trimtab.runtime import shapes
 from trimtab.runtime.service import ConfigError
 
 _SPAN = 100
+_marks: list[socket.socket] = []
 _REASONS = {
     errno.EADDRINUSE: "another program listens there",
     errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
@@ -43,13 +46,33 @@ def free_from(first: int, count: int) -> list[int]:
     The same ones again and again, below those that the kernel hands out: what was known of them
     before a restart stays true, and no client's socket takes one between now and their use.
     """
-    free: list[int] = []
-    for port in range(first, first + _SPAN):
-        if len(free) < count and _is_free(port):
-            free.append(port)
+    return _find(first, count, _is_free)
+
+
+def claim(first: int, count: int) -> list[int]:
+    """The same, kept from every other `trimtab up` of this machine until this one ends.
+
+    An engine listens minutes after its port was found; till then another one would find it free.
+    """
+    return _find(first, count, lambda port: _is_free(port) and _mark(port))
+
+
+def _find(first: int, count: int, take: Callable[[int], bool]) -> list[int]:
+    free = list(itertools.islice(filter(take, range(first, first + _SPAN)), count))
     if len(free) < count:
         raise ConfigError(f"no {count} free ports on 127.0.0.1:{first}-{first + _SPAN - 1}")
     return free
+
+
+def _mark(port: int) -> bool:
+    mark = socket.socket(socket.AF_UNIX)
+    try:
+        mark.bind(f"\0trimtab-port-{port}")  # abstract: gone with us, however we end
+    except OSError:
+        mark.close()
+        return False
+    _marks.append(mark)
+    return True
 
 
 def _is_free(port: int) -> bool:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import pathlib
 import secrets
+import shutil
 from dataclasses import dataclass
 
 from trimtab.runtime import config as file
@@ -19,6 +20,9 @@ from trimtab.runtime.service import ConfigError
 SOCKET_PATH_LIMIT_BYTES = 100
 _LONGEST_NAME = "run/controlplane.notify"
 _KEY_RANDOM_BYTES = 32
+LOG_LIMIT_BYTES = 32 * 1024 * 1024
+"""Of one child; as much again is kept of what came before."""
+_TAIL_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +119,30 @@ def rotate(path: pathlib.Path) -> None:
     """Start a log afresh and keep the previous one."""
     if path.exists():
         path.replace(path.with_name(path.name + ".1"))
+
+
+def bound(path: pathlib.Path) -> None:
+    """Start a log afresh that has grown too long, under the feet of those who append to it.
+
+    What they write between the copy and the cut is lost.
+    """
+    try:
+        if path.stat().st_size > LOG_LIMIT_BYTES:
+            shutil.copyfile(path, path.with_name(path.name + ".1"))
+            os.truncate(path, 0)
+    except OSError:
+        return  # no room for a copy, or no log yet: the next look may do better
+
+
+def tail(path: pathlib.Path, began_bytes: int = 0) -> str:
+    """The end of a log, of what was written since it had `began_bytes`."""
+    with path.open("rb") as stream:
+        length = stream.seek(0, os.SEEK_END)
+        stream.seek(max(began_bytes if began_bytes <= length else 0, length - _TAIL_BYTES))
+        return stream.read(_TAIL_BYTES).decode(errors="replace")
+
+
+def last_line(path: pathlib.Path) -> str:
+    """The last words in a log."""
+    lines = tail(path).split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

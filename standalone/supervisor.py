@@ -2,7 +2,9 @@
 
 Rules: a child starts when the one before it is ready; it says so itself (sd_notify); it leads a
 process group of its own, so that the terminal's Ctrl-C reaches only us; its output goes to a log;
-it dies with us (standalone/leash). Nothing here decides: see standalone/restart.
+it dies with us (standalone/leash). What loads for minutes, an engine, is not waited for, and holds
+nothing up: it is given up alone, as long as another one is left. Nothing here decides: see
+standalone/restart.
 """
 
 from __future__ import annotations
@@ -17,16 +19,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from standalone import leash, notices, restart
-from standalone.state import State, rotate
+from standalone import causes, leash, notices, restart
+from standalone.state import State, bound, last_line, rotate, tail
 from trimtab.policy.dice import Dice
-from trimtab.runtime.backoff import Backoff
 from trimtab.runtime.clock import now_s
 from trimtab.runtime.service import EXIT_CONFIG, ConfigError
 from trimtab.runtime.tasks import TaskRunner
 
 READY_TIMEOUT_S = 60.0  # a start takes under a second of CPU, but the machine may be busy
-_TAIL_BYTES = 4096
+LOGS_PERIOD_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +38,24 @@ class Spec:
     argv: tuple[str, ...]
     stop_grace_s: float = 5.0
     env: Mapping[str, str] = field(default_factory=dict)
+    loads: bool = False
+    """An engine: it is ready when it is."""
 
 
 class Audience(Protocol):
     """Who is told what happens to the children."""
 
     def died(self, name: str, how: str, wait_s: float, log: pathlib.Path) -> None:
-        """A child ended by itself and will be started again."""
+        """A child ended by itself and will be started again; `how` may have several lines."""
 
     def back(self, name: str) -> None:
         """A child that had died is ready again."""
+
+    def loaded(self, name: str) -> None:
+        """An engine is ready for the first time."""
+
+    def given_up(self, why: str) -> None:
+        """An engine is not started again; the others go on."""
 
     def status(self, name: str, text: str) -> None:
         """A child says how it is."""
@@ -64,12 +73,14 @@ class Child:
         self.ready = asyncio.Event()
         self.log = state.log(spec.name)
         self._socket = state.notify_socket(spec.name)
-        self._backoff = Backoff(dice, cap_s=restart.WAIT_MAX_S)
+        self.hopeless = False
+        self._backoff = restart.backoff(dice, loads=spec.loads)
         self._audience = audience
         self._stopping = asyncio.Event()
         self._process: asyncio.subprocess.Process | None = None
-        self._deaths = 0
+        self._deaths = self._failed_starts = 0
         self._was_ready = False
+        self._log_began_bytes = 0
 
     async def keep(self) -> None:
         """Run it, again and again, until `stop`; raises StartError when that is hopeless."""
@@ -85,6 +96,7 @@ class Child:
         command = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *self.spec.argv)
         env = {**os.environ, **self.spec.env, "NOTIFY_SOCKET": str(self._socket)}
         with self.log.open("ab") as log:
+            self._log_began_bytes = log.tell()
             process = await asyncio.create_subprocess_exec(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=env,
                 start_new_session=True,
@@ -95,28 +107,43 @@ class Child:
         try:
             return await process.wait()
         finally:
-            self.kill()  # only when we were cancelled is there anything to kill
+            self.kill()  # when we were cancelled, or of an engine's keeper that was killed itself
+            self._failed_starts = 0 if self.ready.is_set() else self._failed_starts + 1
             self.ready.clear()
             await process.wait()
+            self._process = None
 
     async def _after_death(self, code: int, up_s: float) -> None:
         self._deaths += 1
-        unready = None if self._was_ready else self._deaths
+        how, is_lasting = self._how(code)
+        unready = None if self._was_ready and not self.spec.loads else self._failed_starts or None
         wait_s = restart.wait_s(code, up_s, unready, self._backoff)
-        if wait_s is None:
-            raise self._hopeless(code)
-        self._audience.died(self.spec.name, restart.how(code), wait_s, self.log)
+        if wait_s is None or (is_lasting and unready):
+            self.hopeless = True
+            raise self._hopeless(code, how)
+        self._audience.died(self.spec.name, how, wait_s, self.log)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._stopping.wait()
 
-    def _hopeless(self, code: int) -> Exception:
+    def _how(self, code: int) -> tuple[str, bool]:
+        """How it ended, an engine also why, and whether its next start will end so, too."""
+        how = restart.how(code)
+        if not self.spec.loads:
+            return how, False
+        words = tail(self.log, self._log_began_bytes)
+        cause = causes.known(words, code)
+        how = f"{how}: {causes.said(words)}"
+        return (f"{how}\n  {cause.text}", cause.lasting) if cause else (how, False)
+
+    def _hopeless(self, code: int, how: str) -> Exception:
+        name = self.spec.name
+        if self.spec.loads:
+            return StartError(f"{name} {how}\n  it is not started again; its log: {self.log}")
         words = last_line(self.log)
         if code == EXIT_CONFIG and words:
-            return ConfigError(f"{self.spec.name}: {words}")
-        return StartError(
-            f"{self.spec.name} {restart.how(code)}: {words or 'no word'} ({self.log})"
-        )
+            return ConfigError(f"{name}: {words}")
+        return StartError(f"{name} {how}: {words or 'no word'} ({self.log})")
 
     def _take(self, notice: notices.Notice) -> None:
         if notice.status:
@@ -125,6 +152,8 @@ class Child:
             self.ready.set()
             if self._deaths:
                 self._audience.back(self.spec.name)
+            elif self.spec.loads:
+                self._audience.loaded(self.spec.name)
             self._was_ready = True
 
     async def stop(self) -> None:
@@ -143,8 +172,8 @@ class Child:
     def kill(self) -> None:
         """End its whole process group at once, if it still runs."""
         process = self._process
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -153,17 +182,23 @@ class Supervisor:
 
     def __init__(self, specs: Sequence[Spec], state: State, dice: Dice, audience: Audience) -> None:
         self._children = [Child(spec, state, dice, audience) for spec in specs]
+        self._audience = audience
 
     async def run(self, stop: asyncio.Event, up: asyncio.Event) -> None:
         """Start all, set `up`, run until `stop`; raises StartError or ConfigError."""
+        engines = [child for child in self._children if child.spec.loads]
         async with TaskRunner() as tasks:
+            tasks.forever("logs", self._bound_logs())
             starting = tasks.once("start", self._start(tasks, up))
             try:
                 await stop.wait()
             finally:
                 starting.cancel()
                 for child in reversed(self._children):
-                    await child.stop()
+                    if not child.spec.loads:
+                        await child.stop()
+                # last, when nobody asks them any more, and all at once
+                await asyncio.gather(*(child.stop() for child in engines))
 
     def kill(self) -> None:
         """End everything at once."""
@@ -172,7 +207,9 @@ class Supervisor:
 
     async def _start(self, tasks: TaskRunner, up: asyncio.Event) -> None:
         for child in self._children:
-            _ = tasks.once(child.spec.name, child.keep())
+            _ = tasks.once(child.spec.name, self._keep(child))
+            if child.spec.loads:
+                continue
             try:
                 async with asyncio.timeout(READY_TIMEOUT_S):
                     await child.ready.wait()
@@ -183,11 +220,17 @@ class Supervisor:
                 ) from None
         up.set()
 
+    async def _keep(self, child: Child) -> None:
+        try:
+            await child.keep()
+        except StartError as error:
+            left = any(one.spec.loads and not one.hopeless for one in self._children)
+            if not (child.spec.loads and left):
+                raise
+            self._audience.given_up(str(error))
 
-def last_line(path: pathlib.Path) -> str:
-    """The last words in a log."""
-    with path.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - _TAIL_BYTES))
-        lines = stream.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(LOGS_PERIOD_S)
+            for child in self._children:
+                bound(child.log)

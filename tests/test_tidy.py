@@ -16,7 +16,7 @@ from functools import cache
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-GENERATED = ("trimtab/v1/", "controlplane/store/etcdpb/")
+GENERATED = ("trimtab/v1/", "controlplane/store/etcdpb/", "controlplane/keda/")
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 70
 MAIN_LINES_MAX = 150
@@ -35,9 +35,10 @@ UNTESTED = {
     "controlplane/core/events.py": "values, they do nothing",
 }
 
-# Where this was written is nobody's business; spelled so that this file does not match itself.
+# Where this was written is nobody's business; spelled so that this file does not match itself. The
+# home in a container of vLLM's is no such place.
 PRIVATE = re.compile(
-    r"(?<![\w.])/[w]ork/|(?<![\w.])/[r]oot/|\bshared/[rdv](?:eference|esign|llm)\b"
+    r"(?<![\w.])/[w]ork/|(?<![\w.])/[r]oot/(?!\.cache/tiktoken)|\bshared/[rdv](?:eference|esign|llm)\b"
     r"|\b(?:[p]eers|[u]sers)\.md\b|\b[h]elper [A-Z]\b|\b[p]ypi\.org\b|\b[p]ythonhosted\b"
 )
 UNFINISHED = re.compile(r"\b(?:[T]ODO|[F]IXME|[X]XX)\b(?!\(#\d+\))")

@@ -15,6 +15,7 @@ from enum import Enum
 
 from trimtab.metric import Kind, Label, Metric, Part
 from trimtab.model import BreakerState, EngineState, Intent, Urgency
+from trimtab.policy.breaker import Cause
 
 OTHER = "other"
 # vLLM 0.32, v1/metrics/buckets.py
@@ -47,9 +48,9 @@ def _names(names: type[Enum]) -> tuple[str, ...]:
 MODEL = Label("model", most=100, means="a pool, by its name")
 TENANT = Label("tenant", most=500, means="a key, by its name, never the key")
 REPLICA = Label("replica", most=1_000, means="an engine, by its name")
-NODE = Label("node", most=1_000, means="a machine with an agent")
-EDGE = Label("edge", most=100, means="an edge, or one of its workers")
-VERSION = Label("version", most=1, means="Trimtab's")
+NODE = Label("node", most=1_000, means="a machine with an agent, by its name")
+EDGE = Label("edge", most=100, means="an edge, or one of its workers, by its name")
+VERSION = Label("version", most=1)
 CLASS = Label("class", _names(Urgency))
 CODE = _set(
     *("code", "200", "400", "401", "403", "404", "405", "408", "409", "413", "414", "415", "417"),
@@ -222,8 +223,12 @@ EDGE_AUTONOMY = _edge(
 EDGE_LOOP_LAG = _edge_seconds(
     "event_loop_lag",
     OWN_BUCKETS_S,
-    "How much later than asked for the event loop came back to one who sleeps, several times a "
-    "second.",
+    "How much later than asked for the event loop came back to one who slept a second.",
+)
+EDGE_ACCESS_LINES_DROPPED = _edge(
+    "access_lines_dropped",
+    Kind.COUNTER,
+    "Lines of the access log that were dropped: too many at once, or no place for them.",
 )
 
 # Every process with a page
@@ -246,13 +251,21 @@ CONFIG_RELOADED = Metric(
     "trimtab_config_last_reload_successful",
     Kind.GAUGE,
     Part.BOTH,
-    "1 if the newest configuration was taken, 0 if it was refused and the one before goes on.",
+    "1 unless the last reload (SIGHUP) found a configuration that could not be taken.",
 )
 CONFIG_RELOADED_AT = Metric(
     "trimtab_config_last_reload_success_timestamp_seconds",
     Kind.GAUGE,
     Part.BOTH,
-    "When a configuration was last taken.",
+    "When a configuration was last taken: at the start, or by a reload.",
+)
+OTLP_EXPORTED = Metric(
+    "trimtab_otlp_exported",
+    Kind.COUNTER,
+    Part.BOTH,
+    "Spans, and exports of metrics, by what became of them. refused: by the receiver; failed: not "
+    "taken after several tries; dropped: more than may wait. Only where OTLP is on.",
+    (_set("signal", "traces", "metrics"), _set("result", "sent", "refused", "failed", "dropped")),
 )
 
 # Control plane
@@ -264,7 +277,10 @@ CONTROLPLANE_REFUSED = _led(
     "controlplane_refused",
     Kind.COUNTER,
     "Messages and streams of peers that were not taken, by what was wrong.",
-    Label("kind", most=32, means="a fixed set: controlplane/core/refusals.py"),
+    _set(
+        *("kind", "message", "size", "order", "name", "claim", "facts", "sample", "nonce", "flood"),
+        *("full", "silent"),
+    ),
 )
 CONTROLPLANE_STREAMS = _led(
     "controlplane_streams", Kind.GAUGE, "Open streams.", _set("kind", "agent", "edge")
@@ -318,7 +334,7 @@ REPLICA_TRANSITIONS = _led(
     *_OF_REPLICA,
     Label("from", _names(BreakerState)),
     Label("to", _names(BreakerState)),
-    Label("reason", most=32, means="a fixed set: the causes in docs/steering.md"),
+    Label("reason", _names(Cause)),
 )
 REPLICA_WEIGHT = _led(
     "replica_weight_ratio", Kind.GAUGE, "Its share of its model's traffic, as meant.", *_OF_REPLICA
@@ -357,7 +373,8 @@ EDGE_REPORT_AGE = _led("edge_report_age_seconds", Kind.GAUGE, "Since an edge las
 MODEL_HEALTHY_SLOTS = _led(
     "model_healthy_slots",
     Kind.GAUGE,
-    "Attempts that its engines could have at once, of those that their agents call healthy.",
+    "Attempts that those of its engines could have at once that operators want in use and that "
+    "their agents call healthy.",
     MODEL,
 )
 MODEL_SLOTS = _led("model_slots", Kind.GAUGE, "Attempts that it may have at once.", MODEL)

@@ -104,7 +104,8 @@ class Fleet:
         found = {"edge in flight": ready["inflight"], "edge queued": ready["queued"]}
         for name, value in (await self.metrics()).items():
             if name.startswith(("trimtab_edge_requests_in_flight", "trimtab_edge_queue_depth")):
-                found[name.partition("{")[0]] = int(value)
+                family = name.partition("{")[0]
+                found[family] = found.get(family, 0) + int(value)
         for n in range(ENGINES):
             counts = await self.counts(n)
             found[f"engine{n}"] = counts["running"] + counts["waiting"]

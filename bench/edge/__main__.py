@@ -15,8 +15,8 @@ import sys
 import psutil
 import uvloop
 
-from bench.edge import measure, report
-from bench.edge.front import Cores, engine, front
+from bench.edge import interpreter, measure, report
+from bench.edge.front import TRIMTAB, Cores, engine, front
 from bench.edge.measure import LOADS, Row
 from bench.goodput.cell import NotReadyError
 from bench.goodput.install import MissingError
@@ -53,11 +53,14 @@ def main() -> int:
 
 async def _measure(peer: Peer, places: Cores, args: argparse.Namespace) -> Row:
     """All of one proxy, the open streams first, as long as its memory is fresh."""
-    program = peer.install()
-    row = Row(peer.title, program.version, is_direct=not program.command)
+    program, version, python = peer.install(), "", sys.executable
+    if peer.name == TRIMTAB:
+        python = interpreter.own(args.python) if args.python else python
+        version = f", on {interpreter.about(python)}"
+    row = Row(peer.title, program.version + version, is_direct=not program.command)
     seconds = 1.0 if args.quick else args.seconds
     with engine(places.engine) as ports:
-        async with front(peer, program, ports, places) as running:
+        async with front(peer, program, ports, places, python) as running:
             if not args.loads:
                 streams = 200 if args.quick else args.streams
                 row.stream_bytes = await measure.stream_bytes(running, streams)
@@ -76,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--peers", nargs="*", choices=NAMES, help="only these")
     add("--loads", nargs="*", choices=[load.name for load in LOADS], help="only these")
     add("--seconds", type=float, default=8.0, help="how long each load is measured")
+    add("--python", help="run our edge under this one, in an environment of its own")
     add("--streams", type=int, default=1_000, help="open ones to measure memory with")
     add("--out", type=pathlib.Path, default=RESULTS, help="the file to write")
     return parser

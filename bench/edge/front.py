@@ -84,9 +84,9 @@ def engine(core: int) -> Iterator[list[int]]:
 
 @asynccontextmanager
 async def front(
-    peer: Peer, program: Program, engines: Sequence[int], cores: Cores
+    peer: Peer, program: Program, engines: Sequence[int], cores: Cores, python: str
 ) -> AsyncIterator[Front]:
-    """A peer, until the block ends; raises NotReadyError."""
+    """A peer, until the block ends, our edge under this Python; raises NotReadyError."""
     if not program.command:
         yield Front(peer.name, engines[0], 0, cores.front)
         return
@@ -98,7 +98,7 @@ async def front(
         if peer.name == TRIMTAB:
             socket = f"unix:{folder}/control.sock"
             await stack.enter_async_context(control(socket, place.urls))
-            command = _edge(place, socket)
+            command = _edge(place, socket, python)
         with _pinned(cores.front), log.open("wb") as output:
             process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
                 leashed(*command),
@@ -113,10 +113,10 @@ async def front(
         yield Front(peer.name, place.ports[0], process.pid, cores.front)
 
 
-def _edge(place: Place, socket: str) -> list[str]:
+def _edge(place: Place, socket: str, python: str) -> list[str]:
     listen, admin = (f"127.0.0.1:{port}" for port in place.ports)
     where = ["--listen", listen, "--admin", admin, "--state", str(place.folder)]
-    return [sys.executable, "-P", "-m", "edge", "--controlplane", socket, *where]
+    return [python, "-P", "-m", "edge", "--controlplane", socket, *where]
 
 
 async def _until_ready(name: str, port: int, folder: pathlib.Path) -> None:

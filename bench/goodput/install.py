@@ -21,15 +21,17 @@ class MissingError(Exception):
     """A peer can't be had here; says why."""
 
 
-def venv(name: str, requirements: tuple[str, ...]) -> pathlib.Path:
-    """The `bin` of a virtual environment that has these packages."""
+def venv(
+    name: str, requirements: tuple[str, ...], *, python: str = sys.executable, made_from: str = ""
+) -> pathlib.Path:
+    """The `bin` of a virtual environment that has these packages; anew if `made_from` changes."""
     place = CACHE / name
     done = place / "made-from"
-    recipe = "\n".join((sys.version, *requirements))
+    recipe = "\n".join((sys.version, python, *requirements, made_from))
     if not done.is_file() or done.read_text() != recipe:
         print(f"bench: installing {' '.join(requirements)} into {place}, once ...", flush=True)
         shutil.rmtree(place, ignore_errors=True)
-        _call([sys.executable, "-m", "venv", str(place)])
+        _call([python, "-m", "venv", str(place)])
         pip = [str(place / "bin/python"), "-m", "pip", "install", "--quiet"]
         _call([*pip, "--disable-pip-version-check", *requirements])
         done.write_text(recipe)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from controlplane.core.credits import full_slots
 from controlplane.core.edges import Edge
 from controlplane.core.events import BreakerReset, Direct, Effect, Noted
+from controlplane.core.moves import Moves
 from controlplane.core.replica import Node, Replica
 from controlplane.core.standing import Asked
 from trimtab.model import (
@@ -66,6 +67,7 @@ class Breakers:
         self._stale_s = stale_s
         self._pools: defaultdict[str, _Pool] = defaultdict(_Pool)
         self._probe_ids = itertools.count(1)
+        self.moves = Moves()
 
     def alarm(self, pool: str) -> str:
         """What a person must know of a pool; empty when all is well."""
@@ -180,6 +182,7 @@ class Breakers:
         if after.state is before.state:
             return []
         standing.asked, standing.probes_tell, standing.evidence = None, True, seen
+        self.moves.moved(replica, before, after)
         return [_moved(replica, before, after, seen, now_s)]
 
     def _ask(self, replica: Replica, node: Node | None, said: Word, now_s: float) -> list[Effect]:

@@ -403,6 +403,7 @@ class Registry:
     def _forget(self, replica: Replica) -> list[Effect]:
         del self.replicas[replica.name]
         self.edges.forget(replica.name)
+        self.breakers.moves.forget(replica.name)
         self._own(replica, "")
         self.routing_version += 1
         return [
@@ -418,6 +419,7 @@ class Registry:
         old = replica.route
         new = replica.route = self._route(replica, now_s)
         self.overrides.apply(replica)
+        self.breakers.moves.reviewed(replica, old, now_s)
         same = new is old or new == old
         if same and (old_state is None or old_state is replica.state):
             return []

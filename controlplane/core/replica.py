@@ -80,11 +80,18 @@ class Replica:
     minute: Minute = field(default_factory=Minute)
     started: int = 0
     """Attempts since it is known."""
+    starts: int = 0
+    """Starts of its engine since then, the one that it was found in left out."""
+    _epoch: int = 0
+    """Of the newest start; an agent that has just begun does not know it yet."""
 
     def take(self, sample: EngineSample, inflight: int, now_s: float) -> None:
         """Its agent's newest sample; `inflight` is what edges have on it."""
         before = self.sample
         self.sample, self.sampled_at_s = sample, now_s
+        if sample.epoch > self._epoch:
+            self.starts += self._epoch > 0
+            self._epoch = sample.epoch
         still = before is not None and _counted(before) == _counted(sample)
         unseen = inflight and still and sample.running == 0 and not sample.waiting
         self.unseen_since_s = (self.unseen_since_s or now_s) if unseen else None

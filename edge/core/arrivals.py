@@ -108,8 +108,8 @@ class Arrivals:
     def __len__(self) -> int:
         return sum(map(len, self._blocks))
 
-    def add(self, record: Record, retries: int, *, is_pass: bool) -> None:
-        """A request has ended; one that is a pass over its prompt makes no token."""
+    def add(self, record: Record) -> None:
+        """A request has ended."""
         block = self._blocks[-1]
         since_s, attempts, first_byte_s = record.since_s, record.notes.attempts, record.first_byte_s
         lasted_s = record.ended_s - since_s
@@ -125,12 +125,12 @@ class Arrivals:
         block.rows += _ROW.pack(
             *(since_s, wait_s, first_s, lasted_s),
             min(prompt_tokens or record.prompt_tokens, MOST),
-            1 if is_pass and tokens else tokens,
+            1 if record.is_pass and tokens else tokens,
             block.tenants.setdefault(who, len(block.tenants)),
             block.pools.setdefault(record.pool, len(block.pools)),
             ENDS.get(record.ending.outcome, End.FAILED),
             record.stream,
-            min(retries, RETRY_MAX),
+            min(record.retries, RETRY_MAX),
         )
         block.last_s = record.ended_s
         if len(block.rows) >= BLOCK_ROWS * _ROW.size:

@@ -16,7 +16,11 @@ METHODS = "GET, POST"
 MAX_AGE_S = 600
 EXPOSED = ", ".join(
     name
-    for name in (*headers.ON_EVERY_ANSWER, *headers.ON_ROUTED_ANSWERS, *headers.ON_REFUSALS)
+    for names in (
+        *(headers.ON_EVERY_ANSWER, headers.ON_TRACED_ANSWERS),
+        *(headers.ON_ROUTED_ANSWERS, headers.ON_REFUSALS),
+    )
+    for name in names
     if name not in {"server", "date", "www-authenticate"}
 )
 _NAMES = re.compile(r"[\w-]+(?:[ \t]*,[ \t]*[\w-]+){0,63}", re.ASCII)

@@ -18,6 +18,7 @@ import msgspec
 from trimtab.model import Outcome, Urgency
 from trimtab.policy.pick import Candidate
 from trimtab.policy.queue import Forecast
+from trimtab.trace import Trace
 
 LATEST_MAX = 2_048
 LATEST_BYTES = 12 * 1024 * 1024  # room for all of them up to 35 replicas
@@ -48,6 +49,8 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """Of the prompt, where the engine has said so."""
     cached_tokens: int = 0
     """Of these, found in the engine's cache."""
+    reasoning_tokens: int = 0
+    """Of the answer, those that were thought, where the engine has said so."""
     is_hedge: bool = False
     """Beside another one that was late."""
 
@@ -59,6 +62,8 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     status: int = 0
     code: str = ""
     retry_after_s: float | None = None
+    reason: str = ""
+    """Why it was shed, if it was."""
 
 
 class Notes(msgspec.Struct):
@@ -96,12 +101,20 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     stream: bool = False
     prompt_tokens: int = 0
     """An estimate by its length."""
+    own_s: float = 0.0
+    """What it neither waited nor was with a replica."""
+    retries: int = 0
+    """How often its caller had tried before, by his own word."""
+    is_pass: bool = False
+    """Whether it is a pass over its prompt, which makes no token."""
     model: str = ""
     """What it asked for: the name of a pool, an alias or an adapter that there is."""
     trace_id: str = ""
     """Of W3C trace context, 32 hex digits, if its caller traces."""
     client: str = ""
     """The address that it came from, where operators want to know."""
+    trace: Trace | None = None
+    """Where it stood in its trace, if it was in one."""
 
     @property
     def odd(self) -> bool:

@@ -38,6 +38,8 @@ class Usage(msgspec.Struct):
     prompt_tokens_details: sse.Details | None = None
     input_tokens_details: sse.Details | None = None
     cache_read_input_tokens: int | None = None
+    completion_tokens_details: sse.Details | None = None
+    output_tokens_details: sse.Details | None = None
 
     @property
     def made_tokens(self) -> int:
@@ -54,6 +56,11 @@ class Usage(msgspec.Struct):
         """Of these, found in the engine's cache."""
         details = sse.cached_tokens(self.prompt_tokens_details or self.input_tokens_details)
         return details or max(0, self.cache_read_input_tokens or 0)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Of the answer's, those that were thought."""
+        return sse.reasoning_tokens(self.completion_tokens_details or self.output_tokens_details)
 
 
 class _Error(msgspec.Struct):
@@ -143,7 +150,8 @@ def message(body: bytes) -> str:
 
 
 def _counted(kind: Kind, raw: bytes, usage: Usage) -> Event:
-    return Event(kind, raw, 0, "", 1, usage.made_tokens, usage.read_tokens, usage.cached_tokens)
+    counts = (usage.made_tokens, usage.read_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    return Event(kind, raw, 0, "", 1, *counts)
 
 
 def _kind(raw: bytes) -> bytes:

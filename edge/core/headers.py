@@ -14,16 +14,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edge.core.decisions import Record
+from trimtab import trace
+from trimtab.trace import Trace
 
 FORWARDED = {
-    "traceparent": re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
-    "tracestate": re.compile(r"[!-~][ -~]{0,511}"),
+    "traceparent": trace.PARENT,
+    "tracestate": trace.STATE,
     "anthropic-version": re.compile(r"[!-~]{1,64}"),
     "anthropic-beta": re.compile(r"[!-~][ -~]{0,511}"),
 }
 """What goes to the engine, if it looks as it should."""
 SERVER = "trimtab"
 ON_EVERY_ANSWER = ("x-request-id", "openai-processing-ms", "server", "date")
+ON_TRACED_ANSWERS = ("x-trace-id",)
 ON_ROUTED_ANSWERS = ("x-trimtab-replica", "x-trimtab-attempts", "x-trimtab-queue-ms")
 ON_REFUSALS = ("retry-after", "retry-after-ms", "x-should-retry", "www-authenticate")
 RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S = 0.2, 90.0  # openai-python gives up above 120 s
@@ -44,6 +47,8 @@ class Journey:
     attempts: int = 0
     queued_s: float = 0.0
     trace_id: str = ""
+    trace: Trace | None = None
+    """Where it stands in its trace, if this edge traces."""
     client: str = ""
     """Where it came from, if that is wanted."""
     caller_id: str = ""
@@ -69,6 +74,8 @@ class Journey:
             "openai-processing-ms": str(int(1000 * (now_s - self.came_s))),
             **self.fixed,
         }
+        if self.trace is not None:
+            headers["x-trace-id"] = self.trace.trace_id
         if self.shows_route and self.attempts:
             headers["x-trimtab-replica"] = self.replica
             headers["x-trimtab-attempts"] = str(self.attempts)
@@ -76,7 +83,9 @@ class Journey:
         return headers
 
 
-def to_engine(caller: Mapping[str, str], request_id: str, attempt: int) -> dict[str, str]:
+def to_engine(
+    caller: Mapping[str, str], request_id: str, attempt: int, traced: Trace | None = None
+) -> dict[str, str]:
     """What one attempt carries beside what the connection to the engine is about."""
     # never the caller's id: vLLM makes it the engine's own, and ids must be unique there
     headers = {"x-request-id": f"{request_id}-{attempt}"}
@@ -84,7 +93,18 @@ def to_engine(caller: Mapping[str, str], request_id: str, attempt: int) -> dict[
         value = caller.get(name)
         if value and shape.fullmatch(value) and name not in _for_us_alone(caller):
             headers[name] = value
+    if traced is not None:
+        headers.pop("tracestate", None)
+        headers.update(traced.headers(attempt))
     return headers
+
+
+def trace_context(caller: Mapping[str, str]) -> tuple[str, str]:
+    """What the caller says of its trace: `traceparent` and `tracestate`."""
+    parent = caller.get("traceparent", "")
+    if not parent or "traceparent" in (ours := _for_us_alone(caller)):
+        return "", ""
+    return parent, "" if "tracestate" in ours else caller.get("tracestate", "")
 
 
 def _for_us_alone(caller: Mapping[str, str]) -> set[str]:

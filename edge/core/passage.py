@@ -44,6 +44,7 @@ class Passage:
         self.prompt_tokens = 0
         """Of its prompt, if it has said so."""
         self.cached_tokens = 0
+        self.reasoning_tokens = 0
         self.last: Event | None = None
         """What ended it."""
 
@@ -71,6 +72,7 @@ class Passage:
             if event.tokens:
                 self.tokens, self.prompt_tokens = event.tokens, event.prompt_tokens
                 self.cached_tokens = event.cached_tokens
+                self.reasoning_tokens = event.reasoning_tokens
             if event.kind in _LAST:
                 self.last = event
                 break

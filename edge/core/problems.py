@@ -42,6 +42,8 @@ class Problem:
     param: str | None = None
     retry_after_s: float | None = None
     retry: bool | None = None
+    reason: str = ""
+    """Why it was shed, if it was: EDGE_SHED in trimtab/catalogue.py."""
 
     def fields(self) -> dict[str, object]:
         """What a client can read of it."""
@@ -288,7 +290,8 @@ def overloaded(refusal: Refusal, patience_s: float = math.inf) -> Problem:
         f"The fleet is full: {refusal.queued} requests wait{wait}. "
         f"Nothing is wrong with your request; come back in {refusal.retry_after_s:.1f} s."
     )
-    return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, refusal.retry_after_s)
+    parts = (503, UNAVAILABLE, "server_is_overloaded", text, None, refusal.retry_after_s)
+    return Problem(*parts, reason=refusal.reason)
 
 
 def nowhere(refusal: Problem, what: str) -> Problem:
@@ -326,7 +329,8 @@ def no_replica(model: str, total: int) -> Problem:
         f"None of the {total} replicas of {model!r} can take requests now. "
         f"Nothing is wrong with your request; come back in {PROBE_S:.0f} s."
     )
-    return Problem(503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)
+    parts = (503, UNAVAILABLE, "no_replica_available", text, None, PROBE_S)
+    return Problem(*parts, reason="no_replica")
 
 
 def quarantined(incident: Incident) -> Problem:
@@ -337,7 +341,8 @@ def quarantined(incident: Incident) -> Problem:
         f"for {math.ceil(incident.left_s)} s (incident {incident.name}). Change the request, or "
         "tell whoever runs this fleet; your other requests are served."
     )
-    return Problem(422, INVALID, "request_quarantined", text, None, incident.left_s, retry=False)
+    parts = (422, INVALID, "request_quarantined", text, None, incident.left_s, False)
+    return Problem(*parts, reason="poison")
 
 
 def not_ready() -> Problem:
@@ -369,7 +374,8 @@ def attempt_failed(failure: Failure, attempts: int, *, started: bool) -> Problem
         return Problem(504, SERVER, "upstream_timeout", text, retry=False if started else None)
     if failure.fault is Fault.STATUS and failure.status in {429, 503}:
         text = f"Every replica was full ({tries})."
-        return Problem(503, UNAVAILABLE, "server_is_overloaded", text, None, FULL_S)
+        parts = (503, UNAVAILABLE, "server_is_overloaded", text, None, FULL_S)
+        return Problem(*parts, reason="engines_full")
     if failure.fault is Fault.STATUS and 400 <= failure.status < 500:
         return Problem(failure.status, INVALID, "bad_request", failure.message, retry=False)
     if failure.fault is Fault.STATUS and not started:

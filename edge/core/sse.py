@@ -54,6 +54,8 @@ class Event(NamedTuple):
     """The same of its prompt."""
     cached_tokens: int = 0
     """Of these, found in the engine's cache."""
+    reasoning_tokens: int = 0
+    """Of the answer's, those that were thought."""
 
 
 class OversizedEventError(ValueError):
@@ -92,15 +94,17 @@ class _Choice(msgspec.Struct):
 
 
 class Details(msgspec.Struct):
-    """Of a prompt's tokens; vLLM says it with --enable-prompt-tokens-details."""
+    """Of a prompt's tokens (vLLM says it with --enable-prompt-tokens-details) or an answer's."""
 
     cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 class _Usage(msgspec.Struct):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt_tokens_details: Details | None = None
+    completion_tokens_details: Details | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -160,12 +164,18 @@ def _usage(raw: bytes) -> Event:
     usage = chunk.usage
     tokens, prompt_tokens = usage.completion_tokens, usage.prompt_tokens
     cached = cached_tokens(usage.prompt_tokens_details)
-    return Event(Kind.USAGE, raw, 0, "", 1, tokens, prompt_tokens, cached)
+    thought = reasoning_tokens(usage.completion_tokens_details)
+    return Event(Kind.USAGE, raw, 0, "", 1, tokens, prompt_tokens, cached, thought)
 
 
 def cached_tokens(details: Details | None) -> int:
     """Of a prompt, as far as its details say so."""
     return max(0, details.cached_tokens or 0) if details else 0
+
+
+def reasoning_tokens(details: Details | None) -> int:
+    """Of an answer, as far as its details say so."""
+    return max(0, details.reasoning_tokens or 0) if details else 0
 
 
 class Scanner:

@@ -27,6 +27,7 @@ def record(journey: Journey, ending: Ending, ended_s: float, wall_s: float) -> R
         path=journey.path,
         trace_id=journey.trace_id,
         client=journey.client,
+        trace=journey.trace,
     )
 
 

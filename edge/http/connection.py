@@ -216,6 +216,7 @@ class Connection(asyncio.Protocol):
             log.exception("a request found no answer")
             self._transport.abort()
         except asyncio.CancelledError:
+            self._task = None  # it will know this error, that this frame, and that us
             self._transport.abort()
             raise
         else:

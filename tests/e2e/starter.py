@@ -31,6 +31,7 @@ class Up:
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
+    is_over: bool = False
     _news: threading.Condition = field(default_factory=threading.Condition)
 
     def read(self) -> None:
@@ -40,13 +41,17 @@ class Up:
             with self._news:
                 self.lines.append(line.rstrip("\n"))
                 self._news.notify_all()
+        with self._news:
+            self.is_over = True
+            self._news.notify_all()
 
-    def wait_for(self, text: str) -> str:
+    def wait_for(self, text: str, limit_s: float = WAIT_S) -> str:
         """The first line that has this text."""
-        deadline_s = now_s() + WAIT_S
+        deadline_s = now_s() + limit_s
         with self._news:
             while not (found := [line for line in self.lines if text in line]):
                 left_s = deadline_s - now_s()
+                assert not self.is_over, f"no {text!r} in {self.lines}"
                 assert left_s > 0, f"no {text!r} in {self.lines}"
                 assert self._news.wait(left_s), f"no {text!r} in {self.lines}"
         return found[0]

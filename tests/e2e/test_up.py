@@ -36,10 +36,15 @@ def paste(curl: str) -> dict[str, object]:
     return answer
 
 
+def client(up: Up) -> OpenAI:
+    """The official client."""
+    return OpenAI(base_url=up.row("endpoint"), api_key=up.row("key"), timeout=20)
+
+
 def ask(up: Up, model: str = "demo") -> str:
     """A streamed answer through the official client."""
-    with OpenAI(base_url=up.row("endpoint"), api_key=up.row("key"), timeout=20) as client:
-        stream = client.chat.completions.create(
+    with client(up) as openai:
+        stream = openai.chat.completions.create(
             model=model, messages=[{"role": "user", "content": "hello"}], stream=True
         )
         return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edge import ways
+from edge import tracing, ways
 from edge.admission import Admission
 from edge.answers import AnswerHeaders
 from edge.core import openai
@@ -21,6 +21,7 @@ from edge.core.table import RoutingTable
 from edge.http.request import Request
 from edge.http.response import Response
 from edge.http.server import Server, serving
+from edge.metrics import EdgeMetrics
 from edge.proxy import Proxy
 from edge.server import Endpoint, admin_app
 from trimtab.model import (
@@ -36,8 +37,8 @@ from trimtab.model import (
 )
 from trimtab.runtime import clock
 from trimtab.runtime.listener_tls import ListenerTls
+from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import EdgeMetrics
 
 KEY = "sk-test-0123456789abcdef"
 MODEL = "demo"
@@ -130,12 +131,13 @@ async def running_edge(
     fallbacks: Mapping[str, Target] | None = None,
     headers: AnswerHeaders | None = None,
     extra_paths: Sequence[str] = (),
+    otlp: Otlp | None = None,
 ) -> AsyncIterator[EdgeUnderTest]:
     """An edge that knows replicas r0, r1, … and one key."""
     table = RoutingTable()
     dispatch = Dispatch(table, random.Random(0))
     admission = Admission(table, dispatch)
-    metrics = EdgeMetrics()
+    metrics = EdgeMetrics(dispatch)
     async with (
         ways.connect("", fallbacks or {}, metrics) as leading,
         TaskRunner() as runner,
@@ -145,6 +147,8 @@ async def running_edge(
         endpoint = OverheardEndpoint(
             proxy, table, dispatch, headers or AnswerHeaders(), extra_paths
         )
+        endpoint.finished.append(metrics.turned_away)
+        await stack.enter_async_context(tracing.exported(otlp, endpoint, table, metrics))
         callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
         server = await asyncio.get_running_loop().create_server(
             callers, "127.0.0.1", 0, ssl=tls.context if tls else None

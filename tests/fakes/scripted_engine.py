@@ -32,6 +32,11 @@ class ScriptedEngine:
     status: int = 200
     error: str = "it failed"
     words: tuple[str, ...] = WORDS
+    usage: dict[str, Any] = field(
+        default_factory=lambda: {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
+    )
+    tells_usage: bool = False
+    """In streams, too."""
     first: asyncio.Event = field(default_factory=_open_gate)
     """Open: answers begin."""
     last: asyncio.Event = field(default_factory=_open_gate)
@@ -66,8 +71,7 @@ class ScriptedEngine:
         await self.last.wait()
         text = "".join(self.words)
         choice = {"index": 0, "text": text, "finish_reason": "stop"}
-        usage = {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4}
-        fields = {"id": f"{self.name}-{len(self.asked)}", "choices": [choice], "usage": usage}
+        fields = {"id": f"{self.name}-{len(self.asked)}", "choices": [choice], "usage": self.usage}
         return web.json_response({"object": "text_completion", "model": "it", **fields})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -80,6 +84,9 @@ class ScriptedEngine:
             finish = "stop" if place == len(self.words) - 1 else None
             choice = {"index": 0, "text": word, "finish_reason": finish}
             event = json.dumps({**made, "choices": [choice]}, separators=(",", ":"))
+            await response.write(f"data: {event}\n\n".encode())
+        if self.tells_usage:
+            event = json.dumps({**made, "choices": [], "usage": self.usage}, separators=(",", ":"))
             await response.write(f"data: {event}\n\n".encode())
         await response.write(b"data: [DONE]\n\n")
         return response

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.fakes.closed_fleet import ClosedFleet, authority, closed_fleet, identity
 from tests.fakes.dice import Loaded
+from tests.fakes.keda import Keda
 from tests.fakes.peers import FakeAgent, FakeEdge, fake_agent, fake_edge
 from tests.fakes.running_control_plane import admin
 from tests.fakes.wait import until
@@ -155,7 +156,7 @@ async def test_clients_believe_a_control_plane_only(
     await server.stop(0)
 
 
-@pytest.mark.parametrize("role", [Role.AGENT, Role.EDGE, Role.ADMIN, Role.CONTROLPLANE])
+@pytest.mark.parametrize("role", Role)
 async def test_each_role_has_its_services(
     fleet: ClosedFleet, role: Role, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,6 +186,11 @@ async def test_each_role_has_its_services(
                 await stub.CreateToken(identity_pb2.CreateTokenRequest(role="admin"))
         refused.add(Role.ADMIN)
     assert refused == {Role.AGENT, Role.EDGE, Role.ADMIN} - {role}
+    async with rpc.channel(fleet.target, member) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as asked:
+            await Keda(channel, {"model": "no such"}).targets()
+    may_ask = asked.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert may_ask is (role not in {Role.AGENT, Role.EDGE})
     await renew(member, fleet.target)
     told = [record for record in caplog.records if record.getMessage() == "call refused"]
     assert len(told) == 1, "once a peer and minute"

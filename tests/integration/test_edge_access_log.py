@@ -17,11 +17,11 @@ from edge.answers import AnswerHeaders
 from edge.core import unrouted
 from edge.core.access import Which
 from edge.core.headers import Journey
+from edge.metrics import EdgeMetrics
 from tests.fakes.edge import KEY, MODEL, EdgeUnderTest, running_edge
 from tests.fakes.local_engine import LocalEngine, local_engine
 from tests.fakes.scripted_engine import scripted_engine
 from trimtab.runtime.service import ConfigError
-from trimtab.runtime.telemetry import EdgeMetrics
 
 ASK = {"model": MODEL, "prompt": "hello", "max_tokens": 3}
 BEARER = {"authorization": f"Bearer {KEY}"}

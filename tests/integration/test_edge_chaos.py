@@ -137,7 +137,8 @@ def _agree(callers: Callers, edge: EdgeUnderTest) -> None:
     assert len(callers.ids) == len(set(callers.ids)) == ends.total()
     assert sum(counted.values()) == len(edge.exchanges) == ends.total()
     assert ends["whole"] <= counted["ok"] <= ends["whole"] + ends["left"]
-    assert edge.metrics.requests_in_flight.labels(MODEL)._value.get() == 0
+    (family,) = edge.metrics.requests_in_flight.collect()
+    assert not any(sample.value for sample in family.samples)
     assert all(edge.inflight(f"r{number}") == 0 for number in range(REPLICAS))
     assert min(ends["left"], ends["whole"]) > REPLICAS  # else nothing of this was shown
 
@@ -158,11 +159,10 @@ async def _has_all_its_room(
     await until(lambda: edge.dispatch.totals() == (0, 0))
 
 
-def _requests(edge: EdgeUnderTest) -> dict[str, float]:
+def _requests(edge: EdgeUnderTest) -> dict[str, int]:
     """By outcome, as the metric says."""
     (family,) = edge.metrics.requests.collect()
-    return {
-        sample.labels["outcome"]: sample.value
-        for sample in family.samples
-        if sample.name.endswith("_total")
-    }
+    counts = Counter[str]()
+    for sample in family.samples:
+        counts[sample.labels["outcome"]] += int(sample.value)
+    return dict(counts)

@@ -19,6 +19,7 @@ from edge.config import EdgeConfig
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.feed import Feed
+from edge.metrics import EdgeMetrics
 from tests.fakes.edge import routes
 from tests.fakes.wait import until
 from trimtab.codec import decode_body, encode_update
@@ -41,7 +42,6 @@ from trimtab.policy import autonomy
 from trimtab.policy.autonomy import Mode
 from trimtab.runtime import rpc
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.v1 import edge_pb2, edge_pb2_grpc
 
 ROUTES = routes(["http://127.0.0.1:1"])

@@ -143,5 +143,5 @@ async def test_who_has_the_whole_answer_has_been_answered(
 
 
 def _ended(edge: EdgeUnderTest, outcome: str) -> float:
-    sample = edge.metrics.requests.labels(MODEL, outcome)
-    return sum(metric.samples[0].value for metric in sample.collect())
+    (family,) = edge.metrics.requests.collect()
+    return sum(s.value for s in family.samples if s.labels["outcome"] == outcome)

@@ -26,6 +26,7 @@ from edge.config import EdgeConfig
 from edge.core.dispatch import Dispatch
 from edge.core.table import RoutingTable
 from edge.feed import Feed
+from edge.metrics import EdgeMetrics
 from tests.e2e.starter import free_address
 from tests.fakes.cluster import Cluster, cluster
 from tests.fakes.engines import sim_engine
@@ -38,7 +39,6 @@ from trimtab.runtime import service
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import LEADER_METADATA
 from trimtab.runtime.tasks import TaskRunner
-from trimtab.runtime.telemetry import EdgeMetrics
 from trimtab.steered import Order, Override, OverrideKind, fault
 from trimtab.v1 import admin_pb2
 

@@ -46,11 +46,7 @@ def memory(count: int, tenant: str = "t", every_s: float = 1.0) -> Arrivals:
         since_s = now_s - 120.0 - every_s * (count - 1 - number)
         tries = [Attempt("r1", since_s + 0.5, since_s + 3, Outcome.OK, "", 200, (), tokens=40)]
         who = ("id", "m", tenant, Urgency.BATCH, 0, since_s, Notes(None, tries), since_s + 1.0)
-        kept.add(
-            Record(*who, since_s + 3.0, Ending("ok"), stream=True, prompt_tokens=9),
-            0,
-            is_pass=False,
-        )
+        kept.add(Record(*who, since_s + 3.0, Ending("ok"), stream=True, prompt_tokens=9))
     return kept
 
 

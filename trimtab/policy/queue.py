@@ -70,11 +70,15 @@ class Ticket(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No room: how many wait, how long it would take, when to come back."""
+    """No room: how many wait, how long it would take, when to come back.
+
+    The reason: queue_full (its tenant's part of it), wait (it would be too long), expired (it was).
+    """
 
     queued: int
     wait_s: float
     retry_after_s: float
+    reason: str = "queue_full"
 
 
 class Forecast(msgspec.Struct, frozen=True, gc=False):
@@ -129,7 +133,7 @@ class Queue:
         part = ROOM_FACTOR * (self.limit - len(self._waiting))
         late = wait_s > budget_s and (self._is_preceded(ticket) or not room())
         if late or (len(line.tickets) if line else 0) >= part:
-            return self._refusal(wait_s, budget_s, dice)
+            return self._refusal(wait_s, budget_s, dice, "wait" if late else "queue_full")
         self._put(ticket, first=False)
         self.pool.admitted(ticket.tenant, ticket.urgency, ticket.work)
         return None
@@ -229,7 +233,8 @@ class Queue:
     def refusal(self, ticket: Ticket, now_s: float, dice: Dice) -> Refusal:
         """What to tell a request that waited in vain."""
         wait_s = self.wait_s(ticket, now_s)
-        return self._refusal(wait_s, self._budget_s(ticket, wait_s, now_s), dice)
+        budget_s = self._budget_s(ticket, wait_s, now_s)
+        return self._refusal(wait_s, budget_s, dice, "expired")
 
     def lines(self) -> Iterator[tuple[Urgency, str, Line]]:
         """Everybody that waits, the urgent first."""
@@ -293,6 +298,7 @@ class Queue:
                 higher += number
         return max(GUARANTEE, 1.0 - higher / total) if total else 1.0
 
-    def _refusal(self, wait_s: float, budget_s: float, dice: Dice) -> Refusal:
+    def _refusal(self, wait_s: float, budget_s: float, dice: Dice, reason: str) -> Refusal:
         excess_s = min(max(wait_s - budget_s + 1.0, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S)
-        return Refusal(len(self._waiting), wait_s, excess_s * (1.0 + 0.5 * dice.random()))
+        retry_after_s = excess_s * (1.0 + 0.5 * dice.random())
+        return Refusal(len(self._waiting), wait_s, retry_after_s, reason)

@@ -61,6 +61,11 @@ class Budget:
         self.tokens -= 1.0
         return True
 
+    def left_ratio(self, now_s: float) -> float:
+        """What is there, of all that it may hold."""
+        self._refill(now_s)
+        return self.tokens / self.depth
+
     def resize(self, slots: int) -> None:
         """The largest replica has this many slots; what is new arrives full."""
         depth = float(max(DEPTH_MIN, slots))

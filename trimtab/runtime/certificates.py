@@ -27,6 +27,7 @@ class Role(StrEnum):
     AGENT = "agent"
     EDGE = "edge"
     ADMIN = "admin"
+    SCALER = "scaler"
     CONTROLPLANE = "controlplane"
 
 

@@ -22,6 +22,7 @@ FILE_LIMIT_BYTES = 1024 * 1024
 WORKERS_MAX = 32
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
 ApiUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.api_problem})]
+OtlpUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.otlp_problem})]
 EtcdUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.etcd_problem})]
 Address = Annotated[str, msgspec.Meta(title="HOST:PORT", extra={"check": shapes.address_problem})]
 Origin = Annotated[str, msgspec.Meta(title="origin", extra={"check": shapes.origin_problem})]
@@ -215,6 +216,25 @@ class EdgeLimits(Section, frozen=True):
     """Edges that `trimtab up` runs on `listen`, one a core, each with an `admin` port, in a row."""
 
 
+class Otlp(Section, frozen=True):
+    """Where traces and metrics go by OpenTelemetry's protocol (docs/tracing.md)."""
+
+    endpoint: OtlpUrl = ""
+    """The receiver, like http://127.0.0.1:4317; by default OTEL_EXPORTER_OTLP_ENDPOINT, if set."""
+    http: bool = False
+    """Speak OTLP over HTTP to it (usually port 4318) in place of gRPC."""
+    ca: str = ""
+    """File with the authorities that may vouch for an https endpoint (PEM)."""
+    token: Secret | None = None
+    """Sent to it as `authorization: Bearer`."""
+    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    """The share of requests that are traced, of those whose callers do not trace themselves."""
+    slow_s: Seconds = 30.0
+    """Requests that wait longer for their first data are traced, whatever the share."""
+    metrics_period_s: Annotated[float, msgspec.Meta(ge=1, le=3_600)] = 60.0
+    """How often metrics go there."""
+
+
 class Remediation(Section, frozen=True):
     """Restarts of engines that are stalled beyond doubt and have a `unit`; see docs/deploy.md."""
 
@@ -274,6 +294,8 @@ class Config(Section, frozen=True):
     """The engines' own --api-key, if they have one."""
     edge: EdgeLimits = EdgeLimits()
     """Limits and timers."""
+    otlp: Otlp = Otlp()
+    """Where traces and metrics go by OTLP."""
     remediation: Remediation = Remediation()
     """What may be restarted without a person; by default nothing."""
 

@@ -37,6 +37,7 @@ RESTARTS: Mapping[type[msgspec.Struct], Mapping[str, str]] = {
         "etcd": "control planes",
         "report_period_s": "agents",
         "upstream_key": "agents, edges",
+        "otlp": "edges, control planes",
         "remediation": "control planes",
     },
     file.Pool: {"fallback": "edges"},

@@ -24,6 +24,7 @@ _PATH = re.compile(r"(/[A-Za-z0-9_-]+)+")
 _PORT_LIMIT = 65_535
 _VLLM_PORT = "8000"
 _ETCD_PORT = "2379"
+_OTLP_PORT = "4317"
 
 
 def url_problem(text: str) -> str:
@@ -34,6 +35,11 @@ def url_problem(text: str) -> str:
 def etcd_problem(text: str) -> str:
     """An etcd endpoint: http(s)://host:port."""
     return _url_problem(text, _ETCD_PORT, "put them in etcd.username and etcd.password")
+
+
+def otlp_problem(text: str) -> str:
+    """An OTLP receiver: http(s)://host:port."""
+    return _url_problem(text, _OTLP_PORT, "put what it asks for in otlp.token")
 
 
 def api_problem(text: str) -> str:

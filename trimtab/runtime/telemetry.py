@@ -1,52 +1,58 @@
-"""Every metric that Trimtab exports, in one place.
+"""Metrics of the catalogue as prometheus_client keeps them, bounded and fast.
 
-Rules: `trimtab_` prefix, base units, bounded labels (never a key, a user, an id or a
-path from outside), vLLM's own latency buckets, so that edge and engine percentiles compare.
+Rules: only `trimtab.catalogue` names a metric; a label that has its fill of values, or a metric its
+fill of series, counts what is new under OTHER. One thread, the loop's, writes; whoever renders only
+reads.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
-from functools import partial
-from typing import Self
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from importlib.metadata import version
+from typing import Protocol, Self, TypeVar
 
 import prometheus_client
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Exemplar, Sample
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-# vLLM 0.32, v1/metrics/buckets.py
-TTFT_BUCKETS_S = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
-    *(1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 160.0, 640.0, 2560.0),
-)
-REQUEST_BUCKETS_S = (
-    *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
-    *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
-)
-_OUTCOMES = {
-    "server_is_overloaded": "shed",
-    "no_replica_available": "shed",
-    "upstream_timeout": "timeout",
-    "replica_lost": "replica_error",
-    "replica_error": "replica_error",
-    "fallback_broke": "replica_error",
-}
+from trimtab import catalogue
+from trimtab.catalogue import OTHER
+from trimtab.metric import Kind, Metric
+from trimtab.runtime import clock
+from trimtab.runtime.otlp_settings import Otlp
+
+SERIES_MAX = 10_000
+"""Of one metric: with 500 tenants and 4 models, four ways to end for each of their pairs."""
 
 
 class _Quick:
-    """Finds a child in a fifth of the time, and counts in a third; a request does so eight times.
+    """Finds a child in a fifth of the time, and counts in a third."""
 
-    Without its lock: one thread, the loop's, writes, and whoever renders only reads.
-    """
+    definition: Metric
 
     def labels(self, *values: object, **named: object) -> Self:
         """The child of these label values."""
         found: Self | None = self._metrics.get(values)  # type: ignore[attr-defined]
         if found is None:
-            found = super().labels(*values, **named)  # type: ignore[misc]
+            found = super().labels(*self._bounded(values), **named)  # type: ignore[misc]
         return found
+
+    def _bounded(self, values: Sequence[object]) -> list[object]:
+        known: Collection[Sequence[object]] = self._metrics  # type: ignore[attr-defined]
+        full, bounded = len(known) >= SERIES_MAX, []
+        for place, (label, value) in enumerate(zip(self.definition.labels, values, strict=True)):
+            seen = {others[place] for others in known} if label.most and not full else ()
+            beyond = full or (value not in seen and len(seen) >= label.most)
+            bounded.append(OTHER if label.most and beyond else value)
+        return bounded
+
+    def _child_samples(self) -> Sequence[Sample]:
+        samples: Sequence[Sample] = super()._child_samples()  # type: ignore[misc]
+        return [sample for sample in samples if sample.name != "_created"]  # a third of the page
 
 
 class Counter(_Quick, prometheus_client.Counter):
@@ -72,129 +78,108 @@ class Gauge(_Quick, prometheus_client.Gauge):
 class Histogram(_Quick, prometheus_client.Histogram):
     """Counts by size."""
 
-    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
-        """One more of this size."""
-        self._sum._value += amount  # noqa: SLF001
-        self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001
+    def observe(
+        self, amount: float, exemplar: dict[str, str] | None = None, times: int = 1
+    ) -> None:
+        """One more of this size, or several."""
+        self._sum._value += amount * times  # noqa: SLF001
+        self._buckets[bisect_left(self._upper_bounds, amount)]._value += times  # noqa: SLF001
+
+    def exemplify(self, amount: float, labels: dict[str, str], at_s: float) -> None:
+        """Name one of this size, which was counted before."""
+        bucket = self._buckets[bisect_left(self._upper_bounds, amount)]
+        bucket.set_exemplar(Exemplar(labels, amount, at_s))
 
 
-class EdgeMetrics:
-    """What an edge exports."""
+Made = TypeVar("Made", Counter, Gauge, Histogram)
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        counter = partial(Counter, registry=self.registry)
-        histogram = partial(Histogram, registry=self.registry)
-        gauge = partial(Gauge, registry=self.registry)
-        self.requests = counter(
-            "trimtab_edge_requests",
-            "Client requests ended, by outcome: ok, client_error, client_disconnect, shed, "
-            "replica_error, timeout, internal_error.",
-            ["model", "outcome"],
-        )
-        self.requests_in_flight = gauge(
-            "trimtab_edge_requests_in_flight",
-            "Client requests accepted and not ended, queued ones included.",
-            ["model"],
-        )
-        self.queue_depth = gauge(
-            "trimtab_edge_queue_depth",
-            "Client requests waiting for a replica.",
-            ["model"],
-        )
-        self.queue_wait = histogram(
-            "trimtab_edge_queue_wait_seconds",
-            "From arrival until a replica was picked, each attempt.",
-            ["model"],
-            buckets=TTFT_BUCKETS_S,
-        )
-        self.ttft = histogram(
-            "trimtab_edge_time_to_first_token_seconds",
-            "From arrival until the first data of a stream was sent to the client.",
-            ["model"],
-            buckets=TTFT_BUCKETS_S,
-        )
-        self.duration = histogram(
-            "trimtab_edge_request_duration_seconds",
-            "From arrival until the end.",
-            ["model"],
-            buckets=REQUEST_BUCKETS_S,
-        )
-        self.attempts = counter(
-            "trimtab_edge_upstream_attempts",
-            "Attempts ended: ok, client, overload, soft, hard, path, unknown.",
-            ["replica", "result"],
-        )
-        self.failovers = counter(
-            "trimtab_edge_stream_failovers",
-            "Streams cut after their first data, by what came of it: continued on another replica, "
-            "off in the pool, inexact (see the decision record), given_up (too often or too many).",
-            ["model", "result"],
-        )
-        self.affinity = counter(
-            "trimtab_edge_affinity",
-            "Attempts of requests of a known session or prompt, by where they went: home, away.",
-            ["model", "went"],
-        )
-        self.config_revision = gauge(
-            "trimtab_edge_config_revision",
-            "Version of the newest push applied.",
-        )
-        self.connected = gauge(
-            "trimtab_edge_controlplane_connected",
-            "1 while the stream to the control plane is up.",
-        )
-        self.mode = gauge(
-            "trimtab_edge_autonomy",
-            "Who rules this edge's room: 0 the control plane, 1 its last word, 2 the edge itself.",
-        )
-        self._promises(counter)
-        self._own(counter, gauge)
 
-    def _own(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
-        self.access_lines_dropped = counter(
-            "trimtab_edge_access_lines_dropped",
-            "Lines of the access log that were dropped: too many at once, or no place for them.",
-        )
-        self.reload_successful = gauge(
-            "trimtab_config_last_reload_successful",
-            "1 unless the last reload (SIGHUP) found a configuration that could not be taken.",
-        )
-        self.reload_successful.set(1)
+def counter(registry: CollectorRegistry, metric: Metric) -> Counter:
+    """One that is counted where it happens."""
+    return _defined(
+        Counter(metric.name, metric.text, metric.label_names, registry=registry), metric
+    )
 
-    def _promises(self, counter: Callable[..., Counter]) -> None:
-        self.replays = counter(
-            "trimtab_edge_replays",
-            "Requests with the Idempotency-Key of an earlier one: replayed, in_use (told to come "
-            "back), mismatch (the key stood for another request).",
-            ["result"],
-        )
-        self.hedges = counter(
-            "trimtab_edge_hedges",
-            "Second attempts beside a late first one: won, lost, or failed.",
-            ["model", "result"],
-        )
-        self.fallbacks = counter(
-            "trimtab_edge_fallbacks",
-            "Requests that the fleet would have refused and that may leave it: answered by the "
-            "external API, failed there, full (too many of them at once).",
-            ["model", "result"],
-        )
 
-    def finished(self, model: str, outcome: str, duration_s: float) -> None:
-        """A client request ended."""
-        self.requests.labels(model, outcome).inc()
-        self.duration.labels(model).observe(duration_s)
+def gauge(registry: CollectorRegistry, metric: Metric) -> Gauge:
+    """One that is set where it changes."""
+    return _defined(Gauge(metric.name, metric.text, metric.label_names, registry=registry), metric)
 
-    def homed(self, model: str, at_home: bool | None) -> None:
-        """An attempt went to the home of its session, or not; None if it has none."""
-        if at_home is not None:
-            self.affinity.labels(model, "home" if at_home else "away").inc()
 
-    def outcome_of(self, code: str) -> str:
-        """The outcome that an error code means."""
-        return _OUTCOMES.get(code, "client_error")
+def histogram(registry: CollectorRegistry, metric: Metric) -> Histogram:
+    """One that is measured where it happens."""
+    made = Histogram(
+        *(metric.name, metric.text, metric.label_names), registry=registry, buckets=metric.buckets
+    )
+    return _defined(made, metric)
 
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
+
+def family(
+    metric: Metric, values: Mapping[tuple[str, ...], float]
+) -> CounterMetricFamily | GaugeMetricFamily:
+    """One that is only read at a scrape, by the values of its labels; of states the one that is."""
+    kind = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
+    made = kind(metric.name, metric.text, labels=metric.label_names)
+    for labels, value in values.items():
+        if metric.kind is Kind.STATES:
+            for state in metric.labels[-1].values:
+                made.add_metric((*labels[:-1], state), float(state == labels[-1]))
+        else:
+            made.add_metric(labels, value)
+    return made
+
+
+def _defined(made: Made, metric: Metric) -> Made:
+    made.definition = metric
+    return made
+
+
+def content_type(accept: str) -> str:
+    """Of what a scraper gets that accepts this."""
+    return choose_encoder(accept)[1]
+
+
+class ProcessMetrics:
+    """What every process with a page exports: who it is, and what its system says of it."""
+
+    def __init__(self, registry: CollectorRegistry, part: str) -> None:
+        ProcessCollector(registry=registry)
+        gauge(registry, catalogue.BUILD_INFO).labels(version("trimtab"), part).set(1)
+        self._cert_expiry = gauge(registry, catalogue.CERT_EXPIRY)
+        self._exported = counter(registry, catalogue.OTLP_EXPORTED)
+        self._reloaded = gauge(registry, catalogue.CONFIG_RELOADED)
+        self._reloaded_at = gauge(registry, catalogue.CONFIG_RELOADED_AT)
+        self.reloaded(ok=True)
+
+    def reloaded(self, ok: bool) -> None:
+        """A configuration was taken, or not."""
+        self._reloaded.set(int(ok))
+        if ok:
+            self._reloaded_at.set(clock.wall_s())
+
+    def expires(self, use: str, at_s: float) -> None:
+        """A certificate of ours ends then, in seconds since 1970."""
+        self._cert_expiry.labels(use).set(at_s)
+
+    def exported(self, signal: str, result: str, number: int) -> None:
+        """So many of a signal went out by OTLP, or did not."""
+        self._exported.labels(signal, result).inc(number)
+
+
+class Measured(Protocol):
+    """What a process measures."""
+
+    registry: CollectorRegistry
+    process: ProcessMetrics
+
+    def refresh(self) -> None:
+        """Look at what has a state; on the loop."""
+
+
+def told(settings: Otlp | None, measured: Measured) -> AbstractAsyncContextManager[None]:
+    """Have it told by OTLP, too, if that is wanted."""
+    if settings is None:
+        return nullcontext()
+    from trimtab.runtime import otlp  # noqa: PLC0415  20 ms
+
+    return otlp.metrics_told(settings, measured)

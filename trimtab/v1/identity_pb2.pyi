@@ -78,7 +78,7 @@ class CreateTokenRequest(_message.Message):
     ACTOR_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """The role: agent, edge or admin."""
+    """The role: agent, edge, admin or scaler."""
     name: _builtins.str
     """The name that the node must take; empty: one that nobody has."""
     ttl_ms: _builtins.int

@@ -80,7 +80,7 @@ class Transcript:
 async def install(page: Transcript) -> None:
     """From nothing to units."""
     await asyncio.to_thread(page.box.run, "sh", "-c", CLEAN)
-    page.part("Install", "What [deploy.md](deploy.md#install) says, less the wheel.")
+    page.part("Install", "By hand, what [install.sh](install.md) does.")
     await page.show("systemctl list-unit-files 'trimtab*' 'vllm*' --no-pager")
     await page.show("systemd-sysusers $PWD/deploy/systemd/trimtab.sysusers; id trimtab")
     await page.show("cp deploy/systemd/*.service deploy/systemd/*.socket /etc/systemd/system/")

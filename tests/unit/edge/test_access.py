@@ -22,7 +22,12 @@ def record(*attempts: Attempt, ending: Ending | None = None, **more: Any) -> Rec
     """It came at 10 s, had its first data at 11.5 s, and ended at 14 s."""
     notes = Notes(None, list(attempts))
     who = ("req_1", "big", "lab", Urgency.BATCH, 1_000_000, 10.0, notes, 11.5, 14.0)
-    values = {"prompt_tokens": 7, "model": "gpt", "path": "/v1/x", "stream": True} | more
+    values: dict[str, Any] = {
+        "prompt_tokens": 7,
+        "model": "gpt",
+        "path": "/v1/x",
+        "stream": True,
+    } | more
     return Record(*who, ending or Ending("ok", 200), **values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from edge.core import arrivals
@@ -38,7 +39,7 @@ def record(
 
 def kept(what: Record, *, is_pass: bool = False) -> Row:
     memory = Arrivals(0.0)
-    memory.add(what, 2, is_pass=is_pass)
+    memory.add(msgspec.structs.replace(what, retries=2, is_pass=is_pass))
     (row,) = memory.block(0).of("m", 0.0)
     return row
 
@@ -85,7 +86,7 @@ def test_how_often_a_caller_has_tried(said: dict[str, str], retries: int) -> Non
 def test_only_what_was_asked_for_is_told() -> None:
     memory = Arrivals(0.0)
     for since_s, pool, tenant in ((1.0, "m", "a"), (2.0, "n", "a"), (3.0, "m", "b")):
-        memory.add(record(since_s=since_s, pool=pool, tenant=tenant), 0, is_pass=False)
+        memory.add(record(since_s=since_s, pool=pool, tenant=tenant))
     block = memory.block(0)
     assert [row.since_s for row in block.of("m", 0.0)] == [1.0, 3.0]
     assert [row.since_s for row in block.of("m", 2.0)] == [3.0]
@@ -100,7 +101,7 @@ def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Arrivals(5.0)
     assert memory.forgot_before_s == 5.0, "who came before it began is not known"
     for number in range(100):
-        memory.add(record(since_s=float(number)), 0, is_pass=False)
+        memory.add(record(since_s=float(number)))
         assert len(memory) <= 30
     assert (memory.oldest, memory.newest) == (8, 10)
     assert [row.since_s for row in memory.block(0).of("m", 0.0)] == [80.0 + n for n in range(10)]
@@ -112,6 +113,6 @@ def test_a_quiet_hour_makes_forget_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrivals, "BLOCK_ROWS", 2)
     memory = Arrivals(0.0)
     for since_s in (1.0, 2.0, 3.0 + arrivals.KEPT_S, 4.0 + arrivals.KEPT_S):
-        memory.add(record(since_s=since_s), 0, is_pass=False)
+        memory.add(record(since_s=since_s))
     assert memory.oldest == 1
     assert memory.forgot_before_s == 12.0

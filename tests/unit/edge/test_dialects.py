@@ -106,6 +106,25 @@ def test_which_whole_answers_are_none(dialect: Dialect, body: object, *, aborted
 
 
 @pytest.mark.parametrize(
+    ("usage", "cached", "thought"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 2}}, 2, 0),
+        ({"input_tokens_details": {"cached_tokens": 2}}, 2, 0),
+        ({"cache_read_input_tokens": 2}, 2, 0),
+        ({"completion_tokens_details": {"reasoning_tokens": 5}}, 0, 5),
+        ({"output_tokens_details": {"reasoning_tokens": 5}}, 0, 5),
+        ({"prompt_tokens_details": None, "completion_tokens_details": None}, 0, 0),
+        ({"output_tokens_details": {"reasoning_tokens": -5}}, 0, 0),
+    ],
+)
+def test_what_was_cached_and_what_was_thought(
+    usage: dict[str, object], cached: int, thought: int
+) -> None:
+    found = dialects.said(json.dumps({"usage": usage}).encode()).usage or dialects.NOTHING
+    assert (found.cached_tokens, found.reasoning_tokens) == (cached, thought)
+
+
+@pytest.mark.parametrize(
     ("body", "prompt_tokens", "made_tokens"),
     [
         ({"usage": {"prompt_tokens": 3, "completion_tokens": 4}}, 3, 4),

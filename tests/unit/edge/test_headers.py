@@ -13,6 +13,7 @@ from multidict import CIMultiDict
 
 from edge.core import headers
 from edge.core.headers import Journey
+from trimtab import trace
 
 PAGE = pathlib.Path(__file__).parents[3] / "docs" / "headers.md"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -81,10 +82,11 @@ def test_an_answer_says_how_it_came_about_as_far_as_it_is_known() -> None:
 
 
 def test_every_header_of_an_answer_is_in_the_lists() -> None:
-    journey = Journey("req_1")
+    journey = Journey("req_1", trace=trace.begin("", "", 7))
     journey.placed("r0", 0.0)
     assert {*journey.headers(1.0), "date"} == {
         *headers.ON_EVERY_ANSWER,
+        *headers.ON_TRACED_ANSWERS,
         *headers.ON_ROUTED_ANSWERS,
     }
 
@@ -94,6 +96,7 @@ def test_every_header_of_an_answer_is_in_the_lists() -> None:
     [
         ("To the engine", tuple(headers.FORWARDED)),
         ("On every answer", headers.ON_EVERY_ANSWER),
+        ("On answers to requests that are traced", headers.ON_TRACED_ANSWERS),
         ("On answers that went to a replica", headers.ON_ROUTED_ANSWERS),
         ("On refusals", headers.ON_REFUSALS),
     ],

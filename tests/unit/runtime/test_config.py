@@ -133,7 +133,7 @@ CASES = {
     "a: 1\n---\nb: 1": "t.yaml:2:1 error but found another document",
     "- a": "t.yaml:1:1 error expected a mapping, got a list allowed: fleet, node, listen, admin, "
     "controlplane, tls, insecure, controlplane_metrics, state_dir, etcd, report_period_s, "
-    "pools, engines, keys, upstream_key, edge, remediation",
+    "pools, engines, keys, upstream_key, edge, otlp, remediation",
 }
 
 

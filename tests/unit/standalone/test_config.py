@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from standalone.config import Flags, Plan, default_state_dir, effective, plan, sha256, with_page
+from standalone.serving import Wish
 from trimtab.runtime import config as file
 from trimtab.runtime.service import ConfigError
 
@@ -125,3 +126,31 @@ def test_found_engines_join_those_of_the_file() -> None:
     base = Plan(file.Config(engines=(file.Engine(url="http://a:1"),)), pathlib.Path("/s"), True)
     made = effective(base, "unix:/s/c", [file.Engine(url="http://b:1")], "k")
     assert [engine.url for engine in made.engines] == ["http://a:1", "http://b:1"]
+
+
+def test_engines_to_serve_are_the_pool_of_their_model(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text("pools: [{name: org/m, aliases: [m], failover: false}, {name: other}]\n")
+    wish = Wish("/models/x", flags=("--served-model-name", "org/m", "m", "n"))
+    made = plan(Flags(config=path, serve=wish), {})
+    engine = file.Engine(url="http://127.0.0.1:8200", name="gpu0")
+    written = effective(made, "unix:/c", [engine], "")
+    assert [pool.name for pool in written.pools] == ["other", "org/m"]
+    pool = written.pools[1]
+    assert (pool.aliases, pool.failover, pool.engines) == (("m", "n"), False, (engine,))
+    assert written.engines == ()
+    fresh = effective(plan(Flags(serve=Wish("a/b")), {}), "unix:/c", [engine], "")
+    assert [(pool.name, pool.engines) for pool in fresh.pools] == [("a/b", (engine,))]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (Flags(demo=True, serve=Wish("m")), "--demo brings its own engines"),
+        (Flags(engines=("http://h:1",), serve=Wish("m")), "--serve brings its own engines"),
+        (Flags(serve=Wish(gpus="0")), "give --serve MODEL"),
+    ],
+)
+def test_who_starts_engines_needs_no_others(given: Flags, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        plan(given, {})

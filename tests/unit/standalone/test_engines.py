@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import math
 import pathlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -14,8 +16,11 @@ from standalone import banner, discover, engines
 from standalone.banner import Console
 from standalone.config import Plan
 from standalone.engines import Engines, choose
+from standalone.serving import Wish
+from standalone.state import State
 from trimtab.runtime.config import Config, Engine, Pool
 
+PLACE = State(pathlib.Path("/s"))
 BODIES = {
     b"/version": b'{"version":"0.32.0"}',
     b"/v1/models": b'{"data":[{"id":"tiny","owned_by":"vllm"}]}',
@@ -48,9 +53,9 @@ async def test_named_engines_are_taken_as_they_are() -> None:
     said = io.StringIO()
     async with vllm() as port:
         named = plan(engines=(Engine(url=f"http://127.0.0.1:{port}"),))
-        assert await choose(named, Console(said)) == Engines(model="tiny")
+        assert await choose(named, PLACE, Console(said)) == Engines(model="tiny")
         pooled = plan(pools=(Pool(name="big", engines=named.engines),))
-        assert await choose(pooled, Console(said)) == Engines(model="big")
+        assert await choose(pooled, PLACE, Console(said)) == Engines(model="big")
     assert said.getvalue() == ""
 
 
@@ -58,7 +63,7 @@ async def test_what_runs_here_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     async with vllm() as port:
         monkeypatch.setattr(discover, "PORTS", range(port, port + 1))
-        chosen = await choose(plan(), Console(said))
+        chosen = await choose(plan(), PLACE, Console(said))
     url = f"http://127.0.0.1:{port}"
     assert chosen == Engines((Engine(url=url),), model="tiny")
     assert said.getvalue() == f"found {url}: vLLM 0.32.0, serves tiny\n"
@@ -69,10 +74,26 @@ async def test_without_any_the_simulated_ones_are_announced(
 ) -> None:
     said = io.StringIO()
     monkeypatch.setattr(discover, "PORTS", range(0))
-    chosen = await choose(plan(), Console(said))
+    chosen = await choose(plan(), PLACE, Console(said))
     assert [spec.name for spec in chosen.specs] == [engine.name for engine in chosen.added]
     assert (len(chosen.specs), chosen.model) == (2, "demo")
     assert said.getvalue().splitlines() == [banner.NO_ENGINES, f"! {banner.SIMULATED}"]
+
+
+async def test_those_to_serve_are_started_and_said(tmp_path: pathlib.Path) -> None:
+    said = io.StringIO()
+    program = tmp_path / "vllm"
+    program.touch(mode=0o755)
+    wish = Wish("org/m", gpus="0,2", command=str(program))
+    chosen = await choose(replace(plan(), serve=wish), PLACE, Console(said))
+    assert [engine.name for engine in chosen.added] == ["gpu0", "gpu2"]
+    assert [spec.name for spec in chosen.specs] == ["gpu0", "gpu2"]
+    assert (chosen.model, chosen.wait_s) == ("org/m", math.inf)
+    first = chosen.added[0]
+    assert said.getvalue().splitlines()[:2] == [
+        "starting vLLM for org/m:",
+        f"  gpu0  {first.url}  /s/logs/gpu0.log",
+    ]
 
 
 class FakeEndpoint:
@@ -106,11 +127,10 @@ async def test_a_replica_in_rotation_is_waited_for(
 ) -> None:
     endpoint = FakeEndpoint([False, False, True], models)
     monkeypatch.setattr(engines, "discover", endpoint)
-    assert await engines.first_model("http://h/v1", key, expected) == shown
+    assert await engines.first_model("http://h/v1", key, expected, 9.0) == shown
     assert endpoint.rotation == [True]
 
 
 async def test_no_replica_in_rotation_means_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "discover", FakeEndpoint([False], [("tiny",)]))
-    monkeypatch.setattr(engines, "MODEL_WAIT_S", 0.0)
-    assert await engines.first_model("http://h/v1", "sk", "tiny") == ""
+    assert await engines.first_model("http://h/v1", "sk", "tiny", 0.0) == ""

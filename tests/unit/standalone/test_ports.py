@@ -45,3 +45,9 @@ CASES = {
 def test_other_reasons(address: str) -> None:
     with pytest.raises(ConfigError, match=CASES[address]):
         ports.require_free(address, "--admin")
+
+
+def test_a_claimed_port_is_nobody_elses() -> None:
+    (first,) = ports.claim(8900, 1)
+    assert ports.claim(first, 2) == ports.free_from(first + 1, 2)
+    assert ports.free_from(first, 1) == [first]

@@ -10,7 +10,7 @@ import stat
 import pytest
 
 from standalone import state
-from standalone.state import State
+from standalone.state import State, last_line
 from trimtab.runtime.service import ConfigError
 
 
@@ -78,3 +78,34 @@ def test_one_previous_log_is_kept(place: State) -> None:
         "edge.log": "third",
         "edge.log.1": "second",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("", ""), ("a\n\n", "a"), ("x" * 9000 + "\nlast", "last"), ("a\nb\n", "b")]
+)
+def test_last_line(text: str, line: str, place: State) -> None:
+    place.log("a").write_text(text)
+    assert last_line(place.log("a")) == line
+
+
+def test_the_tail_is_of_the_last_start(place: State) -> None:
+    log = place.log("a")
+    log.write_text("old\nnew\n")
+    assert state.tail(log, 4) == "new\n"
+    assert state.tail(log, 400) == "old\nnew\n"  # it was cut since
+
+
+def test_a_log_that_grew_too_long_starts_afresh(
+    place: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "LOG_LIMIT_BYTES", 5)
+    log = place.log("a")
+    with log.open("a") as stream:
+        for words in ("12345", "6"):
+            stream.write(words)
+            stream.flush()
+            state.bound(log)
+        assert log.read_text() == ""
+        stream.write("on")
+    assert (log.read_text(), log.with_name("a.log.1").read_text()) == ("on", "123456")
+    state.bound(place.log("none"))

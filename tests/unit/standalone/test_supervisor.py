@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import pathlib
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from standalone import leash
+from standalone import leash, restart
 from standalone.state import State
-from standalone.supervisor import Spec, StartError, Supervisor, last_line
+from standalone.supervisor import Spec, StartError, Supervisor
+from tests.fakes.supervised import Record, ours, running
+from tests.fakes.wait import until
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.tasks import TaskRunner
 
@@ -26,40 +26,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[3]
 CHILD = (sys.executable, str(ROOT / "tests" / "fakes" / "child.py"))
 
 
-@dataclass
-class Record:
-    """An audience that writes down what it is told."""
-
-    lines: list[str] = field(default_factory=list)
-
-    def died(self, name: str, how: str, wait_s: float, log: pathlib.Path) -> None:
-        """A death."""
-        self.lines.append(f"{name} {how} {wait_s <= 0.2} {log.name}")
-
-    def back(self, name: str) -> None:
-        """A return."""
-        self.lines.append(f"{name} back")
-
-    def status(self, name: str, text: str) -> None:
-        """A status."""
-        self.lines.append(f"{name}: {text}")
-
-
 def spec(name: str, *words: str, grace_s: float = 5.0) -> Spec:
     """A fake child."""
     return Spec(name, (*CHILD, *words), grace_s)
 
 
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - other processes set no events of ours
-            await asyncio.sleep(0.01)
-
-
-def ours() -> list[psutil.Process]:
-    """Living children of this process."""
-    return [p for p in psutil.Process().children(recursive=True) if p.status() != "zombie"]
+def engine(name: str, *words: str) -> Spec:
+    """One that loads."""
+    return Spec(name, (*CHILD, *words), loads=True)
 
 
 @pytest.fixture(autouse=True)
@@ -67,17 +41,6 @@ def nothing_left() -> Iterator[None]:
     """Every test must leave no child."""
     yield
     assert ours() == []
-
-
-@contextlib.asynccontextmanager
-async def running(place: State, record: Record, *specs: Spec) -> AsyncIterator[asyncio.Event]:
-    """A supervisor for the length of a block; gives the event that says that all are up."""
-    stop, up = asyncio.Event(), asyncio.Event()
-    supervisor = Supervisor(specs, place, random.Random(1), record)
-    async with TaskRunner() as tasks:
-        _ = tasks.once("supervisor", supervisor.run(stop, up))
-        yield up
-        stop.set()
 
 
 async def test_children_start_in_order_and_end_in_reverse(place: State) -> None:
@@ -177,12 +140,50 @@ async def test_the_previous_log_is_kept_and_restarts_append(place: State) -> Non
     assert logs == {"a.log.1": "hello\nhello\n", "a.log": "hello\n"}
 
 
-@pytest.mark.parametrize(
-    ("text", "line"), [("", ""), ("a\n\n", "a"), ("x" * 9000 + "\nlast", "last"), ("a\nb\n", "b")]
-)
-def test_last_line(text: str, line: str, place: State) -> None:
-    place.log("a").write_text(text)
-    assert last_line(place.log("a")) == line
+async def test_an_engine_that_loads_holds_nothing_up(place: State) -> None:
+    record = Record()
+    loading, service = engine("e", "status=loads", "forever"), spec("a", "ready", "forever")
+    async with running(place, record, loading, service) as up:
+        await up.wait()
+        await until(lambda: record.lines == ["e: loads"])
+        assert len(ours()) == 2
+
+
+async def test_an_engine_that_never_starts_is_given_up_alone(
+    place: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart, "ENGINE_WAITS_S", (0.01, 0.02))
+    record, said = Record(), "OSError: [Errno 28] No space left on device"
+    words = (f"say={said}", "exit=1")
+    async with running(place, record, engine("e", *words), engine("f", "ready", "forever")):
+        await until(lambda: len(record.lines) == 4)
+    record.lines.remove("f loaded")
+    why = (
+        "e ended with exit status 1: OSError: [Errno 28] No space left on device\n  a disk is full"
+    )
+    assert record.lines[:2] == [f"{why} True e.log"] * 2
+    assert record.lines[2].startswith(f"given up: {why}\n  it is not started again; its log: ")
+
+
+async def test_the_last_engine_that_is_given_up_ends_all(place: State) -> None:
+    words = ("say=vllm: error: unrecognized arguments: --no", "exit=2")
+    with pytest.raises(StartError, match="unrecognized arguments: --no\n  this vLLM has no such"):
+        async with running(place, Record(), spec("a", "ready", "forever"), engine("e", *words)):
+            await asyncio.Event().wait()
+
+
+async def test_an_engine_that_served_may_fail_a_start(
+    place: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restart, "ENGINE_WAITS_S", (0.01, 0.02))
+    record = Record()
+    async with running(place, record, engine("e", "ready", "forever")):
+        for _ in range(restart.FIRST_TRIES + 1):
+            before = len(record.lines)
+            await until(lambda: record.lines[-1:] in (["e loaded"], ["e back"]))
+            ours()[0].kill()
+            await until(lambda at=before: len(record.lines) >= at + 2)  # type: ignore[misc]
+        await until(lambda: record.lines[-1] == "e back")
 
 
 def test_kill_minus_nine_of_the_starter_ends_the_child() -> None:

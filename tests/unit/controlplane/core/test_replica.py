@@ -21,6 +21,15 @@ def test_ages_count_from_the_newest_sample() -> None:
     assert replica.age_s(130.0) == replica.unheard_s(130.0) == 10.0
 
 
+def test_starts_are_those_of_the_engine_not_of_its_agent() -> None:
+    replica = Replica("r1", "http://h:1", known_since_s=100.0)
+    starts = []
+    for epoch in (0, 7, 7, 0, 7, 9, 0, 12):
+        replica.take(sample("r1", epoch=epoch), 0, 101.0)
+        starts.append(replica.starts)
+    assert starts == [0, 0, 0, 0, 0, 1, 1, 2]
+
+
 def test_since_when_its_engine_knows_nothing_of_what_edges_sent() -> None:
     replica = Replica("r1", "http://h:1", known_since_s=100.0)
     idle = sample("r1", running=0, waiting=0, finished_total=7)
