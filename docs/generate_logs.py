@@ -61,7 +61,18 @@ A line costs an edge about 6 us, off the path of the request; when nobody takes 
 disk, a journal that stands still), the edge keeps 16,384 and drops the rest, counted in
 `trimtab_edge_access_lines_dropped_total`. journald itself keeps 10,000 lines in 30 s of a service;
 `trimtab-edge@.service` lifts that. `/healthz` and `/readyz` get no line. Under `trimtab up` lines
-are in `logs/edge.log` of the state directory.
+are in `logs/edge.log` of the state directory. Of the file, logrotate keeps two weeks by
+
+```
+/var/log/trimtab/access.log {
+    daily
+    rotate 14
+    compress
+    delaycompress
+    missingok
+    su trimtab trimtab
+}
+```
 
 Every line has every field, but `client`:
 

@@ -7,11 +7,14 @@ every place that a caller controls; then whatever the processes wrote or serve i
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
+import http.server
 import json
 import pathlib
 import socket
 import stat
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -77,11 +80,40 @@ HEADERS = {
 }
 
 
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes traces and metrics by OTLP over HTTP; `server.taken` has their bytes."""
+
+    def do_POST(self) -> None:
+        """Anything."""
+        content = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers["content-encoding"] == "gzip":
+            content = gzip.decompress(content)
+        self.server.taken.append((self.path, content))  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def collector() -> Iterator[http.server.ThreadingHTTPServer]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        server.taken = []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
 class Fleet:
     """A running fleet, and requests to it."""
 
-    def __init__(self, up: Up, starter: Starter, audit: pathlib.Path) -> None:
+    def __init__(
+        self, up: Up, starter: Starter, audit: pathlib.Path, taken: list[tuple[str, bytes]]
+    ) -> None:
         self.up = up
+        self.taken = taken
         self.starter = starter
         self.audit = audit
         self.ids: list[str] = []
@@ -118,7 +150,10 @@ class Fleet:
 
 @pytest.fixture
 def fleet(
-    starter: Starter, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    starter: Starter,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    collector: http.server.ThreadingHTTPServer,
 ) -> Iterator[Fleet]:
     secrets = tmp_path / "credentials"
     secrets.mkdir()
@@ -134,12 +169,18 @@ pools:
   - name: demo
     engines: [{{url: "{starter.engine()}", name: r0}}, {{url: "{starter.engine()}", name: r1}}]
     fallback: {{url: http://127.0.0.1:9/v1, model: away, key: {{credential: outside}}}}
+otlp:
+  endpoint: http://127.0.0.1:{collector.server_port}
+  http: true
+  token: {{credential: outside}}
+  metrics_period_s: 1
 edge:
   access_log: {{lines: all, file: {starter.state}/access.log, client_address: true}}
 """)
     up = starter.start("--config", str(config))
     up.wait_for("ready in")
-    fleet = Fleet(up, starter, tmp_path / "audit")
+    taken: list[tuple[str, bytes]] = collector.taken  # type: ignore[attr-defined]
+    fleet = Fleet(up, starter, tmp_path / "audit", taken)
     fleet.until_open(2)
     yield fleet
     assert up.end() == 0
@@ -271,6 +312,9 @@ def test_nothing_of_callers_and_no_key_is_anywhere(
     log = fleet.starter.state / "access.log"
     wait_for(lambda: len(log.read_text().splitlines()) >= len(fleet.ids) + 2)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
+    last = fleet.ids[-1].encode()
+    wait_for(lambda: any(path == "/v1/traces" and last in body for path, body in fleet.taken))
+    wait_for(lambda: any(path == "/v1/metrics" for path, _ in fleet.taken))
     assert {line["request_id"] for line in lines} >= set(fleet.ids)
     outcomes = {line["outcome"] for line in lines}
     assert outcomes >= {"ok", "client_error", "replica_error"}
@@ -278,7 +322,7 @@ def test_nothing_of_callers_and_no_key_is_anywhere(
     key = fleet.starter.state / "run" / "upstream.key"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
 
-    told = [*by_ctl(fleet, capsys), *by_http(fleet), *by_process(fleet)]
+    told = [*by_ctl(fleet, capsys), *by_http(fleet), *by_process(fleet), *fleet.taken]
     assert len([where for where, _ in told if where.startswith("http")]) > len(fleet.ids)
     shown = {where for where, content in told if SHOWN.encode() in content}
     assert str(log) in shown  # so what is not found is not there
