@@ -54,8 +54,6 @@ EXAMPLES: dict[tuple[type[msgspec.Struct], str], object] = {
     (file.Certificate, "cert"): "/etc/trimtab/edge.crt",
     (file.Certificate, "key"): "/etc/trimtab/edge.key",
     (file.AccessLog, "file"): "/var/lib/trimtab/access.log",
-    (file.Otlp, "endpoint"): "http://127.0.0.1:4317",
-    (file.Otlp, "ca"): "/etc/trimtab/otlp-ca.crt",
     (file.Tls, "dir"): "/var/lib/trimtab/tls",
     (file.Tls, "enroll"): "0.0.0.0:7444",
     (file.Tls, "names"): ["cp1.lan"],
