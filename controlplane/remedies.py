@@ -70,7 +70,9 @@ class Remedies:
         replica, course = loop.registry.replicas.get(said.replica), self._courses.get(said.replica)
         if replica is None or replica.node != node or not course or course.epoch != said.epoch:
             return
-        loop.note("restart asked of systemd", {"replica": said.replica, "error": said.detail})
+        loop.note(
+            "restart asked of systemd", {"replica": said.replica, "error": said.detail or None}
+        )
         if not said.ok and not course.ended:
             self._courses[said.replica] = replace(course, ended=f"not restarted: {said.detail}")
 
