@@ -79,7 +79,7 @@ uninstall() {
         echo "taken away; left are /etc/trimtab and /var/lib/trimtab (--purge takes them, too)"
         return
     fi
-    rm -rf /etc/trimtab /var/lib/trimtab
+    rm -rf /etc/trimtab /var/lib/trimtab /etc/credstore/trimtab.*
     if getent passwd trimtab >/dev/null; then userdel trimtab; fi
     echo "taken away, with all that it kept"
 }
