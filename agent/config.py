@@ -6,8 +6,9 @@ import argparse
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from trimtab.runtime import config as file
@@ -54,6 +55,10 @@ class AgentConfig:
     identity: Identity | None = None
     socket: str = ""
     """Where `trimtab-agent drain` asks; empty: nowhere."""
+    base: file.Config = field(default_factory=file.Config)
+    """The file itself."""
+    argv: tuple[str, ...] = ()
+    """Whence all this; a reload reads it again."""
 
 
 def from_args(argv: Sequence[str] | None = None) -> AgentConfig:
@@ -72,6 +77,7 @@ def from_args(argv: Sequence[str] | None = None) -> AgentConfig:
     parser.add_argument(
         "--socket", default="", metavar="PATH", help="where `trimtab-agent drain REPLICA` asks"
     )
+    argv = tuple(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     target = args.controlplane or base.controlplane
@@ -88,6 +94,8 @@ def from_args(argv: Sequence[str] | None = None) -> AgentConfig:
         upstream_key=_upstream_key(base),
         identity=identity,
         socket=args.socket,
+        base=base,
+        argv=argv,
     )
 
 
@@ -118,7 +126,7 @@ def _engines(node: str, listed: Sequence[file.Engine]) -> tuple[EngineConfig, ..
 
 
 def _upstream_key(base: file.Config) -> str:
-    key = os.environ.get("TRIMTAB_UPSTREAM_KEY", "").strip()
+    key = os.environ.get(file.UPSTREAM_KEY_ENV, "").strip()
     if not key and base.upstream_key is not None:
         key = file.resolve(base.upstream_key, "upstream_key")
     if not (key.isascii() and (key.isprintable() or not key)):

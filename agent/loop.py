@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
@@ -56,13 +56,14 @@ class AgentLoop:
     def __init__(
         self,
         node: str,
-        watches: Mapping[str, EngineWatch],
+        watches: dict[str, EngineWatch],
         gpus: GpuWatch,
         uplink: Uplink,
         report_period_s: float,
     ) -> None:
         self._hello = NodeHello(node, version("trimtab"), uuid.uuid4().hex)
         self._watches = watches
+        self._new: dict[str, EngineWatch] = {}
         self._gpus = gpus
         self._uplink = uplink
         self._period_s = report_period_s
@@ -85,6 +86,15 @@ class AgentLoop:
             finally:
                 for task in self._underway.values():
                     task.cancel()
+
+    @property
+    def watched(self) -> Collection[str]:
+        """The replicas that it watches, or will from the next look on."""
+        return {*self._watches, *self._new}
+
+    def watch(self, replica: str, watch: EngineWatch) -> None:
+        """Watch another one from the next look on."""
+        self._new[replica] = watch
 
     def opening(self) -> list[AgentMessage]:
         """Who we are and what is known about every engine."""
@@ -133,6 +143,8 @@ class AgentLoop:
             await asyncio.sleep(next_s - now_s)
 
     async def _look(self, tasks: TaskRunner) -> None:
+        self._watches.update(self._new)
+        self._new.clear()
         for replica, watch in self._watches.items():
             self._start(tasks, f"look {replica}", watch.look)
             self._start(tasks, f"check {replica}", watch.check)

@@ -7,8 +7,9 @@ import random
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
-from agent import ask, engine, local
+from agent import ask, engine, local, reload
 from agent.config import AgentConfig, from_args
 from agent.loop import AgentLoop
 from agent.nvml import GpuWatch
@@ -16,6 +17,7 @@ from agent.uplink import Uplink
 from agent.watch import EngineWatch
 from trimtab.runtime import log, service
 from trimtab.runtime.notify import notify, stay_alive
+from trimtab.runtime.reload import Reloading
 from trimtab.runtime.renewal import keep_renewed
 from trimtab.runtime.service import ConfigError
 from trimtab.runtime.targets import Targets
@@ -51,7 +53,10 @@ async def serve_until(stop: asyncio.Event, config: AgentConfig) -> None:
                     "renewal", keep_renewed(identity, Targets(config.controlplane).listed, dice)
                 )
             await loop.looked.wait()
-            notify(ready=True, status=f"watching {len(watches)} engines")
+            status = f"watching {len(watches)} engines"
+            reloading = Reloading(partial(reload.take, config, loop, stack), lambda _: None, status)
+            tasks.forever("reload", reloading.run())
+            notify(ready=True, status=status)
             await stop.wait()
             notify(stopping=True)
             await uplink.close("shutting down")

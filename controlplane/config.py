@@ -11,8 +11,9 @@ import ipaddress
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -77,6 +78,10 @@ class ControlConfig:
     remediation: Rules = OFF
     settings: tuple[ConfigSetting, ...] = ()
     """What else the file says."""
+    base: file.Config = field(default_factory=file.Config)
+    """The file itself."""
+    argv: tuple[str, ...] = ()
+    """Whence all this; a reload reads it again."""
 
 
 def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
@@ -103,6 +108,7 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
     parser.add_argument(
         "--metrics", help="HOST:PORT for the status page and /metrics; default none"
     )
+    argv = tuple(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     base = file.load(args.config) if args.config else file.Config()
     node = base.node or socket.gethostname()
@@ -141,13 +147,15 @@ def from_args(argv: Sequence[str] | None = None) -> ControlConfig:
         metrics=metrics,
         node=node,
         otlp=otlp_settings.find(base.otlp, os.environ, "controlplane", args.name or node),
-        remediation=Rules(
-            base.remediation.restarts_per_hour,
-            base.remediation.floor,
-            base.remediation.after_s,
-        ),
+        remediation=_rules(base.remediation),
         settings=live_config.settings(base),
+        base=base,
+        argv=argv,
     )
+
+
+def _rules(said: file.Remediation) -> Rules:
+    return Rules(said.restarts_per_hour, said.floor, said.after_s)
 
 
 def _admin_socket(

@@ -28,6 +28,12 @@ HISTORY_MAX = 32
 log = logging.getLogger("controlplane.live")
 
 
+def check(file: Live, replicas: Iterable[Replica]) -> None:
+    """Raise BadConfigError unless this may be in effect."""
+    if faults := live.faults(live.configuration(file), file.node, replicas):
+        raise BadConfigError("\n".join(faults))
+
+
 class BadConfigError(ValueError):
     """This can't be in effect; a line a fault."""
 
@@ -58,6 +64,20 @@ class LiveConfiguration:
     def load(self, record: ConfigRecord) -> None:
         """Begin with what was applied last."""
         self._put(record)
+        self._compare()
+
+    async def reload(self, file: Live, replicas: Iterable[Replica]) -> None:
+        """Another file takes the place of ours; raises BadConfigError, and then it does not."""
+        async with self._turn:
+            check(file, replicas)
+            is_news = live.configuration(file) != live.configuration(self._file)
+            self._file = file
+            if self.record.config is None and is_news:
+                self._put(self.record, Noted("file taken anew", {}))
+            self._compare()
+
+    def _compare(self) -> None:
+        record = self.record
         if record.config is not None and record.config != live.configuration(self._file):
             log.warning(
                 "the file's pools, engines, keys and limits differ from what was applied and do not"

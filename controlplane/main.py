@@ -16,7 +16,7 @@ import trimtab  # noqa: F401
 # isort: split
 import grpc
 
-from controlplane import http, listen, service_identity, services
+from controlplane import http, listen, reload, service_identity, services
 from controlplane.config import ControlConfig, from_args
 from controlplane.core.placement import Placement
 from controlplane.core.registry import STALE_S
@@ -80,10 +80,10 @@ async def _serve(
             members.guard.on_refused = seat.turned_away
             await members.start(runner)
         office = runner.once("office", Office(settings, store, election, seat).run())
+        metrics = ControlMetrics(lambda: read(seat.loop), members.identity if members else None)
+        status = reload.follow(runner, config, settings, seat, metrics)
         log.info("serving", extra={"fields": {"listen": config.listen}})
-        notify(ready=True, status=f"serving on {config.listen}")
-        identity = members.identity if members else None
-        metrics = ControlMetrics(lambda: read(seat.loop), identity)
+        notify(ready=True, status=status)
         told = telemetry.told(config.otlp, metrics)
         async with told, http.serving(config.metrics, seat, metrics):
             await stop.wait()

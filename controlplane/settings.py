@@ -11,9 +11,9 @@ from trimtab.policy.remedy import OFF, Rules
 from trimtab.views import ConfigSetting
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
-    """Its pools, keys and limits count until others are applied."""
+    """Its pools, keys and limits count until others are applied; a reload changes them in place."""
 
     fleet: str
     name: str

@@ -6,6 +6,7 @@ import argparse
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +50,8 @@ class EdgeConfig:
     access: AccessSettings = field(default_factory=AccessSettings)
     base: file.Config = field(default_factory=file.Config)
     """The file itself."""
+    argv: tuple[str, ...] = ()
+    """Whence all this; a reload reads it again."""
 
     @property
     def admin_address(self) -> tuple[str, int]:
@@ -81,6 +84,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         metavar="N",
         help="the N-th of several that share --listen; --admin is N - 1 ports on",
     )
+    argv = tuple(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
     number = args.worker or 1
     base = file.load(args.config) if args.config else file.Config()
@@ -117,6 +121,7 @@ def from_args(argv: Sequence[str] | None = None) -> EdgeConfig:
         otlp=otlp_settings.find(base.otlp, os.environ, "edge", name),
         access=_access(base.edge.access_log),
         base=base,
+        argv=argv,
     )
 
 
@@ -146,7 +151,7 @@ def _extra_paths(base: file.Config) -> tuple[str, ...]:
 
 
 def _upstream_key(base: file.Config) -> str:
-    key = os.environ.get("TRIMTAB_UPSTREAM_KEY", "")
+    key = os.environ.get(file.UPSTREAM_KEY_ENV, "")
     return key or (file.resolve(base.upstream_key, "upstream_key") if base.upstream_key else "")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pathlib
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 
 from edge import listening, questions, tracing, ways
 from edge.admission import Admission
@@ -37,8 +36,8 @@ STATUS_PERIOD_S = 1.0
 STOP_MARGIN_S = 10.0
 
 
-async def serve(config: EdgeConfig, read: Callable[[], EdgeConfig] = from_args) -> None:
-    """Run until told to stop; a reload takes what `read` finds."""
+async def serve(config: EdgeConfig) -> None:
+    """Run until told to stop."""
     stop = service.stop_event()
     table = RoutingTable()
     dispatch = Dispatch(table, random.Random())  # noqa: S311 - where a request goes is no secret
@@ -52,7 +51,7 @@ async def serve(config: EdgeConfig, read: Callable[[], EdgeConfig] = from_args) 
         endpoint = Endpoint(proxy, table, dispatch, config.headers, config.extra_paths)
         endpoint.finished.append(metrics.turned_away)
         await stack.enter_async_context(tracing.exported(config.otlp, endpoint, table, metrics))
-        configured = Configured(config, read, endpoint, metrics)
+        configured = Configured(config, endpoint, metrics)
         stack.push_async_callback(configured.access.close)
         await stack.enter_async_context(proxy.ledgers.shared(config.workers))
         callers = await stack.enter_async_context(serving(endpoint.handle, endpoint.refuse))
@@ -135,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return service.EXIT_CONFIG
-    return service.run(serve(config, partial(from_args, argv)))
+    return service.run(serve(config))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from edge.access import AccessLog
-from edge.config import EdgeConfig
+from edge.config import EdgeConfig, from_args
 from edge.metrics import EdgeMetrics
 from edge.server import Endpoint
 from trimtab.runtime import live_config
@@ -19,17 +19,10 @@ from trimtab.runtime.tasks import TaskRunner
 class Configured:
     """An edge's parts as the newest file wants them."""
 
-    def __init__(
-        self,
-        config: EdgeConfig,
-        read: Callable[[], EdgeConfig],
-        endpoint: Endpoint,
-        metrics: EdgeMetrics,
-    ) -> None:
+    def __init__(self, config: EdgeConfig, endpoint: Endpoint, metrics: EdgeMetrics) -> None:
         """Raises ConfigError."""
         self.now = config
         self._started = config
-        self._read = read
         self._endpoint = endpoint
         self._metrics = metrics
         self.access = AccessLog(config.name, metrics)
@@ -38,14 +31,15 @@ class Configured:
 
     def follow(self, runner: TaskRunner, tls: ListenerTls | None) -> Reloading:
         """Do what is asked for by signal."""
-        reloading = Reloading(partial(self._take, tls), self._metrics.process.reloaded)
+        told = self._metrics.process.reloaded
+        reloading = Reloading(partial(self._take, tls), told, "serving")
         runner.forever("access log", self.access.run())
         runner.forever("reload", reloading.run())
         return reloading
 
     async def _take(self, tls: ListenerTls | None) -> Sequence[str]:
         """Read the file and do so; what waits for a restart. Raises ConfigError."""
-        new = await asyncio.to_thread(self._read)
+        new = await asyncio.to_thread(from_args, self._started.argv)
         if tls is not None:
             tls.renew()
         self._use(new)

@@ -19,7 +19,6 @@ from trimtab.runtime import config as file
 from trimtab.runtime import shapes
 from trimtab.runtime.service import ConfigError
 
-UPSTREAM_KEY_ENV = "TRIMTAB_UPSTREAM_KEY"
 _KEY_LEAST_CHARACTERS = 8
 
 
@@ -80,7 +79,7 @@ def plan(flags: Flags, environ: Mapping[str, str]) -> Plan:
         key=flags.key,
         upstream_key=file.resolve(secret, "upstream_key")
         if secret
-        else environ.get(UPSTREAM_KEY_ENV, ""),
+        else environ.get(file.UPSTREAM_KEY_ENV, ""),
         demo=flags.demo,
         serve=flags.serve,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from standalone.config import UPSTREAM_KEY_ENV
 from standalone.state import State
 from standalone.supervisor import Spec
 from trimtab.runtime.config import Config, Engine
@@ -37,18 +36,17 @@ def demo(ports: Sequence[int]) -> list[Spec]:
     ]
 
 
-def services(state: State, config: Config, upstream_key: str) -> list[Spec]:
+def services(state: State, config: Config) -> list[Spec]:
     """Control plane, agent, edge: each needs the one before it."""
     file, target = ("--config", str(state.config)), ("--controlplane", state.control_target)
-    key = {UPSTREAM_KEY_ENV: upstream_key} if upstream_key else {}
     address = ("--listen", config.listen, "--admin", config.admin)
     edge = _module("edge", *file, *target, *address, "--state", str(state.root))
     listen = ("--listen", state.control_target)
     return [
         Spec("controlplane", _module("controlplane", *file, *listen, "--store", str(state.store))),
-        Spec("agent", _module("agent", *file, *target), env=key),
+        Spec("agent", _module("agent", *file, *target)),
         *(
-            Spec(name, (*edge, *worker), stop_grace_s=config.edge.drain_s + _EDGE_MARGIN_S, env=key)
+            Spec(name, (*edge, *worker), stop_grace_s=config.edge.drain_s + _EDGE_MARGIN_S)
             for name, worker in _workers(config.edge.workers)
         ),
     ]

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from trimtab.runtime import service
+from trimtab.runtime.config import Secret, resolve
 
 _NEXT = {
     "agent": "trimtab-agent --tls-dir {dir} --controlplane HOST:PORT --engine URL",
@@ -23,7 +24,9 @@ _NEXT = {
 
 def join(
     address: Annotated[str, typer.Argument(help="HOST:PORT of the control plane's tls.enroll.")],
-    token: Annotated[str, typer.Argument(help="The one-time token, tt-join-...")],
+    token: Annotated[
+        str, typer.Argument(help="The one-time token, tt-join-..., or @FILE that holds it.")
+    ],
     name: Annotated[
         str, typer.Option(help="This node's name in the fleet; by default the token's or host's.")
     ] = "",
@@ -42,6 +45,8 @@ def join(
         print(f"{tls_dir} holds a certificate already: give another --tls-dir", file=sys.stderr)
         raise typer.Exit(service.EXIT_CONFIG)
     try:
+        if token.startswith("@"):
+            token = resolve(Secret(file=token[1:]))
         joined = asyncio.run(enrolment.join(address, token, name, socket.gethostname()))
         peer = joined.peer
         directory = (tls_dir or _default() / peer.role).absolute()

@@ -10,7 +10,6 @@ import signal
 import sys
 from typing import Annotated
 
-import msgspec
 import typer
 
 from standalone import banner, commands, fleet, options, ports, state
@@ -94,8 +93,8 @@ async def run(todo: Plan, place: state.State, console: banner.Console) -> None:
     engines = await choose(todo, place, console)
     key = todo.key or ("" if todo.base.keys else state.kept_key(place))
     config = effective(todo, place.control_target, engines.added, key)
-    state.write_private(place.config, msgspec.json.format(msgspec.json.encode(config)).decode())
-    specs = [*engines.specs, *fleet.services(place, config, todo.upstream_key)]
+    state.hand_on(place, config, todo.upstream_key)
+    specs = [*engines.specs, *fleet.services(place, config)]
     supervisor = Supervisor(specs, place, random.SystemRandom(), console)
     _obey_signals(stop, supervisor, console)
 

@@ -13,6 +13,9 @@ import secrets
 import shutil
 from dataclasses import dataclass
 
+import msgspec
+from msgspec.structs import replace
+
 from trimtab.runtime import config as file
 from trimtab.runtime.service import ConfigError
 
@@ -45,6 +48,11 @@ class State:
     def config(self) -> pathlib.Path:
         """The configuration that the children read."""
         return self.root / "run" / "trimtab.json"
+
+    @property
+    def upstream_key(self) -> pathlib.Path:
+        """The engines' own key, if they have one."""
+        return self.root / "run" / "upstream.key"
 
     @property
     def logs(self) -> pathlib.Path:
@@ -103,6 +111,14 @@ def kept_key(state: State) -> str:
     if not path.exists():
         write_private(path, f"sk-tt-{secrets.token_urlsafe(_KEY_RANDOM_BYTES)}\n")
     return file.resolve(file.Secret(file=str(path)))
+
+
+def hand_on(state: State, config: file.Config, upstream_key: str) -> None:
+    """Write what the children read; the key in a file, as their environments would show it."""
+    if upstream_key:
+        write_private(state.upstream_key, f"{upstream_key}\n")
+        config = replace(config, upstream_key=file.Secret(file=str(state.upstream_key)))
+    write_private(state.config, msgspec.json.format(msgspec.json.encode(config)).decode())
 
 
 def write_private(path: pathlib.Path, text: str) -> None:

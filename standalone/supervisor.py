@@ -23,6 +23,7 @@ from standalone import causes, leash, notices, restart
 from standalone.state import State, bound, last_line, rotate, tail
 from trimtab.policy.dice import Dice
 from trimtab.runtime.clock import now_s
+from trimtab.runtime.config import UPSTREAM_KEY_ENV
 from trimtab.runtime.service import EXIT_CONFIG, ConfigError
 from trimtab.runtime.tasks import TaskRunner
 
@@ -95,6 +96,7 @@ class Child:
     async def _run(self) -> int:
         command = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *self.spec.argv)
         env = {**os.environ, **self.spec.env, "NOTIFY_SOCKET": str(self._socket)}
+        env.pop(UPSTREAM_KEY_ENV, None)  # they have it in a file
         with self.log.open("ab") as log:
             self._log_began_bytes = log.tell()
             process = await asyncio.create_subprocess_exec(

@@ -159,6 +159,11 @@ EDGE_REPLAYS = _edge(
     "mismatch (the key stood for another request).",
     _set("result", "replayed", "in_use", "mismatch"),
 )
+EDGE_ACCESS_LINES_DROPPED = _edge(
+    "access_lines_dropped",
+    Kind.COUNTER,
+    "Lines of the access log that were dropped: too many at once, or no place for them.",
+)
 
 # What it counts of attempts
 

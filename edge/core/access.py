@@ -53,7 +53,7 @@ class Line(msgspec.Struct, gc=False):
     error: str
     """The code of the error that the caller got (docs/errors.md); empty when it got none."""
     shed_reason: str
-    """The same where the fleet said no because of itself; empty else."""
+    """Where the fleet said no because of itself: why; the reasons of `trimtab_edge_shed_total`."""
     retry_after_ms: int | None
     """When the caller was told to come back."""
     queue_ms: int
@@ -62,6 +62,8 @@ class Line(msgspec.Struct, gc=False):
     """From its arrival to the first data of a stream that the caller got."""
     duration_ms: int
     """From its arrival to its end."""
+    overhead_ms: float
+    """Of that, what the edge itself took: neither the queue nor a replica."""
     input_tokens: int
     """Of the prompt, as the engine counted; by its length where the engine said nothing."""
     cached_tokens: int
@@ -76,6 +78,8 @@ class Line(msgspec.Struct, gc=False):
     """Whether a second replica was asked beside a late one."""
     failovers: int
     """How often another replica went on with its stream."""
+    client_retries: int
+    """How often the caller had tried before, by its SDK's word (`x-stainless-retry-count`)."""
     client_gone: bool
     """Whether the caller left before it had all."""
     event: str = "request"
@@ -121,11 +125,12 @@ def line(record: Record, edge: str) -> Line:
         code=ending.status,
         outcome=ending.outcome,
         error=ending.code,
-        shed_reason=ending.code if ending.outcome == "shed" else "",
+        shed_reason=ending.reason or (ending.code if ending.outcome == "shed" else ""),
         retry_after_ms=None if ending.retry_after_s is None else _ms(ending.retry_after_s),
         queue_ms=_ms(lasted_s - served_s) if record.pool else 0,
         ttft_ms=None if first_s is None else _ms(first_s - record.since_s),
         duration_ms=_ms(lasted_s),
+        overhead_ms=round(1000 * record.own_s, 3),
         input_tokens=input_tokens or record.prompt_tokens,
         cached_tokens=cached_tokens,
         output_tokens=output_tokens,
@@ -133,6 +138,7 @@ def line(record: Record, edge: str) -> Line:
         replicas=[attempt.replica for attempt in attempts],
         hedged=hedged,
         failovers=failovers,
+        client_retries=record.retries,
         client_gone=ending.outcome == "client_disconnect",
         client=record.client or msgspec.UNSET,
     )

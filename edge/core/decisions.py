@@ -10,7 +10,7 @@ when they ask. (Structs of msgspec are made in a third of a tuple's time.)
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 import msgspec
@@ -21,16 +21,15 @@ from trimtab.policy.queue import Forecast
 from trimtab.trace import Trace
 
 LATEST_MAX = 2_048
-LATEST_BYTES = 12 * 1024 * 1024  # room for all of them up to 35 replicas
+LATEST_BYTES = 4 * 1024 * 1024  # room for all of them up to 35 replicas
 ODD_MAX = 512
-ODD_BYTES = 4 * 1024 * 1024
-# What the parts of a record take in CPython, generously.
-RECORD_BYTES, ATTEMPT_BYTES, CANDIDATE_BYTES = 800, 300, 140
+ODD_BYTES = 1024 * 1024
+ENTRY_BYTES = 256  # what a record takes beside its own bytes
 FOREVER_S = 1e9  # JSON knows no infinity
 UNEVENTFUL = frozenset({"ok", "client_error", "client_disconnect"})
 
 
-class Attempt(msgspec.Struct, frozen=True, gc=False):
+class Attempt(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One try on one replica, and between which replicas the choice was."""
 
     replica: str
@@ -55,7 +54,7 @@ class Attempt(msgspec.Struct, frozen=True, gc=False):
     """Beside another one that was late."""
 
 
-class Ending(msgspec.Struct, frozen=True, gc=False):
+class Ending(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What the caller was told; status 0 when nothing was."""
 
     outcome: str
@@ -66,7 +65,7 @@ class Ending(msgspec.Struct, frozen=True, gc=False):
     """Why it was shed, if it was."""
 
 
-class Notes(msgspec.Struct):
+class Notes(msgspec.Struct, array_like=True):
     """What is noted while a request is on its way."""
 
     forecast: Forecast | None = None
@@ -82,7 +81,7 @@ class Notes(msgspec.Struct):
         return bool(self.attempts) and self.attempts[-1].outcome is Outcome.OK
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
+class Record(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One request, from its arrival to its end."""
 
     request_id: str
@@ -122,64 +121,75 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         uneventful = self.ending.outcome in UNEVENTFUL and len(self.notes.attempts) <= 1
         return not uneventful or self.notes.outside
 
-    @property
-    def size_bytes(self) -> int:
-        """About what it takes in memory."""
-        size_bytes = RECORD_BYTES
-        for attempt in self.notes.attempts:
-            size_bytes += ATTEMPT_BYTES + CANDIDATE_BYTES * len(attempt.among)
-        return size_bytes
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Record)
 
 
 class _Ring:
     """The newest records; what is beyond its bounds falls out, the oldest first."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
-        self.records: OrderedDict[str, Record] = OrderedDict()
+        self.records: OrderedDict[str, bytes] = OrderedDict()
         self.size_bytes = 0
         self._most = most
         self._most_bytes = most_bytes
 
-    def put(self, record: Record) -> list[Record]:
+    def put(self, request_id: str, record: bytes) -> list[tuple[str, bytes]]:
         """Take one in; what fell out."""
-        self.records[record.request_id] = record
-        self.size_bytes += record.size_bytes
+        self.records[request_id] = record
+        self.size_bytes += len(record) + ENTRY_BYTES
         fallen = []
         while len(self.records) > self._most or self.size_bytes > self._most_bytes:
-            _, oldest = self.records.popitem(last=False)
-            self.size_bytes -= oldest.size_bytes
+            oldest = self.records.popitem(last=False)
+            self.size_bytes -= len(oldest[1]) + ENTRY_BYTES
             fallen.append(oldest)
         return fallen
 
 
 class Decisions:
-    """The latest records, and older ones of requests that did not just go well."""
+    """The latest records, and older ones of requests that did not just go well.
+
+    They are kept as bytes: as objects each is twenty places in memory, which by the time it falls
+    out are in no cache of the processor's, and whoever asks for memory next waits for them.
+    """
 
     def __init__(self) -> None:
         self._latest = _Ring(LATEST_MAX, LATEST_BYTES)
         self._odd = _Ring(ODD_MAX, ODD_BYTES)
+        self._are_odd: set[str] = set()
+        """Of the latest, by their ids."""
 
     def add(self, record: Record) -> None:
         """A request has ended."""
-        for old in self._latest.put(record):
-            if old.odd:
-                self._odd.put(old)
+        if record.odd:
+            self._are_odd.add(record.request_id)
+        for request_id, old in self._latest.put(record.request_id, _ENCODER.encode(record)):
+            if request_id in self._are_odd:
+                self._are_odd.remove(request_id)
+                self._odd.put(request_id, old)
 
     def get(self, request_id: str) -> Record | None:
         """The record of this request, if it is still kept."""
-        return self._latest.records.get(request_id) or self._odd.records.get(request_id)
+        kept = self._latest.records.get(request_id) or self._odd.records.get(request_id)
+        return _DECODER.decode(kept) if kept else None
 
     def called(self, caller_id: str) -> Record | None:
         """The newest of those that their caller called so."""
-        kept = chain(reversed(self._latest.records.values()), reversed(self._odd.records.values()))
-        return next(
-            (record for record in kept if caller_id and record.caller_id == caller_id), None
-        )
+        if not caller_id:
+            return None
+        return next((one for one in self._saying(caller_id) if one.caller_id == caller_id), None)
 
     def newest(self, limit: int, outcome: str = "") -> list[Record]:
         """The newest first, at most `limit`; those that ended so, if an outcome is given."""
+        found = self._saying(outcome)
+        return list(islice((r for r in found if outcome in {"", r.ending.outcome}), limit))
+
+    def _saying(self, word: str) -> Iterator[Record]:
+        """The newest first, less those that do not have this word in any field."""
         kept = chain(reversed(self._latest.records.values()), reversed(self._odd.records.values()))
-        return list(islice((r for r in kept if outcome in {"", r.ending.outcome}), limit))
+        said = word.encode(errors="replace")
+        return (_DECODER.decode(record) for record in kept if said in record)
 
 
 def view(record: Record) -> dict[str, object]:

@@ -89,6 +89,8 @@ class Starter:
         self.listen = free_address()
         self.admin = free_address()
         self.engines: list[subprocess.Popen[str]] = []
+        self.controls: list[str] = []
+        """Where faults of the engines are made."""
         self._processes: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
 
@@ -124,8 +126,9 @@ class Starter:
         self.engines.append(process)
         self._processes.append(process)
         assert process.stdout is not None
-        port: int = json.loads(process.stdout.readline())["port"]
-        return f"http://127.0.0.1:{port}"
+        ports = json.loads(process.stdout.readline())
+        self.controls.append(f"http://127.0.0.1:{ports['control_port']}/sim/faults")
+        return f"http://127.0.0.1:{ports['port']}"
 
     def end_all(self) -> None:
         """Leave nothing behind, whatever the test did."""

@@ -19,7 +19,7 @@ from tests.fakes import wait
 
 LEASH = pathlib.Path(__file__).parents[2] / "standalone" / "leash.py"
 READY = re.compile("ready to serve (insecure )?client requests")
-START_DEADLINE_S = 20.0
+START_DEADLINE_S = 45.0
 
 
 @cache

@@ -86,16 +86,16 @@ class _Metrics(metrics_rpc.MetricsServiceServicer):
 
 
 @asynccontextmanager
-async def grpc_receiver(files: Files | None = None) -> AsyncIterator[Receiver]:
-    """One by gRPC, on a free port; by TLS if it has a certificate for 127.0.0.1."""
+async def grpc_receiver(files: Files | None = None, port: int = 0) -> AsyncIterator[Receiver]:
+    """One by gRPC, on a free port or that one; by TLS if it has a certificate for 127.0.0.1."""
     receiver, server = Receiver(), grpc.aio.server()
     trace_rpc.add_TraceServiceServicer_to_server(_Traces(receiver), server)  # type: ignore[no-untyped-call]
     metrics_rpc.add_MetricsServiceServicer_to_server(_Metrics(receiver), server)  # type: ignore[no-untyped-call]
     if files:
         pair = files.key.read_bytes(), files.cert.read_bytes()
-        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        port = server.add_secure_port(f"127.0.0.1:{port}", grpc.ssl_server_credentials([pair]))
     else:
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
     receiver.url = f"http{'s' if files else ''}://127.0.0.1:{port}"
     await server.start()
     try:

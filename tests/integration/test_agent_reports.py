@@ -31,7 +31,7 @@ from trimtab.model import (
 from trimtab.policy import progress
 from trimtab.runtime.tasks import TaskRunner
 
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 S = EngineState
 
 

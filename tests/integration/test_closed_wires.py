@@ -29,7 +29,7 @@ from trimtab.runtime.tasks import TaskRunner
 from trimtab.runtime.tls import Identity
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, identity_pb2, identity_pb2_grpc
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from trimtab.runtime import rpc
 from trimtab.v1 import admin_pb2, admin_pb2_grpc, types_pb2
 from trimtab.views import Explanation, Fleet
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 @pytest.fixture

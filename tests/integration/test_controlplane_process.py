@@ -16,7 +16,7 @@ from tests.fakes.peers import fake_agent, fake_edge
 from trimtab.model import Serving
 from trimtab.runtime import rpc
 
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 
 
 def command(directory: pathlib.Path, *more: str) -> list[str]:

@@ -11,7 +11,9 @@ import aiohttp
 import grpc
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from prometheus_client.openmetrics import parser as openmetrics
 
+from controlplane.metrics import ControlMetrics, Numbers
 from edge import exporting
 from tests.fakes.certificates import Authority, Files
 from tests.fakes.edge import KEY, MODEL, running_edge
@@ -19,7 +21,9 @@ from tests.fakes.otlp import Receiver, grpc_receiver, http_receiver
 from tests.fakes.replay import ReplayEngine, replay_engine
 from tests.fakes.scripted_engine import scripted_engine
 from tests.fakes.wait import until
+from trimtab import catalogue
 from trimtab.model import Serving
+from trimtab.runtime import telemetry
 from trimtab.runtime.otlp_settings import Otlp
 from trimtab.runtime.tasks import TaskRunner
 
@@ -233,6 +237,39 @@ async def test_a_receiver_that_is_down_harms_no_request(
             assert (await ask(http, edge.url, ASKED))[0] == 200
             receiver.refuses = None
             await until(lambda: len(receiver.named(SERVER)) == 2)
+
+
+async def test_a_scrape_in_openmetrics_names_traces(
+    http: aiohttp.ClientSession, engine: ReplayEngine, receiver: Receiver
+) -> None:
+    asks = {"accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
+    async with running_edge([engine.url], otlp=Otlp(receiver.url)) as edge:
+        await ask(http, edge.url, STREAMED, SAMPLED)
+        await until(lambda: len(receiver.spans) == 2)
+        async with http.get(f"{edge.admin_url}/metrics", headers=asks) as page:
+            kind, text = page.content_type, await page.text()
+        async with http.get(f"{edge.admin_url}/metrics") as page:
+            assert (page.content_type, TRACE in await page.text()) == ("text/plain", False)
+    assert kind == "application/openmetrics-text"
+    read: Any = openmetrics.text_string_to_metric_families
+    named = {
+        family.name
+        for family in read(text)
+        for sample in family.samples
+        if sample.exemplar and sample.exemplar.labels["trace_id"] == TRACE
+    }
+    assert named == {
+        f"trimtab_edge_{n}_seconds" for n in ("request_duration", "time_to_first_token")
+    }
+
+
+async def test_control_planes_tell_their_metrics(receiver: Receiver) -> None:
+    numbers: Numbers = {catalogue.CONTROLPLANE_LEADER: {(): 1.0}}
+    settings = Otlp(receiver.url, metrics_period_s=0.05)
+    async with telemetry.told(settings, ControlMetrics(lambda: numbers)):
+        await until(lambda: bool(receiver.metrics))
+    [point] = receiver.metric("trimtab_controlplane_leader").gauge.data_points
+    assert point.as_double == 1.0
 
 
 async def test_metrics_go_there_too_and_name_traces(

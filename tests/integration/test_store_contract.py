@@ -40,7 +40,7 @@ from tests.fakes import etcd, wait
 from tests.fakes.clock import FakeClock
 from trimtab.runtime.tasks import TaskRunner
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 FSYNC_S = 0.1
 
 

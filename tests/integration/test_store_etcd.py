@@ -25,7 +25,7 @@ from controlplane.store.protocol import (
 )
 from tests.fakes import certificates, etcd, wait
 
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 
 
 @pytest.fixture

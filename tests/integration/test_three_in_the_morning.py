@@ -36,7 +36,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "operating.md"
 TABLE = re.compile(r"(<!-- three a.m.: [^\n]*-->\n).*?(<!-- end of three a.m. -->)", re.DOTALL)
 HEAD = "| what is wrong | typed | the first line |\n|---|---|---|\n"
 ASK = {"model": MODEL, "prompt": "hello", "max_tokens": 2_000}
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 
 
 class Row(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.adapter import ADAPTER, RANK, write_adapter
-from tests.real.engine import RealEngine
+from tests.real.engine import TRACES_PORT, RealEngine
 from tests.real.fleet import Fleet, fleet_up, wait_until
 from tests.real.setup import is_ready, real_dir
 
@@ -27,7 +27,7 @@ Engines = tuple[RealEngine, RealEngine]
 
 @pytest.fixture(scope="session")
 def both_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
-    """The two engines, one pinned to each core, the second with an adapter for the model.
+    """The two engines, one pinned to each core, the first one traced, the second with an adapter.
 
     Whatever happens, they end with the session.
     """
@@ -37,9 +37,10 @@ def both_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
         )
     cores = sorted(os.sched_getaffinity(0))
     adapter = write_adapter(tmp_path_factory.mktemp("lora") / ADAPTER, real_dir() / "model")
+    traced = ("--otlp-traces-endpoint", f"http://127.0.0.1:{TRACES_PORT}")  # mostly nobody's
     lora = ("--enable-lora", "--max-lora-rank", f"{RANK}", "--lora-modules", f"{ADAPTER}={adapter}")
     with (
-        RealEngine(real_dir(), cores[0]) as first,
+        RealEngine(real_dir(), cores[0], traced) as first,
         RealEngine(real_dir(), cores[-1], lora) as second,
     ):
         yield first, second

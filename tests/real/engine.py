@@ -51,6 +51,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+TRACES_PORT = free_port()
+"""Where the engine that is traced tells it; a test that wants to hear of it listens there."""
+
+
 class RealEngine:
     """One vLLM server on a fixed port and core; may be started again after it was killed."""
 

@@ -9,6 +9,7 @@ one that failed this very request is picked again only when no other open replic
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -18,7 +19,7 @@ from trimtab.policy.dice import Dice
 TIE_RATIO = 0.02
 
 
-class Candidate(msgspec.Struct, frozen=True, gc=False):
+class Candidate(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A replica that may be picked."""
 
     replica: str
@@ -52,14 +53,20 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
 def pick(candidates: Sequence[Candidate], tried: Collection[str], dice: Dice) -> str | None:
     """The replica's name; None when the request must wait."""
     fresh = [c for c in candidates if c.replica not in tried] if tried else candidates
-    fresh = fresh or candidates
-    free = [c for c in fresh if c.inflight < c.slots]
+    free, least = [], math.inf
+    for one in fresh or candidates:  # in one go: this runs for every request
+        if one.inflight < one.slots:
+            score = (one.inflight + one.waiting + one.penalty_slots) / one.slots
+            free.append((score, one))
+            if score < least:  # noqa: PLR1730 - a call would cost as much as all else here
+                least = score
     if not free:
         return None
-    scores = [(c.inflight + c.waiting + c.penalty_slots) / (c.slots or 1) for c in free]
-    worst = min(scores) + TIE_RATIO
-    ties = [c for c, score in zip(free, scores, strict=True) if score <= worst]
-    total = sum([c.share for c in ties])
+    ties, total = [], 0.0
+    for score, one in free:
+        if score <= least + TIE_RATIO:
+            ties.append(one)
+            total += one.share
     at = dice.random() * total
     if total == len(ties):
         return ties[int(at)].replica

@@ -81,7 +81,7 @@ class Refusal:
     reason: str = "queue_full"
 
 
-class Forecast(msgspec.Struct, frozen=True, gc=False):
+class Forecast(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What a new request met: how long it would wait, how long it might."""
 
     wait_s: float

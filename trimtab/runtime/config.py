@@ -19,6 +19,8 @@ from trimtab.runtime import shapes, yaml_source
 from trimtab.runtime.service import ConfigError
 
 FILE_LIMIT_BYTES = 1024 * 1024
+UPSTREAM_KEY_ENV = "TRIMTAB_UPSTREAM_KEY"
+"""What holds the engines' own key, before `upstream_key`."""
 WORKERS_MAX = 32
 Url = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.url_problem})]
 ApiUrl = Annotated[str, msgspec.Meta(title="URL", extra={"check": shapes.api_problem})]
@@ -364,11 +366,13 @@ def _credential(name: str) -> pathlib.Path:
             f"credential {name}: $CREDENTIALS_DIRECTORY is not set, as systemd does it: {how},"
             " or use file"
         )
-    path = pathlib.Path(directory) / name
-    if not path.exists():
-        known = ", ".join(sorted(entry.name for entry in pathlib.Path(directory).iterdir()))
-        raise ConfigError(f"credential {name}: the unit has {known or 'none'}: {how}")
-    return path
+    try:
+        known = sorted(os.listdir(directory))
+    except OSError as error:
+        raise ConfigError(f"credential {name}: {directory}: {error.strerror}") from None
+    if name not in known:
+        raise ConfigError(f"credential {name}: the unit has {', '.join(known) or 'none'}: {how}")
+    return pathlib.Path(directory) / name
 
 
 def text_of(path: pathlib.Path) -> str:

@@ -46,7 +46,7 @@ def find(section: file.Otlp, environ: Mapping[str, str], service: str, name: str
         raise ConfigError(f"{ENV}PROTOCOL: {protocol!r} is none of {', '.join(PROTOCOLS)}")
     headers = _pairs(environ, f"{ENV}HEADERS")
     if section.token:
-        headers["authorization"] = f"Bearer {file.resolve(section.token)}"
+        headers["authorization"] = f"Bearer {file.resolve(section.token, 'otlp.token')}"
     resource = {
         conventions.SERVICE_NAME: f"trimtab-{service}",
         conventions.SERVICE_INSTANCE: name,

@@ -23,9 +23,7 @@ Take = Callable[[], Awaitable[Sequence[str]]]
 class Reloading:
     """Reloads whenever the process is told to."""
 
-    def __init__(
-        self, take: Take, tell: Callable[[bool], None] = lambda _: None, usually: str = ""
-    ) -> None:
+    def __init__(self, take: Take, tell: Callable[[bool], None], usually: str) -> None:
         """`tell` hears each time whether it went well; `usually` is the status line."""
         self._take = take
         self._tell = tell

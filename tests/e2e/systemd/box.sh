@@ -19,4 +19,5 @@ ip link set lo up
 cp /srv/trimtab/deploy/systemd/*.service /srv/trimtab/deploy/systemd/*.socket /etc/systemd/system
 cp -r /srv/files/. /
 systemd-sysusers /srv/trimtab/deploy/systemd/trimtab.sysusers /etc/vllm.sysusers
+mount --make-rshared /  # as any systemd has it: credentials are mounted by a child of it
 exec /lib/systemd/systemd --system --unit=box.target --log-target=console --show-status=0

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.systemd.box import COMMAND, UNITS, Box
 
-KEY = "sk-of-the-box"
+KEY, ENGINES_KEY = "sk-of-the-box", "sk-of-the-engines"
 CONFIG = f"""
 fleet: lab
 node: box
@@ -26,6 +26,7 @@ remediation:
 keys:
   - name: users
     sha256: {hashlib.sha256(KEY.encode()).hexdigest()}
+upstream_key: {{credential: trimtab.engines}}
 edge:
   drain_s: 60
 """
@@ -36,6 +37,7 @@ SERVICES = ("trimtab-controlplane", "trimtab-agent", "trimtab-edge.socket", "tri
 ENGINES = ("vllm@0", "vllm@1")
 FILES = {
     "etc/trimtab/trimtab.yaml": CONFIG,
+    "etc/credstore/trimtab.engines": f"{ENGINES_KEY}\n",
     "etc/trimtab/vllm.env": "MODEL=demo\n",
     "etc/systemd/system/trimtab-edge@2.service.d/short.conf": SHORT,
     "opt/vllm/bin/vllm": VLLM,

@@ -10,7 +10,7 @@ import pytest
 
 from bench.kill.load import Load
 from tests.e2e.systemd.box import UNITS, Box
-from tests.e2e.systemd.conftest import ENGINES, KEY, SERVICES
+from tests.e2e.systemd.conftest import CONFIG, ENGINES, ENGINES_KEY, KEY, SERVICES
 from tests.fakes.wait import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -108,6 +108,28 @@ async def test_no_secret_is_in_an_environment(box: Box) -> None:
         if pid not in {"", "0"}:
             found = await asyncio.to_thread(box.run, "cat", f"/proc/{pid}/environ")
             assert KEY not in found
+            assert ENGINES_KEY not in found
+
+
+async def test_a_reload_takes_the_file_anew_and_a_bad_one_changes_nothing(box: Box) -> None:
+    units = ("trimtab-controlplane", "trimtab-agent", "trimtab-edge@1")
+    path = "/etc/trimtab/trimtab.yaml"
+
+    async def reload(text: str, told: str) -> None:
+        await asyncio.to_thread(box.run, "sh", "-c", f"cat >{path} <<'END'\n{text}\nEND")
+        pids = [await shows(box, unit, "MainPID") for unit in units]
+        before = box.said().count(told)
+        await asyncio.to_thread(box.run, "systemctl", "reload", *units)
+        await until(lambda: box.said().count(told) >= before + len(units), LIMIT_S)
+        assert pids == [await shows(box, unit, "MainPID") for unit in units]
+
+    await reload(CONFIG.replace("drain_s: 60", "drain_s: long"), "configuration not taken")
+    for unit in units:
+        assert "drain_s: expected float" in await shows(box, unit, "StatusText")
+        assert await shows(box, unit, "ActiveState") == "active"
+    await reload(CONFIG.replace("drain_s: 60", "drain_s: 61"), "configuration reloaded")
+    assert await shows(box, "trimtab-agent", "StatusText") == "watching 2 engines"
+    await reload(CONFIG, "configuration reloaded")
 
 
 @pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("trimtab-*.service")))

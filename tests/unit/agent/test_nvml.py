@@ -22,7 +22,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[3]
 SOURCE = ROOT / "tests" / "fakes" / "fakenvml" / "fakenvml.c"
 HEADER_PACKAGE = "nvidia-nvml-dev"
-DEADLINE_S = 20.0
+DEADLINE_S = 45.0
 TWO_GPUS = """\
 count 2
 0.total 150000000000

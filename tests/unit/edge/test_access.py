@@ -37,7 +37,8 @@ def said(*attempts: Attempt, **more: Any) -> dict[str, Any]:
 
 
 def test_a_plain_request() -> None:
-    assert said(attempt("r0", 11.0, 14.0, 40, prompt_tokens=9, cached_tokens=4)) == {
+    plain = attempt("r0", 11.0, 14.0, 40, prompt_tokens=9, cached_tokens=4)
+    assert said(plain, own_s=0.0004, retries=1) == {
         "ts": 1_004.0,
         "edge": "e1",
         "request_id": "req_1",
@@ -56,6 +57,7 @@ def test_a_plain_request() -> None:
         "queue_ms": 1_000,
         "ttft_ms": 1_500,
         "duration_ms": 4_000,
+        "overhead_ms": 0.4,
         "input_tokens": 9,
         "cached_tokens": 4,
         "output_tokens": 40,
@@ -63,6 +65,7 @@ def test_a_plain_request() -> None:
         "replicas": ["r0"],
         "hedged": False,
         "failovers": 0,
+        "client_retries": 1,
         "client_gone": False,
         "event": "request",
     }
@@ -101,8 +104,8 @@ def test_of_several_attempts(attempts: list[Attempt], fields: dict[str, Any]) ->
     ("ending", "fields"),
     [
         (
-            Ending("shed", 503, "server_is_overloaded", 1.25),
-            {"shed_reason": "server_is_overloaded", "retry_after_ms": 1_250, "code": 503},
+            Ending("shed", 503, "server_is_overloaded", 1.25, "queue_full"),
+            {"shed_reason": "queue_full", "retry_after_ms": 1_250, "code": 503},
         ),
         (Ending("client_disconnect"), {"client_gone": True, "code": 0, "error": ""}),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -110,6 +112,23 @@ def _load(**load: float) -> dict[str, float]:
     return {"slots": 8} | load
 
 
+def test_what_is_kept_is_what_was() -> None:
+    tries = [OK, attempt("b", 1e9, 2e9, Outcome.OVERLOAD)]
+    one = record("r", "timeout", *tries)
+    one = msgspec.structs.replace(one, notes=Notes(Forecast(math.inf, 1.0), tries, "tools", True))
+    one = msgspec.structs.replace(one, caller_id="mine", client="::1", first_byte_s=0.5)
+    made = kept()
+    made.add(one)
+    made.add(record("another"))
+    got = made.get("r")
+    assert got is not None
+    assert decisions.view(got) == decisions.view(one)
+    assert (got.client, got.notes.forecast) == (one.client, one.notes.forecast)
+    assert made.called("mine") == got
+    assert made.called("min") is made.called("") is None
+    assert made.newest(9, "timeout") == [got]
+
+
 def test_what_never_happened_is_null() -> None:
     seen = decisions.view(record("r", "shed"))
     names = ("predicted_wait_ms", "wait_budget_ms", "first_byte_ms", "retry_after_ms")
@@ -154,7 +173,9 @@ def test_no_bound_is_ever_exceeded(shapes: list[tuple[bool, int, int]], most_byt
         one = msgspec.structs.replace(OK, among=AMONG[:1] * candidates)
         made.add(record(str(number), "shed" if is_odd else "ok", *[one] * tries))
         for ring, most in ((made._latest, 5), (made._odd, 3)):
-            sizes = [r.size_bytes for r in ring.records.values()]
+            sizes = [len(r) + decisions.ENTRY_BYTES for r in ring.records.values()]
             assert len(sizes) <= most
             assert ring.size_bytes == sum(sizes) <= most_bytes
-        assert all(r.odd for r in made._odd.records.values())
+        odd = [made.get(name) for name in made._odd.records]
+        assert all(one is not None and one.odd for one in odd)
+        assert made._are_odd <= made._latest.records.keys()

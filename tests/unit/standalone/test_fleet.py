@@ -5,7 +5,6 @@ from __future__ import annotations
 import pathlib
 
 from standalone import fleet
-from standalone.config import UPSTREAM_KEY_ENV
 from standalone.state import State
 from trimtab.runtime.config import Config, EdgeLimits
 
@@ -13,7 +12,7 @@ PLACE = State(pathlib.Path("/s"))
 
 
 def test_services_in_order_and_where_they_meet() -> None:
-    specs = fleet.services(PLACE, Config(listen="127.0.0.1:1", admin="127.0.0.1:2"), "")
+    specs = fleet.services(PLACE, Config(listen="127.0.0.1:1", admin="127.0.0.1:2"))
     lines = [" ".join(spec.argv[1:]) for spec in specs]
     assert lines == [
         "-P -m controlplane --config /s/run/trimtab.json --listen unix:/s/control.sock"
@@ -25,16 +24,9 @@ def test_services_in_order_and_where_they_meet() -> None:
 
 
 def test_several_edges_on_one_port() -> None:
-    specs = fleet.services(PLACE, Config(edge=EdgeLimits(workers=3)), "")[2:]
+    specs = fleet.services(PLACE, Config(edge=EdgeLimits(workers=3)))[2:]
     assert [spec.name for spec in specs] == ["edge-1", "edge-2", "edge-3"]
     assert [spec.argv[-2:] for spec in specs] == [("--worker", n) for n in "123"]
-
-
-def test_the_engines_key_goes_to_those_who_call_engines_and_never_on_a_command_line() -> None:
-    specs = fleet.services(PLACE, Config(), "sk-up")
-    holders = [spec.name for spec in specs if spec.env.get(UPSTREAM_KEY_ENV) == "sk-up"]
-    assert holders == ["agent", "edge"]
-    assert not [spec for spec in specs if "sk-up" in " ".join(spec.argv)]
 
 
 def test_simulated_engines_match_what_the_configuration_says_of_them() -> None:
