@@ -56,10 +56,12 @@ class Remedies:
         """For ever; nothing at all unless it is allowed."""
         if not self._rules.per_hour:
             await asyncio.Event().wait()
-        self._courses = await _load(loop.store)
+        known: dict[str, Course] | None = None
         while True:
             await asyncio.sleep(PERIOD_S)
             try:
+                if known is None:
+                    self._courses = known = await _load(loop.store)
                 await self._treat(loop)
             except (StoreError, ChangedError) as error:
                 log.warning("a restart was not granted", extra={"fields": {"error": str(error)}})

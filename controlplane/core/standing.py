@@ -105,6 +105,8 @@ class Standing:
 
     def waited_s(self, now_s: float) -> float:
         """How long requests have waited on it for nothing, at the edge where they did longest."""
+        if not self.unanswered_s:
+            return 0.0
         said = self.unanswered_s.items()
         self.unanswered_s = {edge: at for edge, at in said if now_s - at[0] < REFUSED_S}
         return now_s - min((since for _, since in self.unanswered_s.values()), default=now_s)
