@@ -93,7 +93,7 @@ class Passage:
     @property
     def flows(self) -> bool:
         """Whether data is all that there is to pass, as nearly always."""
-        return self.began and not self.singly and not self._held
+        return self.began and self.last is None and not self.singly and not self._held
 
     def end(self) -> bytes:
         """What is left to pass of an answer that is whole."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge import attempt
 from edge.admission import Permit
-from edge.attempt import Errand
+from edge.attempt import Errand, Whole
 from edge.client import ClientStream
 from edge.core import openai
 from edge.core.continuation import Transcript
@@ -190,3 +190,13 @@ async def test_a_chunk_goes_straight_where_nothing_else_is_to_be_done(
         await relayed.feed(framed(event("f")))
         relayed.flow.resume()
     assert took[-1] is (case == "plain")
+
+
+async def test_what_an_engine_says_after_the_end_reaches_nobody() -> None:
+    relayed = Relayed()
+    async with relayed.begun():
+        await relayed.feed(HEAD + framed(event("a")))
+        for data in (*map(event, "bcde"), LAST, event("more"), event("more")):
+            await relayed.feed(framed(data))
+    assert relayed.caller.written.endswith(b"[DONE]\n\n\r\n")
+    assert isinstance(relayed.running.result(), Whole)
