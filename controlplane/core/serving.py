@@ -17,7 +17,7 @@ from dataclasses import replace
 from controlplane.core.events import Effect, Transition
 from controlplane.core.replica import Node, Replica
 from trimtab.model import BreakerState, EngineSample, EngineState, Intent, Route, Serving
-from trimtab.policy.breaker import SERVING, Breaker, Cause
+from trimtab.policy.breaker import SERVING, Breaker, Cause, Hold
 
 LOST_AFTER_MS = 10_000  # hang_eject of the defaults: far above any step of a working engine
 WARMING_PATIENCE = 6  # compilation and graph capture may take a minute in one step
@@ -72,10 +72,15 @@ def combine(health: Serving, intent: Intent, breaker: BreakerState, wrong: str =
 
 def emptied(replicas: Iterable[Replica], closing: Collection[str]) -> list[str]:
     """The pools that lose their last open replica when these close."""
-    routes = [(replica.name, replica.route) for replica in replicas]
-    opened = {name: r.pool for name, r in routes if r is not None and r.serving is Serving.OPEN}
-    stay = {pool for name, pool in opened.items() if name not in closing}
-    return sorted({opened[name] for name in closing if name in opened} - stay)
+    pools = {one.name: one.route.pool for one in replicas if one.route and _stays_open(one)}
+    stay = {pool for name, pool in pools.items() if name not in closing}
+    return sorted({pools[name] for name in closing if name in pools} - stay)
+
+
+def _stays_open(replica: Replica) -> bool:
+    """A breaker that is held open closes its replica with the next tick."""
+    serving = replica.route.serving if replica.route else Serving.CLOSED
+    return serving is Serving.OPEN and replica.hold is not Hold.OPEN
 
 
 def explain(replica: Replica, silent: str) -> str:
