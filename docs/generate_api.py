@@ -6,16 +6,14 @@ edge/core/openai.py; the rest of the page is written by hand, around the marks.
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import pathlib
 import re
-import sys
 
+from docs import generated
 from edge.core import openai, surface
 from edge.core.surface import Entry
 
-PAGE = pathlib.Path(__file__).with_name("api.md")
+PAGE = generated.ROOT / "docs/api.md"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 DIALECTS = {"OPENAI": "OpenAI", "RESPONSES": "OpenAI Responses", "ANTHROPIC": "Anthropic"}
 COSTS = {
@@ -72,20 +70,5 @@ def page(text: str) -> str:
     return PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}\n{part[3]}", text)
 
 
-def main() -> int:
-    """Exit 0 when the page is written or fresh, 1 when it is stale."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    check: bool = parser.parse_args().check
-    text = PAGE.read_text()
-    fresh = page(text)
-    if not check:
-        PAGE.write_text(fresh)
-    elif text != fresh:
-        sys.stderr.write("docs/api.md: stale, run ./run docs\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(generated.main(lambda: {PAGE: page(PAGE.read_text())}))

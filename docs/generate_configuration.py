@@ -5,17 +5,15 @@ Rule: what the page says of a key is in trimtab/runtime/config_words.py.
 
 from __future__ import annotations
 
-import argparse
 import inspect
-import pathlib
-import sys
 
 import msgspec
 
+from docs import generated
 from trimtab.runtime import config
 from trimtab.runtime.config_words import Setting, kind, settings
 
-PAGE = pathlib.Path(__file__).with_name("configuration.md")
+PAGE = generated.ROOT / "docs/configuration.md"
 SECTIONS = (
     config.Config,
     config.Pool,
@@ -90,19 +88,5 @@ def default_of(setting: Setting) -> str:
     return f"`{setting.default}`"
 
 
-def main() -> int:
-    """Exit 0 when the page is written or fresh, 1 when it is stale."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    check: bool = parser.parse_args().check
-    text = page()
-    if not check:
-        PAGE.write_text(text)
-    elif not PAGE.exists() or PAGE.read_text() != text:
-        sys.stderr.write("docs/configuration.md: stale, run ./run docs\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(generated.main(lambda: {PAGE: page()}))

@@ -6,15 +6,14 @@ edge/core/access.py; the other lines are found where they are written, so that n
 
 from __future__ import annotations
 
-import argparse
 import ast
 import itertools
-import pathlib
-import sys
 from collections.abc import Iterator
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "logs.md"
+from docs import generated
+
+ROOT = generated.ROOT
+PAGE = ROOT / "docs/logs.md"
 PARTS = ("agent", "controlplane", "edge", "trimtab/runtime")
 EVERY_PART = "every part"
 WORDS = {
@@ -154,19 +153,5 @@ def _texts(node: ast.expr) -> Iterator[str]:
             return
 
 
-def main() -> int:
-    """Exit 0 when the page is written or fresh, 1 when it is stale."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    check: bool = parser.parse_args().check
-    text = page()
-    if not check:
-        PAGE.write_text(text)
-    elif not PAGE.exists() or PAGE.read_text() != text:
-        sys.stderr.write("docs/logs.md: stale, run ./run docs\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(generated.main(lambda: {PAGE: page()}))

@@ -5,15 +5,13 @@ Rule: all that the tables say comes from trimtab/catalogue.py; what is said arou
 
 from __future__ import annotations
 
-import argparse
-import pathlib
-import sys
 from collections import defaultdict
 
+from docs import generated
 from trimtab.catalogue import CODE, METRICS, OTHER
 from trimtab.metric import Label, Metric, Part
 
-PAGE = pathlib.Path(__file__).with_name("metrics.md")
+PAGE = generated.ROOT / "docs/metrics.md"
 SECTIONS = {
     Part.EDGE: "What an edge exports",
     Part.LEADER: "What the leading control plane exports",
@@ -110,19 +108,5 @@ def _label(label: Label) -> str:
     return f"`{label.name}`{values}"
 
 
-def main() -> int:
-    """Exit 0 when the page is written or fresh, 1 when it is stale."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    check: bool = parser.parse_args().check
-    fresh = page()
-    if not check:
-        PAGE.write_text(fresh)
-    elif not PAGE.exists() or PAGE.read_text() != fresh:
-        sys.stderr.write("docs/metrics.md: stale, run ./run docs\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(generated.main(lambda: {PAGE: page()}))

@@ -6,14 +6,13 @@ is not generated is stale.
 
 from __future__ import annotations
 
-import argparse
 import pathlib
-import sys
 
+from docs import generated
 from monitoring.alerts import ALERTS
 from monitoring.files import BOARDS, all_files
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = generated.ROOT
 FOLDER = ROOT / "deploy/monitoring"
 PAGE = ROOT / "docs/monitoring.md"
 BEGIN = "<!-- Generated from monitoring/ by `./run docs`: change it there. -->"
@@ -50,27 +49,11 @@ def tables() -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> int:
-    """Exit 0 when the files are written or fresh, 1 when one is stale."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    check: bool = parser.parse_args().check
+def files() -> generated.Files:
+    """What is generated."""
     texts = {FOLDER / name: text for name, text in all_files().items()}
-    texts[PAGE] = page(PAGE.read_text())
-    there = {path for path in FOLDER.rglob("*") if path.is_file()} | {PAGE}
-    same = {path for path in there & set(texts) if path.read_text() == texts[path]}
-    stale = (there | set(texts)) - same
-    if check:
-        for path in sorted(stale):
-            sys.stderr.write(f"{path.relative_to(ROOT)}: stale, run ./run docs\n")
-        return int(bool(stale))
-    for path in there - set(texts):
-        path.unlink()
-    for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return 0
+    return {**texts, PAGE: page(PAGE.read_text())}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(generated.main(files, filter(pathlib.Path.is_file, FOLDER.rglob("*"))))

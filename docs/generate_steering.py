@@ -6,19 +6,17 @@ trimtab/policy/breaker.py; the rest of the page is written by hand, between the 
 
 from __future__ import annotations
 
-import argparse
-import pathlib
-import sys
 from collections import defaultdict
 
+from docs import generated
 from trimtab.policy.breaker import TABLE, Cause
 
-PAGE = pathlib.Path(__file__).with_name("steering.md")
+PAGE = generated.ROOT / "docs/steering.md"
 BEGIN = "<!-- Generated from trimtab/policy/breaker.py by `./run docs`: change it there. -->"
 END = "<!-- End of the generated part. -->"
 
 
-def generated() -> str:
+def tables() -> str:
     """Diagram and list."""
     return f"{BEGIN}\n\n{diagram()}\n\n{causes()}\n\n{END}"
 
@@ -50,27 +48,12 @@ def page(text: str) -> str:
     _, end, after = rest.partition(END)
     if not mark or not end:
         raise ValueError(f"{PAGE.name} has lost the marks of its generated part")
-    return before + generated() + after
+    return before + tables() + after
 
 
 def _name(cause: Cause) -> str:
     return cause.name.lower().replace("_", " ")
 
 
-def main() -> int:
-    """Exit 0 when the page is written or fresh, 1 when it is stale."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="compare, write nothing")
-    check: bool = parser.parse_args().check
-    text = PAGE.read_text()
-    fresh = page(text)
-    if not check:
-        PAGE.write_text(fresh)
-    elif text != fresh:
-        sys.stderr.write("docs/steering.md: stale, run ./run docs\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(generated.main(lambda: {PAGE: page(PAGE.read_text())}))

@@ -23,7 +23,7 @@ GRID = 24
 
 
 def test_the_generated_files_are_fresh() -> None:
-    script = [sys.executable, "-P", str(ROOT / "docs/generate_monitoring.py"), "--check"]
+    script = [sys.executable, "-m", "docs.generate_monitoring", "--check"]
     done = subprocess.run(script, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
 
