@@ -62,7 +62,7 @@ class Namer:
     def _event(self, raw: bytes) -> bytes:
         if _MODEL not in raw:
             return raw
-        start, end = raw.index(b"{"), raw.rindex(b"}") + 1
+        start, end = raw.find(b"{"), raw.rfind(b"}") + 1  # without both it is nothing, and no JSON
         named = b"".join((raw[:start], self._payload(raw[start:end]), raw[end:]))
         if not self._within:
             self._learn(raw, named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +95,11 @@ def test_whole_answers(body: bytes, expected: bytes) -> None:
     assert naming.whole(body, dialects.said(body).model, "public") == expected.replace(
         b'"model":"x"', b'"model":"public"'
     )
+
+
+@pytest.mark.parametrize(
+    "broken", [b'"model":"served"\n\n', b'{"model":"served"\n\n', b'"model":}\n\n']
+)
+def test_what_is_no_json_is_said_to_be_none(broken: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        Namer(Dialect.OPENAI, "public").events(b"data: " + broken)
