@@ -287,7 +287,7 @@ def _moved(
         "refusing_edges": seen.refusing_edges,
         "agent_silent": seen.agent_silent,
         "waiting": seen.waiting,
-        "itl_ratio": seen.itl_ratio,
+        "itl_ratio": None if seen.itl_ratio is None else round(seen.itl_ratio, 2),
         "probe": seen.probe,
         "ejections": after.ejections,
     }

@@ -91,6 +91,8 @@ class FakeAgent:
     directives: list[AgentDirective] = field(default_factory=list)
     error: grpc.aio.AioRpcError | None = None
     seq: int = 0
+    samples: tuple[EngineSample, ...] = ()
+    """Of the next reports. To cancel a task that is writing would end the whole call."""
     probes_end: bool | None = None
     """How it says that probes ended; None: it does not answer them."""
 
@@ -104,9 +106,10 @@ class FakeAgent:
         await self.say(Report(self.seq, tuple(samples)))
 
     async def keep_reporting(self, *samples: EngineSample) -> None:
-        """Send the same report until cancelled, as often as an agent does."""
+        """Send the same report, or then `samples`, until cancelled, as often as an agent does."""
+        self.samples = samples
         while True:
-            await self.report(*samples)
+            await self.report(*self.samples)
             await asyncio.sleep(0.5)
 
     async def serve(self, *replicas: str) -> None:

@@ -63,7 +63,8 @@ async def explained(loop: ControlLoop, name: str) -> str:
 async def test_one_of_a_pool_is_granted_audited_and_followed(tmp_path: pathlib.Path) -> None:
     store = FakeStore()
     async with fleet(tmp_path, store) as (loop, agent), TaskRunner() as tasks:
-        talk = tasks.once("talk", agent.keep_reporting(stuck("r1", 90), stuck("r2"), sample("r3")))
+        talk = agent.keep_reporting(stuck("r1", 90), stuck("r2"), sample("r3"))
+        tasks.forever("talk", talk)
         await until(lambda: len(grants(agent)) == 1)
         (grant,) = grants(agent)
         assert (grant.replica, grant.term, grant.epoch) == ("r1", 1, 1)
@@ -73,8 +74,7 @@ async def test_one_of_a_pool_is_granted_audited_and_followed(tmp_path: pathlib.P
         assert said == ("trimtab", "restart engine", "r1", "vllm@0.service", grant.reason)
         await agent.say(Restarted("r1", 1, ok=True))
         assert "r1 of its pool is being restarted" in await explained(loop, "r2")
-        talk.cancel()
-        tasks.forever("on", agent.keep_reporting(sample("r1", epoch=2), stuck("r2"), sample("r3")))
+        agent.samples = (sample("r1", epoch=2), stuck("r2"), sample("r3"))
         agent.probes_end = True
         await until(lambda: len(grants(agent)) == 2)
         assert grants(agent)[1].replica == "r2", "its turn, now that the other serves"

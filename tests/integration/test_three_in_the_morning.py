@@ -113,7 +113,7 @@ async def night(
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=key))
         asking = await stack.enter_async_context(TaskRunner())
         await until(lambda: edge.table.open_replicas() == len(engines))
-        await until(lambda: all(c.slots for c in edge.table.credits.values()))
+        await until(lambda: sum(c.slots > 0 for c in edge.table.credits.values()) == len(engines))
         at = Night(target, engines, edge, http, follows.cancel, stop.set, asking, capture)
         yield at
         for task in at.asked:
