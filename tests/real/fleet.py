@@ -134,8 +134,7 @@ def fleet_up(engines: Sequence[RealEngine]) -> Iterator[Fleet]:
                 base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0
             ) as client,
         ):
-            said = f"`ready` from {' '.join(command)}"
-            wait_until(lambda: "\nready in" in f"\n{output.read_text()}", said, 60)
+            _wait_ready(up, output)
             fleet = Fleet(client, state_dir)
             watch = fleet.ctl("get", "replicas", "-w", "-o", "jsonl")
             with _running(watch, state_dir / "watched"):
@@ -143,6 +142,15 @@ def fleet_up(engines: Sequence[RealEngine]) -> Iterator[Fleet]:
         assert up.returncode == 0
         for log in (state_dir / "logs").iterdir():
             _check(log.read_text())
+
+
+def _wait_ready(up: subprocess.Popen[bytes], output: Path) -> None:
+    end_s = clock.now_s() + 60
+    while "\nready in" not in f"\n{output.read_text()}":
+        if up.poll() is not None or clock.now_s() > end_s:
+            logs = {log.name: log.read_text()[-500:] for log in output.parent.glob("logs/*")}
+            pytest.fail(f"`trimtab up` is not ready: {output.read_text()}\n{logs}")
+        time.sleep(POLL_S)
 
 
 def _check(log: str) -> None:

@@ -1,4 +1,4 @@
-"""Sends what OpenTelemetry's collectors take, OTLP by gRPC or HTTP, to one otlp.
+"""Sends what OpenTelemetry's collectors take, OTLP by gRPC or HTTP, to one receiver.
 
 Rules: what can't be sent is tried again for a while, then thrown away and counted; nobody waits for
 it but the loop that sends, and it is said once when the receiver fails and once when it is back.
